@@ -1,0 +1,474 @@
+//! All that can ever have happened, each in its newest form.
+//!
+//! A *fact* came from outside; a *conclusion* is what `decide` derived from the facts before it.
+//! Stored forms and their versions are `wire::events`' business.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::columns::Columns;
+use super::evidence::{GuardrailReading, Scored};
+use super::ids::{
+    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Service, Version, Weight,
+};
+use super::policy::{ChangeKind, Policy};
+use super::reference::Reference;
+use super::time::Timestamp;
+
+/// Identifies the rules by which conclusions follow from facts. Changes whenever a recorded history
+/// could be decided differently.
+pub const ENGINE: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    // Facts.
+    LogCreated {
+        log: Uuid,
+        build: String,
+    },
+    DaemonStarted {
+        build: String,
+    },
+    PolicyStored {
+        digest: Digest,
+        policy: Policy,
+        source: String,
+    },
+    IntentReceived {
+        intent: Intent,
+        origin: Origin,
+    },
+    BatchReceived {
+        service: Service,
+        columns: Columns,
+        origin: Origin,
+    },
+    AckReceived {
+        ack: Ack,
+        origin: Origin,
+    },
+    OperatorActed {
+        act: Act,
+        origin: Origin,
+    },
+    InputRejected {
+        rejection: Rejection,
+        origin: Origin,
+    },
+    /// A deadline came due; which time it is stands in the envelope.
+    TimePassed,
+
+    // Conclusions.
+    IntentRefused {
+        intent: IntentId,
+        service: Service,
+        refusal: Refusal,
+    },
+    RolloutCreated {
+        rollout: RolloutId,
+        opening: Opening,
+    },
+    ActAccepted {
+        rollout: RolloutId,
+        verb: Verb,
+        actor: String,
+    },
+    ActRefused {
+        rollout: RolloutId,
+        verb: Verb,
+        actor: String,
+        refusal: Refusal,
+    },
+    ReferenceFrozen {
+        rollout: RolloutId,
+        guardrail: String,
+        reference: Reference,
+    },
+    CohortScored {
+        rollout: RolloutId,
+        guardrail: String,
+        cohort: Timestamp,
+        scored: Box<Scored>,
+    },
+    VerdictReached {
+        rollout: RolloutId,
+        reading: GuardrailReading,
+    },
+    DecisionMade {
+        rollout: RolloutId,
+        decision: Box<Decision>,
+    },
+    CommandIssued {
+        rollout: RolloutId,
+        command: Command,
+    },
+    CommandResent {
+        rollout: RolloutId,
+        command: CommandId,
+        attempt: u32,
+        actuators: Vec<Actuator>,
+    },
+    CommandApplied {
+        rollout: RolloutId,
+        command: CommandId,
+    },
+    AckRefused {
+        command: CommandId,
+        actuator: Actuator,
+        refusal: Refusal,
+    },
+    AlertRaised {
+        rollout: RolloutId,
+        alert: Alert,
+    },
+    RolloutEnded {
+        rollout: RolloutId,
+        outcome: Outcome,
+    },
+}
+
+impl Event {
+    /// The stored name of the kind; part of the log format.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::LogCreated { .. } => "log.created",
+            Event::DaemonStarted { .. } => "daemon.started",
+            Event::PolicyStored { .. } => "policy.stored",
+            Event::IntentReceived { .. } => "intent.received",
+            Event::BatchReceived { .. } => "batch.received",
+            Event::AckReceived { .. } => "ack.received",
+            Event::OperatorActed { .. } => "operator.acted",
+            Event::InputRejected { .. } => "input.rejected",
+            Event::TimePassed => "time.passed",
+            Event::IntentRefused { .. } => "intent.refused",
+            Event::RolloutCreated { .. } => "rollout.created",
+            Event::ActAccepted { .. } => "act.accepted",
+            Event::ActRefused { .. } => "act.refused",
+            Event::ReferenceFrozen { .. } => "reference.frozen",
+            Event::CohortScored { .. } => "cohort.scored",
+            Event::VerdictReached { .. } => "verdict.reached",
+            Event::DecisionMade { .. } => "decision.made",
+            Event::CommandIssued { .. } => "command.issued",
+            Event::CommandResent { .. } => "command.resent",
+            Event::CommandApplied { .. } => "command.applied",
+            Event::AckRefused { .. } => "ack.refused",
+            Event::AlertRaised { .. } => "alert.raised",
+            Event::RolloutEnded { .. } => "rollout.ended",
+        }
+    }
+
+    /// Whether the event came from outside. Everything else must follow from the facts before it.
+    pub fn is_fact(&self) -> bool {
+        matches!(
+            self,
+            Event::LogCreated { .. }
+                | Event::DaemonStarted { .. }
+                | Event::PolicyStored { .. }
+                | Event::IntentReceived { .. }
+                | Event::BatchReceived { .. }
+                | Event::AckReceived { .. }
+                | Event::OperatorActed { .. }
+                | Event::InputRejected { .. }
+                | Event::TimePassed
+        )
+    }
+
+    /// The rollout a conclusion is about.
+    pub fn rollout(&self) -> Option<&RolloutId> {
+        match self {
+            Event::RolloutCreated { rollout, .. }
+            | Event::ActAccepted { rollout, .. }
+            | Event::ActRefused { rollout, .. }
+            | Event::ReferenceFrozen { rollout, .. }
+            | Event::CohortScored { rollout, .. }
+            | Event::VerdictReached { rollout, .. }
+            | Event::DecisionMade { rollout, .. }
+            | Event::CommandIssued { rollout, .. }
+            | Event::CommandResent { rollout, .. }
+            | Event::CommandApplied { rollout, .. }
+            | Event::AlertRaised { rollout, .. }
+            | Event::RolloutEnded { rollout, .. } => Some(rollout),
+            _ => None,
+        }
+    }
+}
+
+/// How a fact came in: enough to recognise its redelivery and to continue its trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The stream and sequence it was delivered from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// The sender's own message id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// W3C trace context of the causing message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// A position in one of the inbound streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    pub stream: Inbound,
+    pub seq: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inbound {
+    Intents,
+    Telemetry,
+    Acks,
+}
+
+/// A request to roll out one change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    pub id: IntentId,
+    pub service: Service,
+    pub kind: ChangeKind,
+    /// What serves now, where the submitter named it.
+    pub from: Option<Version>,
+    pub to: Version,
+    /// By name; else the default of the kind.
+    pub policy: Option<String>,
+    pub by: String,
+    pub reason: String,
+    /// BLAKE3 of what was submitted: tells a repetition from a reused id.
+    pub content: Digest,
+}
+
+/// An actuator's word on a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ack {
+    pub service: Service,
+    pub command: CommandId,
+    pub actuator: Actuator,
+    pub status: AckStatus,
+    pub took_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AckStatus {
+    Applied,
+    Rejected(String),
+}
+
+/// What a person does to a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    pub rollout: RolloutId,
+    pub verb: Verb,
+    pub actor: String,
+    pub host: String,
+    /// The command line or request as given.
+    pub args: Vec<String>,
+    pub reason: String,
+    /// Refuse if the rollout has changed since this event.
+    pub if_seq: Option<EventSeq>,
+    /// Promote past gates that are not met (never past a failing rollback guardrail).
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    Promote,
+    Pause,
+    Resume,
+    Rollback,
+    Abort,
+    Approve,
+    Note,
+}
+
+impl Verb {
+    pub const ALL: [Verb; 7] =
+        [Verb::Promote, Verb::Pause, Verb::Resume, Verb::Rollback, Verb::Abort, Verb::Approve, Verb::Note];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Promote => "promote",
+            Verb::Pause => "pause",
+            Verb::Resume => "resume",
+            Verb::Rollback => "rollback",
+            Verb::Abort => "abort",
+            Verb::Approve => "approve",
+            Verb::Note => "note",
+        }
+    }
+}
+
+/// An input that could not become any other fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// Stable, for programs: `E1009`.
+    pub code: String,
+    /// For people: the field, the value and the limit.
+    pub message: String,
+    /// Where it came in: a subject or a path.
+    pub source: String,
+    pub bytes: u64,
+    /// The beginning of the input, control characters escaped, at most 64 bytes.
+    pub excerpt: String,
+}
+
+/// Why something that was understood is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub code: String,
+    pub message: String,
+}
+
+/// What a rollout starts with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Opening {
+    pub intent: IntentId,
+    pub service: Service,
+    pub kind: ChangeKind,
+    pub from: Version,
+    pub to: Version,
+    pub policy_name: String,
+    pub policy: Digest,
+    pub by: String,
+    pub reason: String,
+    /// 1 for the first rollout of this `to` on this service, 2 for the second, ...
+    pub attempt: u32,
+    /// The rollout it waits for.
+    pub behind: Option<RolloutId>,
+}
+
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    Promote,
+    Hold,
+    Rollback,
+    Complete,
+}
+
+impl Choice {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Choice::Promote => "promote",
+            Choice::Hold => "hold",
+            Choice::Rollback => "rollback",
+            Choice::Complete => "complete",
+        }
+    }
+}
+
+/// What was chosen for a rollout, with everything that speaks for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub choice: Choice,
+    /// Index of the step it was made at; `None` before the first.
+    pub step: Option<u16>,
+    pub weight_from: Weight,
+    pub weight_to: Weight,
+    /// What made the choice, binding first. Empty only for a promotion that nothing spoke against.
+    pub because: Vec<Reason>,
+    /// Every guardrail as it stood.
+    pub readings: Vec<GuardrailReading>,
+    /// Log-evidence (nats) that the rollback guardrails together have against the canary.
+    pub harm_ln: f64,
+    pub policy: Digest,
+    pub engine: u32,
+    /// First and last event the decision could know.
+    pub inputs: (EventSeq, EventSeq),
+    /// Who ordered it; `None` when the policy did.
+    pub actor: Option<String>,
+}
+
+/// One thing that binds a decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "gate")]
+pub enum Reason {
+    /// A guardrail's verdict is in the way, or forces the choice.
+    Guardrail {
+        name: String,
+    },
+    /// Too few settled canary observations.
+    Samples {
+        metric: Metric,
+        have: u64,
+        need: u64,
+    },
+    Bake {
+        left_ms: u64,
+    },
+    Deadline {
+        after_ms: u64,
+    },
+    Approvals {
+        have: u8,
+        need: u8,
+    },
+    Paused {
+        by: String,
+    },
+    Operator {
+        by: String,
+        reason: String,
+    },
+    ActuatorRejected {
+        actuator: Actuator,
+        why: String,
+    },
+    SoakOver,
+}
+
+/// An instruction to actuators: serve this share from the canary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    pub id: CommandId,
+    pub service: Service,
+    /// Sequence of the decision it carries out.
+    pub decision: EventSeq,
+    pub baseline: Version,
+    pub canary: Version,
+    pub weight: Weight,
+    pub actuators: Vec<Actuator>,
+}
+
+/// Something a person should know about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    pub kind: AlertKind,
+    /// One sentence with the values.
+    pub summary: String,
+    pub reading: Option<GuardrailReading>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    Guardrail(String),
+    ActuatorSilent(Actuator),
+    ActuatorRejected(Actuator),
+    Deadline(u16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Completed,
+    RolledBack,
+    Aborted,
+}
+
+/// Counts of one arm, for display and gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArmCount {
+    pub n: u64,
+    pub sum: f64,
+}
+
+/// Free-form counters keyed by name, in a fixed order.
+pub type Counters = BTreeMap<String, u64>;

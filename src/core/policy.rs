@@ -1,0 +1,200 @@
+//! The checked rules a rollout runs under. Parsing and its errors live in `wire::policy_file`;
+//! a value of these types has already been found sound.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Actuator, Metric, Weight};
+use super::time::Span;
+
+/// What sort of thing is changed.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    Model,
+    Prompt,
+    VectorStore,
+    Cache,
+    Serving,
+}
+
+impl ChangeKind {
+    pub const ALL: [ChangeKind; 5] = [
+        ChangeKind::Model,
+        ChangeKind::Prompt,
+        ChangeKind::VectorStore,
+        ChangeKind::Cache,
+        ChangeKind::Serving,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ChangeKind::Model => "model",
+            ChangeKind::Prompt => "prompt",
+            ChangeKind::VectorStore => "vector_store",
+            ChangeKind::Cache => "cache",
+            ChangeKind::Serving => "serving",
+        }
+    }
+}
+
+/// The rules of one rollout, pinned by digest when the rollout is created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    pub name: String,
+    /// Kinds this policy is the default for.
+    pub applies_to: Vec<ChangeKind>,
+    /// Strictly rising weights; the last is 100 %.
+    pub steps: Vec<Step>,
+    /// Watched time after 100 %, guardrails armed.
+    pub soak: Span,
+    pub on_deadline: OnDeadline,
+    /// At least one; names are unique.
+    pub guardrails: Vec<Guardrail>,
+    pub evidence: EvidenceRules,
+    /// A telemetry silence longer than this makes a verdict `stale` (or `no_data`).
+    pub stale_after: Span,
+    pub approvals: Vec<Approval>,
+    pub concurrency: Concurrency,
+    /// Everyone who must confirm a command. At least one.
+    pub actuators: Vec<Actuator>,
+    /// After this long without a confirmation the actuator is named and the command resent.
+    pub ack_timeout: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub to: Weight,
+    /// Watched time at this step, counted from the applied ack.
+    pub bake: Span,
+    /// Canary observations each metric must have settled at this step.
+    pub min_samples: BTreeMap<Metric, u64>,
+    /// From the applied ack; then `on_deadline` happens.
+    pub deadline: Option<Span>,
+}
+
+/// What a step does when its deadline passes without a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDeadline {
+    Hold,
+    Rollback,
+}
+
+/// What a second intent for a busy service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Concurrency {
+    Queue,
+    Refuse,
+}
+
+/// `by` persons must approve before the step that reaches `before`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Approval {
+    pub before: Weight,
+    pub by: u8,
+}
+
+/// E-values that act, and how traffic is cut for them (`docs/statistics`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceRules {
+    /// Harm: 20 means a healthy canary is rolled back in at most 1 of 20 rollouts.
+    pub rollback: f64,
+    /// Safety needed for a step before the last gated one.
+    pub promote: f64,
+    /// Safety needed for the step to 100 %.
+    pub promote_last: f64,
+    /// Length of a request-time cohort.
+    pub cohort: Span,
+    /// Baseline observations that a reference needs.
+    pub reference_min: u32,
+}
+
+impl Default for EvidenceRules {
+    fn default() -> EvidenceRules {
+        EvidenceRules {
+            rollback: 20.0,
+            promote: 5.0,
+            promote_last: 20.0,
+            cohort: Span::mins(1),
+            reference_min: 500,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+/// What happens when a guardrail fails, mildest last.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFail {
+    Rollback,
+    Hold,
+    Alert,
+}
+
+/// A limit on a metric with what happens when it is exceeded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guardrail {
+    /// The metric's name, with `.absolute` for an absolute guard of a metric that has another.
+    pub name: String,
+    pub metric: Metric,
+    pub better: Better,
+    pub rule: Rule,
+    /// How long after a cohort's end its observations may still arrive.
+    pub maturity: Span,
+    pub on_fail: OnFail,
+    /// Share of the rollback alpha; the weights of the statistical rollback guardrails sum to 1,
+    /// every other guardrail has 0.
+    pub weight: f64,
+    /// Whether a promotion needs this guardrail shown safe.
+    pub gates: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// Shares of zeros and ones compared between the arms.
+    Proportion { margin: Margin },
+    /// Means of positive values; the canary may be higher by the factor `1 + handicap`
+    /// (lower by `1 - handicap` where higher is better).
+    Mean { handicap: f64 },
+    /// More than `above` (a share) of the last `of_last` canary observations are ones
+    /// (zeros where higher is better).
+    Absolute { above: f64, of_last: u32 },
+}
+
+/// How much worse the canary may be: the boundary is `canary = rho * baseline + d`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Margin {
+    /// Absolute, as a share: 0.03 is 3 points.
+    Points(f64),
+    /// Relative to the baseline: 0.10 is 10 %.
+    Relative(f64),
+    /// `ratio * baseline + plus`.
+    Ratio { ratio: f64, plus: f64 },
+}
+
+impl Margin {
+    /// `(rho, d)` of the boundary.
+    pub fn boundary(self, better: Better) -> (f64, f64) {
+        let sign = if better == Better::Higher { -1.0 } else { 1.0 };
+        match self {
+            Margin::Points(delta) => (1.0, sign * delta),
+            Margin::Relative(m) => (1.0 + sign * m, 0.0),
+            Margin::Ratio { ratio, plus } => (ratio, sign * plus),
+        }
+    }
+}
