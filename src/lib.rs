@@ -1,1 +1,3 @@
+//! Sluice brings a change to an AI system into production a little at a time.
 pub mod core;
+pub mod runner;

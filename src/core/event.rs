@@ -3,8 +3,6 @@
 //! A *fact* came from outside; a *conclusion* is what `decide` derived from the facts before it.
 //! Stored forms and their versions are `wire::events`' business.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -449,7 +447,10 @@ pub struct Alert {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
+    /// It failed; named by the guardrail.
     Guardrail(String),
+    /// No reference can be frozen for it.
+    Unjudgeable(String),
     ActuatorSilent(Actuator),
     ActuatorRejected(Actuator),
     Deadline(u16),
@@ -469,6 +470,3 @@ pub struct ArmCount {
     pub n: u64,
     pub sum: f64,
 }
-
-/// Free-form counters keyed by name, in a fixed order.
-pub type Counters = BTreeMap<String, u64>;

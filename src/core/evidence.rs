@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bets::{Lean, Setting, Wealth};
+use super::bets::{Lean, Wealth};
 use super::event::ArmCount;
 use super::ids::Metric;
 use super::policy::{Guardrail, OnFail, Rule};
@@ -81,11 +81,20 @@ pub struct Range {
     pub hi: f64,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardrailKind {
+    Proportion,
+    Mean,
+    Absolute,
+}
+
 /// How one guardrail stands: the verdict and all that `explain` needs to say why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardrailReading {
     pub name: String,
     pub metric: Metric,
+    pub kind: GuardrailKind,
     pub on_fail: OnFail,
     pub verdict: Verdict,
     pub baseline: ArmCount,
@@ -96,8 +105,12 @@ pub struct GuardrailReading {
     pub harm_need_ln: f64,
     pub safe_ln: f64,
     pub safe_need_ln: f64,
+    /// How far the canary may be from the baseline, in the metric's own unit; the share of an absolute guard.
+    pub limit: Option<f64>,
     /// Observations that wait for their cohort to settle.
     pub waiting: u64,
+    /// Observations that came too late to be bet on.
+    pub late: u64,
     pub reference: Option<Reference>,
     pub epoch: u32,
     pub blocks: u64,
@@ -106,6 +119,11 @@ pub struct GuardrailReading {
 impl OpenBlock {
     pub fn is_empty(&self) -> bool {
         self.n_a + self.n_b == 0
+    }
+
+    /// Values held for a mean.
+    pub fn values(&self) -> usize {
+        self.xs_a.len() + self.xs_b.len()
     }
 
     fn both(&self) -> bool {
@@ -135,9 +153,16 @@ impl Evidence {
     pub fn enter_step(&mut self, step: u16) {
         if step != self.step {
             self.begin_epoch();
+            // A block belongs to one step.
+            self.open = OpenBlock::default();
             self.step = step;
             self.step_canary = 0;
         }
+    }
+
+    /// Canary observations settled at `step`.
+    pub fn step_canary_at(&self, step: u16) -> u64 {
+        if self.step == step { self.step_canary } else { 0 }
     }
 
     pub fn begin_epoch(&mut self) {
@@ -186,7 +211,7 @@ impl Evidence {
     ) {
         if self.open.both() {
             self.score(guardrail, reference);
-        } else if end.since(self.open.since) > tolerance || self.open.xs_a.len() > values_max {
+        } else if end.since(self.open.since) > tolerance || self.open.values() > values_max {
             self.open = OpenBlock::default();
         }
     }
@@ -272,9 +297,4 @@ impl Display {
         let diff = self.sum / self.weight;
         Some(Range { diff, lo: diff - radius, hi: diff + radius })
     }
-}
-
-/// A setting's boundary in words for a reading: baseline mean and where the limit lies from it.
-pub fn limit_from(setting: &Setting) -> f64 {
-    setting.boundary() - setting.theta
 }

@@ -2,11 +2,19 @@
 //! into the state. No clock, no I/O, no randomness, no hash-ordered collection, no platform math.
 
 pub mod bets;
+pub mod cohort;
 pub mod columns;
+pub mod decide;
 pub mod event;
 pub mod evidence;
 pub mod ids;
+pub mod intake;
+pub mod judge;
 pub mod policy;
 pub mod reference;
+pub mod rollout;
+pub mod state;
 pub mod time;
 pub mod verdict;
+pub mod watch;
+pub mod words;

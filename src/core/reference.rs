@@ -35,12 +35,6 @@ pub struct Gathered {
 /// Enough for the 99.9th percentile, and 32 KiB.
 pub const GATHERED_MAX: usize = 4096;
 
-impl Gathered {
-    pub fn clear(&mut self) {
-        *self = Gathered::default();
-    }
-}
-
 /// Why no reference can be frozen from what was gathered.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{0}")]

@@ -1,0 +1,183 @@
+//! Observations that wait for their request-time bucket to settle.
+//!
+//! Late labels must not bias the evidence, so nothing is bet on before everything served in the same
+//! minute has had time to arrive. What waits is bounded: zeros and ones without a unit are counts per slot;
+//! values, and observations of a named unit, are kept up to [`SAMPLE_MAX`] an arm as a uniform sample, chosen
+//! by hash and so independent of what was observed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::Portion;
+use super::time::{Span, Timestamp};
+
+/// Values kept of one arm in one cohort.
+pub const SAMPLE_MAX: usize = 8192;
+/// Slots of a cohort; inside one, order of request time is not kept for counts.
+const SLOTS: u64 = 60;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    Baseline,
+    Canary,
+}
+
+/// One bucket of request time at one step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cohort {
+    /// Per slot: baseline n and ones, canary n and ones. Empty until the first count.
+    slots: Vec<[u64; 4]>,
+    baseline: Sampled,
+    canary: Sampled,
+}
+
+/// A uniform sample of the observations of one arm: those with the smallest keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Sampled {
+    /// Key -> milliseconds after the cohort's start, value.
+    kept: BTreeMap<u64, (u32, f64)>,
+    /// Observations offered, repetitions of a unit not counted.
+    offered: u64,
+}
+
+impl Sampled {
+    fn offer(&mut self, key: u64, at: u32, x: f64) {
+        if let Some(kept) = self.kept.get_mut(&key) {
+            // One observation per unit and cohort: the one served first.
+            if at < kept.0 {
+                *kept = (at, x);
+            }
+            return;
+        }
+        self.offered += 1;
+        if self.kept.len() == SAMPLE_MAX {
+            if self.kept.last_key_value().is_some_and(|(largest, _)| *largest < key) {
+                return;
+            }
+            self.kept.pop_last();
+        }
+        self.kept.insert(key, (at, x));
+    }
+}
+
+impl Cohort {
+    /// Counts an observation of zero or one that names no unit. `offset`: since the cohort's start.
+    #[inline]
+    pub fn count(&mut self, arm: Arm, offset: Span, length: Span, n: u64, ones: u64) {
+        if self.slots.is_empty() {
+            self.slots = vec![[0; 4]; SLOTS as usize];
+        }
+        let slot = &mut self.slots[slot_of(offset.0, length)];
+        let arm = if arm == Arm::Baseline { 0 } else { 2 };
+        slot[arm] += n;
+        slot[arm + 1] += ones;
+    }
+
+    /// Keeps a value, or an observation of a named unit. `key`: the unit's hash, else a hash of where in the
+    /// log the observation stands.
+    #[inline]
+    pub fn keep(&mut self, arm: Arm, offset: Span, key: u64, x: f64) {
+        let sampled = if arm == Arm::Baseline { &mut self.baseline } else { &mut self.canary };
+        sampled.offer(key, offset.0.min(u64::from(u32::MAX)) as u32, x);
+    }
+
+    /// Observations waiting here.
+    pub fn waiting(&self) -> u64 {
+        let counted: u64 = self.slots.iter().map(|slot| slot[0] + slot[2]).sum();
+        counted + (self.baseline.kept.len() + self.canary.kept.len()) as u64
+    }
+
+    /// Zeros and ones as counts, in order of request time.
+    pub fn counts(&self, start: Timestamp, length: Span) -> impl Iterator<Item = (Timestamp, Portion)> {
+        let mut slots = if self.slots.is_empty() { vec![[0; 4]; SLOTS as usize] } else { self.slots.clone() };
+        for (arm, sampled) in [(0, &self.baseline), (2, &self.canary)] {
+            for (at, x) in sampled.kept.values() {
+                let slot = &mut slots[slot_of(u64::from(*at), length)];
+                slot[arm] += 1;
+                slot[arm + 1] += u64::from(*x >= 0.5);
+            }
+        }
+        slots.into_iter().enumerate().filter(|(_, s)| s[0] + s[2] > 0).map(move |(i, [n_a, f_a, n_b, f_b])| {
+            let at = start.plus(Span(i as u64 * length.0 / SLOTS));
+            (at, Portion::Counts { n_a, f_a, n_b, f_b })
+        })
+    }
+
+    /// Values in order of request time; the key breaks ties, so that the order is the same everywhere.
+    pub fn values(&self, start: Timestamp) -> Vec<(Timestamp, Portion)> {
+        let of = |canary: bool, sampled: &Sampled| {
+            sampled.kept.iter().map(move |(key, (at, x))| (*at, canary, *key, *x)).collect::<Vec<_>>()
+        };
+        let mut all = of(false, &self.baseline);
+        all.extend(of(true, &self.canary));
+        all.sort_by_key(|(at, canary, key, _)| (*at, *canary, *key));
+        all.into_iter()
+            .map(|(at, canary, _, x)| (start.plus(Span(u64::from(at))), Portion::Value { canary, x }))
+            .collect()
+    }
+}
+
+fn slot_of(offset_ms: u64, length: Span) -> usize {
+    (offset_ms * SLOTS / length.0.max(1)).min(SLOTS - 1) as usize
+}
+
+/// A key for the observation at `index` of the event at `seq`, uniform and unrelated to its value.
+#[inline]
+pub fn position_key(seq: u64, index: u32) -> u64 {
+    mix(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(index))
+}
+
+/// A key for a named unit: FNV-1a, then mixed.
+pub fn unit_key(unit: &str) -> u64 {
+    let fnv = unit.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    mix(fnv)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that spreads every bit.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_counts_once_with_what_it_was_served_first() {
+        let mut cohort = Cohort::default();
+        for (at, x) in [(900, 0.0), (100, 1.0), (500, 0.0)] {
+            cohort.keep(Arm::Canary, Span(at), unit_key("maya"), x);
+        }
+        let portions: Vec<_> = cohort.counts(Timestamp(0), Span::mins(1)).map(|(_, p)| p).collect();
+        assert_eq!(portions, [Portion::Counts { n_a: 0, f_a: 0, n_b: 1, f_b: 1 }]);
+    }
+
+    /// Above the bound the kept values are a fair sample: their share of ones is the share offered.
+    #[test]
+    fn a_flood_is_thinned_without_favour() {
+        let mut cohort = Cohort::default();
+        for i in 0..200_000u32 {
+            // Ones come late, so that keeping the first to arrive would show.
+            let x = if i >= 150_000 { 1.0 } else { 0.0 };
+            cohort.keep(Arm::Baseline, Span(u64::from(i / 4)), position_key(9, i), x);
+        }
+        let values = cohort.values(Timestamp(0));
+        assert_eq!(values.len(), SAMPLE_MAX);
+        let ones = values.iter().filter(|(_, p)| matches!(p, Portion::Value { x: 1.0, .. })).count();
+        let share = ones as f64 / SAMPLE_MAX as f64;
+        assert!((share - 0.25).abs() < 0.02, "{share}");
+    }
+
+    #[test]
+    fn values_come_back_in_order_of_request_time() {
+        let mut cohort = Cohort::default();
+        for (index, at) in [30u64, 10, 20].into_iter().enumerate() {
+            cohort.keep(Arm::Canary, Span(at), position_key(1, index as u32), at as f64);
+        }
+        let times: Vec<_> = cohort.values(Timestamp(1_000)).into_iter().map(|(at, _)| at.0).collect();
+        assert_eq!(times, [1_010, 1_020, 1_030]);
+    }
+}

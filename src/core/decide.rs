@@ -1,0 +1,463 @@
+//! What follows from the facts so far. `decide` gives the next conclusion; folding it and asking again until
+//! there is none carries one fact to its end.
+//!
+//! Precedence, highest first: an operator's abort or rollback; harm; the deadline; hold guardrails; sample
+//! minimum; bake time; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
+
+use super::event::{
+    Act, Ack, Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, Intent, Opening, Outcome, Reason,
+    Refusal, Verb,
+};
+use super::evidence::GuardrailReading;
+use super::ids::{CommandId, RolloutId, Weight, derived_id};
+use super::judge::{self, Judgement};
+use super::policy::{Concurrency, OnDeadline, OnFail, Policy};
+use super::rollout::{Bake, Rollout, Stage};
+use super::state::{Question, State};
+use super::verdict::Verdict;
+use super::words;
+
+/// Rollouts that may wait behind one another.
+pub const QUEUE_MAX: usize = 16;
+
+/// The next conclusion that follows from `state`, or `None` when everything has been drawn.
+pub fn decide(state: &State) -> Option<Event> {
+    match &state.question {
+        Some(Question::Intent(intent)) => return Some(answer_intent(state, intent)),
+        Some(Question::Act(act)) => return Some(answer_act(state, act)),
+        Some(Question::Ack(ack)) => return Some(refuse_ack(state, ack)),
+        None => {}
+    }
+    state.touched.iter().filter_map(|id| state.rollouts.get(id)).find_map(|rollout| next(state, rollout))
+}
+
+fn refusal(code: &str, message: String) -> Refusal {
+    Refusal { code: code.to_owned(), message }
+}
+
+fn answer_intent(state: &State, intent: &Intent) -> Event {
+    match open(state, intent) {
+        Ok((rollout, opening)) => Event::RolloutCreated { rollout, opening },
+        Err(refusal) => {
+            Event::IntentRefused { intent: intent.id.clone(), service: intent.service.clone(), refusal }
+        }
+    }
+}
+
+fn open(state: &State, intent: &Intent) -> Result<(RolloutId, Opening), Refusal> {
+    let Intent { id, service, .. } = intent;
+    if let Some((content, seq)) = state.intents.get(id) {
+        return Err(if *content == intent.content {
+            refusal("E1014", format!("intent {id} was already received at seq {seq}; no effect"))
+        } else {
+            let (new, old) = (intent.content.short(), content.short());
+            let message = format!(
+                "intent {id} was received at seq {seq} with different content (hash {old}, now {new}); use a new id"
+            );
+            refusal("E1015", message)
+        });
+    }
+    let (policy_name, policy) = match &intent.policy {
+        Some(name) => state.policy_names.get_key_value(name).map(|(name, digest)| (name.as_str(), *digest)),
+        None => state.default_policy(intent.kind),
+    }
+    .ok_or_else(|| {
+        let known: Vec<&str> = state.policy_names.keys().map(String::as_str).collect();
+        let known = known.join(", ");
+        match &intent.policy {
+            Some(name) => refusal("E3021", format!("policy {name} is not known; known: {known}")),
+            None => {
+                let kind = intent.kind.as_str();
+                refusal("E3022", format!("no policy applies to changes of kind {kind}; name one of: {known}"))
+            }
+        }
+    })?;
+    let known = state.services.get(service);
+    let from = intent.from.clone().or_else(|| known.and_then(|s| s.serving.clone())).ok_or_else(|| {
+        let message = format!("change.from is missing, and what serves {service} now is not known; name it");
+        refusal("E1030", message)
+    })?;
+    if from == intent.to {
+        return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
+    }
+    let active = known.and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
+    let waiting = known.map_or(0, |s| s.queue.len());
+    let mut behind = None;
+    if let (Some(active), Some(known)) = (active, known) {
+        let ahead = known.queue.back().unwrap_or(&active.id);
+        let same = std::iter::once(&active.id).chain(&known.queue);
+        let same = same.filter_map(|id| state.rollouts.get(id)).find(|r| r.opening.to == intent.to);
+        if let Some(same) = same {
+            return Err(refusal("E1032", format!("{} is already being rolled out by {}", intent.to, same.id)));
+        }
+        if state.policies[&policy].concurrency == Concurrency::Refuse {
+            let message = format!("{} is active on {service}, and the policy takes one at a time", active.id);
+            return Err(refusal("E1033", message));
+        }
+        if waiting >= QUEUE_MAX {
+            return Err(refusal("E1034", format!("{waiting} rollouts already wait on {service}; limit {QUEUE_MAX}")));
+        }
+        behind = Some(ahead.clone());
+    }
+    let number = known.map_or(0, |s| s.number) + 1;
+    let attempt = known.and_then(|s| s.attempts.get(&intent.to)).copied().unwrap_or(0) + 1;
+    let opening = Opening {
+        intent: id.clone(),
+        service: service.clone(),
+        kind: intent.kind,
+        from,
+        to: intent.to.clone(),
+        policy_name: policy_name.to_owned(),
+        policy,
+        by: intent.by.clone(),
+        reason: intent.reason.clone(),
+        attempt,
+        behind,
+    };
+    Ok((RolloutId(format!("{service}-{number}")), opening))
+}
+
+fn answer_act(state: &State, act: &Act) -> Event {
+    let (rollout, verb, actor) = (act.rollout.clone(), act.verb, act.actor.clone());
+    match check_act(state, act) {
+        Ok(()) => Event::ActAccepted { rollout, verb, actor },
+        Err(refusal) => Event::ActRefused { rollout, verb, actor, refusal },
+    }
+}
+
+fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
+    let (id, verb) = (&act.rollout, act.verb.as_str());
+    let Some(rollout) = state.rollouts.get(id) else {
+        let Some(ended) = state.ended.iter().rev().find(|ended| ended.id == *id) else {
+            return Err(refusal("E4004", format!("no rollout {id}; see: sluice ls")));
+        };
+        let how = match ended.outcome {
+            Outcome::Completed => "completed",
+            Outcome::RolledBack => "rolled back",
+            Outcome::Aborted => "aborted",
+        };
+        let message = format!("{id} {how} at seq {}; nothing sent. Start a new rollout: sluice deploy", ended.ended);
+        return Err(refusal("E1021", message));
+    };
+    if let Some(seen) = act.if_seq.filter(|seen| *seen < rollout.moved) {
+        let message = format!("{id} has moved since seq {seen}: see seq {}; nothing sent", rollout.moved);
+        return Err(refusal("E0313", message));
+    }
+    let policy = state.policy_of(rollout);
+    match (act.verb, &rollout.stage) {
+        (Verb::Note, _) => Ok(()),
+        (_, Stage::RollingBack) => {
+            let seq = rollout.last_choice.as_ref().map_or(0, |last| last.0);
+            Err(refusal("E1021", format!("{id} is already rolling back (decision {seq}); nothing sent")))
+        }
+        (Verb::Rollback, _) if !rollout.exposed() => {
+            Err(refusal("E0314", format!("{id} has no traffic to roll back; use: sluice abort {id}")))
+        }
+        (Verb::Rollback, _) => Ok(()),
+        (Verb::Abort, _) if rollout.exposed() => {
+            Err(refusal("E0315", format!("{id} already has traffic; use: sluice rollback {id}")))
+        }
+        (Verb::Abort, _) => Ok(()),
+        (Verb::Pause, _) if rollout.paused.is_some() => Err(refusal("E0316", format!("{id} is already paused"))),
+        (Verb::Resume, _) if rollout.paused.is_none() => Err(refusal("E0317", format!("{id} is not paused"))),
+        (Verb::Pause | Verb::Resume, _) => Ok(()),
+        (Verb::Approve, Stage::Baking(_)) => match judge::approvals(rollout, policy) {
+            (_, 0) => Err(refusal("E0318", format!("the next step of {id} needs no approval"))),
+            _ if rollout.approvals.contains(&act.actor) => {
+                Err(refusal("E0319", format!("{} has already approved the next step of {id}", act.actor)))
+            }
+            _ => Ok(()),
+        },
+        (Verb::Promote, Stage::Baking(bake)) => check_promote(state, rollout, bake, act),
+        (Verb::Promote | Verb::Approve, Stage::Applying { .. }) => {
+            let message = format!("{verb} refused: not every actuator of {id} has confirmed the current step");
+            Err(refusal("E0320", message))
+        }
+        (Verb::Promote | Verb::Approve, stage) => {
+            let why = match stage {
+                Stage::Soaking(_) => "it already has all traffic",
+                _ => "it has not started",
+            };
+            Err(refusal("E0321", format!("{verb} refused: {id}: {why}")))
+        }
+    }
+}
+
+/// A person may skip time, sample counts and what is undecided. Past anything else they must say so.
+fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Result<(), Refusal> {
+    let policy = state.policy_of(rollout);
+    let id = &rollout.id;
+    let judgement = judge::judge(rollout, policy, state.now);
+    if judgement.harm {
+        let message = format!("promote refused: {id} is being rolled back");
+        return Err(refusal("E0312", message));
+    }
+    let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
+    let serious = |gate: &&judge::Gate| match &gate.reason {
+        Reason::Guardrail { name } => {
+            let of = |r: &&GuardrailReading| r.name == *name;
+            !gate.met && judgement.readings.iter().find(of).is_some_and(|r| r.verdict != Verdict::Undecided)
+        }
+        Reason::Approvals { .. } => !gate.met,
+        _ => false,
+    };
+    match gates.iter().find(serious) {
+        Some(gate) if !act.force => {
+            let why = words::reason(&gate.reason, &judgement.readings);
+            let at = policy.steps[usize::from(bake.step)].to;
+            let message = format!(
+                "promote refused: {id} at {at}: {why}. override: sluice promote {id} --override --reason \"...\""
+            );
+            Err(refusal("E0312", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An acknowledgement that matched no open command of its service.
+fn refuse_ack(state: &State, ack: &Ack) -> Event {
+    let service = &ack.service;
+    let active = state.services.get(service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
+    let message = match active.and_then(|rollout| rollout.sent.as_ref()) {
+        Some(sent) if sent.command.id == ack.command => {
+            let names: Vec<&str> = sent.command.actuators.iter().map(|a| a.as_str()).collect();
+            format!("command {} is not for actuator {}; it is for {}", ack.command, ack.actuator, names.join(", "))
+        }
+        Some(sent) => {
+            format!("service {service} waits for command {}, not {}; no effect", sent.command.id, ack.command)
+        }
+        None => format!("service {service} waits for no confirmation; {} has no effect", ack.command),
+    };
+    Event::AckRefused {
+        command: ack.command,
+        actuator: ack.actuator.clone(),
+        refusal: refusal("E2101", message),
+    }
+}
+
+/// The next conclusion about one rollout.
+fn next(state: &State, rollout: &Rollout) -> Option<Event> {
+    let policy = state.policy_of(rollout);
+    let id = || rollout.id.clone();
+    if let Stage::Ended(outcome) = rollout.stage {
+        return Some(Event::RolloutEnded { rollout: id(), outcome });
+    }
+    if let Some((decision, weight)) = rollout.to_issue {
+        let command = Command {
+            id: CommandId(derived_id(state.log, "command", decision)),
+            service: rollout.opening.service.clone(),
+            decision,
+            baseline: rollout.baseline.clone(),
+            canary: rollout.opening.to.clone(),
+            weight,
+            actuators: policy.actuators.clone(),
+        };
+        return Some(Event::CommandIssued { rollout: id(), command });
+    }
+    match rollout.order.as_ref().map(|act| act.verb) {
+        Some(Verb::Abort) => return Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted }),
+        Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
+        _ => {}
+    }
+    if rollout.armed() {
+        if let Some(event) = weigh(state, rollout, policy) {
+            return Some(event);
+        }
+    }
+    if let Some(event) = chase(state, rollout) {
+        return Some(event);
+    }
+    match &rollout.stage {
+        Stage::RollingBack if rollout.sent.is_none() => {
+            Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::RolledBack })
+        }
+        Stage::Queued => {
+            let service = &state.services[&rollout.opening.service];
+            let turn = service.active.as_ref() == Some(&rollout.id) && rollout.paused.is_none();
+            turn.then(|| made(state, rollout, Choice::Promote, Vec::new(), &judge::judge(rollout, policy, state.now)))
+        }
+        _ => None,
+    }
+}
+
+/// Keeps after the command on its way: all confirmed, refused, or silent for too long.
+fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
+    let sent = rollout.sent.as_ref()?;
+    let id = rollout.id.clone();
+    if sent.waiting.is_empty() {
+        return Some(Event::CommandApplied { rollout: id, command: sent.command.id });
+    }
+    let alert = |kind: AlertKind, summary: String| {
+        let alert = Alert { kind, summary, reading: None };
+        (!rollout.alerts.contains(&alert.kind)).then(|| Event::AlertRaised { rollout: rollout.id.clone(), alert })
+    };
+    let to = sent.command.weight;
+    for (actuator, why) in &sent.rejected {
+        let summary = format!("actuator {actuator} rejected setting {to}: {why}");
+        if let Some(event) = alert(AlertKind::ActuatorRejected(actuator.clone()), summary) {
+            return Some(event);
+        }
+    }
+    let overdue = sent.resend_at <= state.now;
+    if overdue && !rollout.resend {
+        for actuator in &sent.waiting {
+            let timeout = state.policy_of(rollout).ack_timeout;
+            let summary = format!("actuator {actuator} has not confirmed setting {to} within {timeout}; resending");
+            if let Some(event) = alert(AlertKind::ActuatorSilent(actuator.clone()), summary) {
+                return Some(event);
+            }
+        }
+    }
+    (overdue || rollout.resend).then(|| Event::CommandResent {
+        rollout: id,
+        command: sent.command.id,
+        attempt: sent.attempt + 1,
+        actuators: sent.waiting.clone(),
+    })
+}
+
+/// Scores what has settled, then reads the guardrails and chooses.
+fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
+    let (id, now) = (|| rollout.id.clone(), state.now);
+    if let Some((i, cohort)) = rollout.settled(policy, now) {
+        let guardrail = &policy.guardrails[i];
+        let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
+        let scored = Box::new(rollout.watches[i].score(guardrail, &policy.evidence, cohort, step));
+        return Some(Event::CohortScored { rollout: id(), guardrail: guardrail.name.clone(), cohort, scored });
+    }
+    for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
+        match watch.next_reference(guardrail, &policy.evidence) {
+            Some(Ok(reference)) => {
+                return Some(Event::ReferenceFrozen { rollout: id(), guardrail: guardrail.name.clone(), reference });
+            }
+            Some(Err(why)) => {
+                let kind = AlertKind::Unjudgeable(guardrail.name.clone());
+                let summary = format!("{} cannot be judged: {why}", guardrail.name);
+                return Some(Event::AlertRaised { rollout: id(), alert: Alert { kind, summary, reading: None } });
+            }
+            None => {}
+        }
+    }
+    let judgement = judge::judge(rollout, policy, now);
+    let said = rollout.watches.iter().map(|watch| watch.verdict);
+    if let Some((reading, _)) =
+        judgement.readings.iter().zip(said).find(|(reading, said)| *said != Some(reading.verdict))
+    {
+        return Some(Event::VerdictReached { rollout: id(), reading: reading.clone() });
+    }
+    choose(state, rollout, policy, &judgement)
+}
+
+fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgement) -> Option<Event> {
+    let failing = |on_fail: OnFail| {
+        judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.on_fail == on_fail)
+    };
+    let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
+    if judgement.harm {
+        let because = failing(OnFail::Rollback).map(named).collect();
+        return Some(made(state, rollout, Choice::Rollback, because, judgement));
+    }
+    for reading in failing(OnFail::Alert).chain(failing(OnFail::Hold)) {
+        let kind = AlertKind::Guardrail(reading.name.clone());
+        if !rollout.alerts.contains(&kind) {
+            let alert = Alert { kind, summary: words::reading(reading), reading: Some(reading.clone()) };
+            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        }
+    }
+    let bake = rollout.bake()?;
+    if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
+        return Some(ordered(state, rollout, Choice::Promote));
+    }
+    let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
+    let unmet: Vec<&judge::Gate> = gates.iter().filter(|gate| !gate.met).collect();
+    if unmet.is_empty() {
+        return Some(match rollout.stage {
+            Stage::Soaking(_) => made(state, rollout, Choice::Complete, vec![Reason::SoakOver], judgement),
+            _ => made(state, rollout, Choice::Promote, Vec::new(), judgement),
+        });
+    }
+    let mut because: Vec<Reason> = unmet.iter().map(|gate| gate.reason.clone()).collect();
+    let deadline = judge::deadline_passed(rollout, policy, state.now);
+    if let Some(after) = deadline {
+        because.insert(0, Reason::Deadline { after_ms: after.0 });
+        let kind = AlertKind::Deadline(bake.step);
+        if !rollout.alerts.contains(&kind) {
+            let first = words::reason(&unmet[0].reason, &judgement.readings);
+            let at = policy.steps[usize::from(bake.step)].to;
+            let summary = format!("no promotion out of {at} within {after}: {first}");
+            let alert = Alert { kind, summary, reading: None };
+            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        }
+        if policy.on_deadline == OnDeadline::Rollback {
+            return Some(made(state, rollout, Choice::Rollback, because, judgement));
+        }
+    }
+    // Holding means that something other than time is in the way: a failing guardrail at any time, and once
+    // time and counts are served, whatever is left. A pause is a person's, and shown as theirs.
+    let held_by_guardrail = failing(OnFail::Hold).next().is_some();
+    let served = unmet.iter().all(|gate| !gate.time);
+    let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
+    let holds = held_by_guardrail || deadline.is_some() || served && !only_paused;
+    let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
+    (holds && news).then(|| made(state, rollout, Choice::Hold, because, judgement))
+}
+
+/// The same things are in the way, whatever their figures.
+fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
+    let key = |reason: &Reason| match reason {
+        Reason::Guardrail { name } => ("guardrail", name.clone()),
+        Reason::Samples { metric, .. } => ("samples", metric.0.clone()),
+        Reason::Bake { .. } => ("bake", String::new()),
+        Reason::Deadline { .. } => ("deadline", String::new()),
+        Reason::Approvals { .. } => ("approvals", String::new()),
+        Reason::Paused { by } => ("paused", by.clone()),
+        Reason::Operator { by, .. } => ("operator", by.clone()),
+        Reason::ActuatorRejected { actuator, .. } => ("actuator", actuator.0.clone()),
+        Reason::SoakOver => ("soak", String::new()),
+    };
+    a.iter().map(key).eq(b.iter().map(key))
+}
+
+/// A decision that a person ordered.
+fn ordered(state: &State, rollout: &Rollout, choice: Choice) -> Event {
+    let policy = state.policy_of(rollout);
+    let judgement = judge::judge(rollout, policy, state.now);
+    let because = rollout.order.as_ref().map(|act| Reason::Operator {
+        by: act.actor.clone(),
+        reason: act.reason.clone(),
+    });
+    made(state, rollout, choice, because.into_iter().collect(), &judgement)
+}
+
+fn made(
+    state: &State,
+    rollout: &Rollout,
+    choice: Choice,
+    because: Vec<Reason>,
+    judgement: &Judgement,
+) -> Event {
+    let policy = state.policy_of(rollout);
+    let step = match rollout.stage {
+        Stage::Queued => None,
+        _ => rollout.step(),
+    };
+    let weight_to = match choice {
+        Choice::Promote => policy.steps[step.map_or(0, |step| usize::from(step) + 1)].to,
+        Choice::Rollback => Weight::ZERO,
+        Choice::Hold | Choice::Complete => rollout.weight,
+    };
+    let decision = Decision {
+        choice,
+        step,
+        weight_from: rollout.weight,
+        weight_to,
+        because,
+        readings: judgement.readings.clone(),
+        harm_ln: judgement.harm_ln,
+        policy: rollout.opening.policy,
+        engine: ENGINE,
+        inputs: (rollout.created, state.last),
+        actor: rollout.order.as_ref().map(|act| act.actor.clone()),
+    };
+    Event::DecisionMade { rollout: rollout.id.clone(), decision: Box::new(decision) }
+}

@@ -1,0 +1,193 @@
+//! Weighs one rollout: the evidence and the policy in, readings and gates out. Chooses nothing itself.
+//!
+//! Invariant: missing evidence is never a pass. Pure: the same state gives the same readings, in the policy's
+//! order.
+
+use super::bets::ln_weighted;
+use super::evidence::{GuardrailKind, GuardrailReading};
+use super::event::{ArmCount, Reason};
+use super::ids::Weight;
+use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
+use super::rollout::{Rollout, Stage};
+use super::time::{Span, Timestamp};
+use super::verdict::Verdict;
+use super::watch::Watch;
+
+/// How all guardrails of a rollout stand at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// In the policy's order.
+    pub readings: Vec<GuardrailReading>,
+    /// Log-evidence (nats) of the rollback guardrails together: the log of their weighted average.
+    pub harm_ln: f64,
+    /// Any rollback guardrail fails, or all together do.
+    pub harm: bool,
+}
+
+/// Reads every guardrail of `rollout` at `now`.
+pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
+    let watches = || rollout.watches.iter().zip(&policy.guardrails);
+    let weighted = watches().filter(|(w, g)| g.weight > 0.0 && w.reference.is_some());
+    let weighted = weighted.map(|(w, g)| (g.weight, w.evidence.harm.ln()));
+    let parts: Vec<(f64, f64)> = weighted.collect();
+    let harm_ln = if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) };
+    let need = libm::log(policy.evidence.rollback);
+    // When the average has crossed, the guardrail that carries most of it is the one that failed.
+    let largest = (harm_ln >= need).then(|| {
+        parts.iter().map(|(weight, ln)| libm::log(*weight) + ln).fold(f64::NEG_INFINITY, f64::max)
+    });
+    let readings: Vec<GuardrailReading> =
+        watches().map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
+    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.on_fail == OnFail::Rollback);
+    Judgement { readings, harm_ln, harm }
+}
+
+fn read(
+    rollout: &Rollout,
+    policy: &Policy,
+    watch: &Watch,
+    guardrail: &Guardrail,
+    largest: Option<f64>,
+    now: Timestamp,
+) -> GuardrailReading {
+    let evidence = &watch.evidence;
+    // A guardrail that shares the rollback alpha needs its weight's worth more by itself.
+    let act_ln = libm::log(policy.evidence.rollback);
+    let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
+    let safe_need_ln = libm::log(promote_level(rollout, policy));
+    let (harm_ln, safe_ln) =
+        if watch.reference.is_some() { (evidence.harm.ln(), evidence.safe.ln()) } else { (0.0, 0.0) };
+    let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
+    let judged = watch.reference.is_some() && evidence.blocks > 0;
+    let failed = watch.verdict == Some(Verdict::Fail)
+        || watch.recent.as_ref().is_some_and(|recent| recent.fired)
+        || judged && harm_ln >= harm_need_ln
+        || judged
+            && guardrail.weight > 0.0
+            && largest.is_some_and(|largest| libm::log(guardrail.weight) + harm_ln >= largest);
+    if let Some(recent) = &watch.recent {
+        canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
+        baseline = ArmCount::default();
+    }
+    let quiet_since = watch.last_canary.or(rollout.steps.first().map(|(at, _)| *at));
+    let silent = quiet_since.is_some_and(|at| now.since(at) >= policy.stale_after);
+    let verdict = if failed {
+        Verdict::Fail
+    } else if watch.canary_seen == 0 {
+        if silent { Verdict::NoData } else { Verdict::Insufficient }
+    } else if silent {
+        Verdict::Stale
+    } else if watch.recent.is_some() {
+        Verdict::Pass
+    } else if !judged {
+        Verdict::Insufficient
+    } else if safe_ln >= safe_need_ln {
+        Verdict::Pass
+    } else {
+        Verdict::Undecided
+    };
+    GuardrailReading {
+        name: guardrail.name.clone(),
+        metric: guardrail.metric.clone(),
+        kind: match guardrail.rule {
+            Rule::Proportion { .. } => GuardrailKind::Proportion,
+            Rule::Mean { .. } => GuardrailKind::Mean,
+            Rule::Absolute { .. } => GuardrailKind::Absolute,
+        },
+        on_fail: guardrail.on_fail,
+        verdict,
+        baseline,
+        canary,
+        range: if judged { evidence.display.range() } else { None },
+        harm_ln,
+        harm_need_ln,
+        safe_ln,
+        safe_need_ln,
+        limit: limit_of(guardrail, watch),
+        waiting: watch.cohorts.values().map(|cohort| cohort.waiting()).sum(),
+        late: watch.late,
+        reference: watch.reference.clone(),
+        epoch: evidence.harm.epoch,
+        blocks: evidence.blocks,
+    }
+}
+
+/// How far from the baseline the canary may be, in the metric's own unit; for an absolute guard, the share.
+fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
+    match (&guardrail.rule, &watch.reference) {
+        (Rule::Absolute { above, .. }, _) => Some(*above),
+        (Rule::Proportion { .. }, Some(reference)) => {
+            Some(reference.setting(guardrail).boundary() - reference.theta)
+        }
+        (Rule::Mean { handicap }, Some(_)) => {
+            let sign = if guardrail.better == Better::Lower { 1.0 } else { -1.0 };
+            Some(sign * handicap * watch.evidence.baseline.mean())
+        }
+        _ => None,
+    }
+}
+
+/// The e-value of safety that the next promotion needs.
+fn promote_level(rollout: &Rollout, policy: &Policy) -> f64 {
+    let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
+    if next + 1 >= policy.steps.len() { policy.evidence.promote_last } else { policy.evidence.promote }
+}
+
+/// One condition of the next promotion (or completion).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    pub met: bool,
+    /// Only time or sample count is missing.
+    pub time: bool,
+    pub reason: Reason,
+}
+
+/// Everything the next promotion out of the current step waits for, in order of precedence.
+pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], now: Timestamp) -> Vec<Gate> {
+    let Some(bake) = rollout.bake() else { return Vec::new() };
+    let soaking = matches!(rollout.stage, Stage::Soaking(_));
+    let step = &policy.steps[usize::from(bake.step)];
+    let mut gates = Vec::new();
+    for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
+        // Once everything is exposed there is no baseline left to show safety against: only failing counts.
+        let met = match reading.verdict {
+            Verdict::Fail => guardrail.on_fail == OnFail::Alert,
+            Verdict::Pass => true,
+            _ => soaking || !guardrail.gates,
+        };
+        gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
+    }
+    for (metric, need) in &step.min_samples {
+        let counts = rollout.watches.iter().zip(&policy.guardrails).filter(|(_, g)| g.metric == *metric);
+        let have = counts.map(|(watch, _)| watch.evidence.step_canary_at(bake.step)).max().unwrap_or(0);
+        let reason = Reason::Samples { metric: metric.clone(), have, need: *need };
+        gates.push(Gate { met: have >= *need, time: true, reason });
+    }
+    let need = if soaking { step.bake.plus(policy.soak) } else { step.bake };
+    let left = need.minus(rollout.watched(now));
+    gates.push(Gate { met: left == Span::ZERO, time: true, reason: Reason::Bake { left_ms: left.0 } });
+    if let Some((by, _)) = &rollout.paused {
+        gates.push(Gate { met: false, time: false, reason: Reason::Paused { by: by.clone() } });
+    }
+    let (have, need) = approvals(rollout, policy);
+    if need > 0 {
+        gates.push(Gate { met: have >= need, time: false, reason: Reason::Approvals { have, need } });
+    }
+    gates
+}
+
+/// Approvals given for, and needed by, the next promotion.
+pub fn approvals(rollout: &Rollout, policy: &Policy) -> (u8, u8) {
+    let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
+    let to = policy.steps.get(next).map_or(Weight::ZERO, |step| step.to);
+    let from = rollout.step().map_or(Weight::ZERO, |step| policy.steps[usize::from(step)].to);
+    let needed = policy.approvals.iter().filter(|a| from < a.before && a.before <= to).map(|a| a.by);
+    (rollout.approvals.len().min(255) as u8, needed.max().unwrap_or(0))
+}
+
+/// Time since the step was applied after which `on_deadline` happens, when that has passed.
+pub fn deadline_passed(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<Span> {
+    let Stage::Baking(bake) = &rollout.stage else { return None };
+    let deadline = policy.steps[usize::from(bake.step)].deadline?;
+    (rollout.watched(now) >= deadline).then_some(deadline)
+}

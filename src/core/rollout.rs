@@ -1,0 +1,358 @@
+//! One rollout: where it stands and what it has seen. Facts and conclusions move it; nothing here chooses.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::cohort::{Arm, position_key, unit_key};
+use super::columns::{Columns, Sums};
+use super::event::{Act, AlertKind, Command, Decision, Opening, Outcome, Reason, Verb};
+use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
+use super::policy::Policy;
+use super::time::{Span, Timestamp};
+use super::watch::{Observation, Watch};
+
+/// Where a rollout stands. A stage holds what is true in that stage, and nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Waits for another rollout of the same service.
+    Queued,
+    /// The command to enter `step` is in the log; not every actuator has confirmed it.
+    Applying { step: u16 },
+    Baking(Bake),
+    /// At 100 %, guardrails armed.
+    Soaking(Bake),
+    RollingBack,
+    Ended(Outcome),
+}
+
+/// A step being watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bake {
+    pub step: u16,
+    pub since: Timestamp,
+    /// Time since then that does not count: the daemon was down, or a person had paused the rollout.
+    pub unwatched: Span,
+    /// Something other than time is in the way, as last announced.
+    pub held: Option<Vec<Reason>>,
+}
+
+/// A command on its way to the actuators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    pub command: Command,
+    /// Who has not confirmed it.
+    pub waiting: Vec<Actuator>,
+    pub attempt: u32,
+    /// When it is sent again.
+    pub resend_at: Timestamp,
+    /// Who refused it, and why.
+    pub rejected: Vec<(Actuator, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub id: RolloutId,
+    pub opening: Opening,
+    /// What served when it started: the arm it is compared with and goes back to.
+    pub baseline: Version,
+    pub stage: Stage,
+    pub created: EventSeq,
+    pub created_at: Timestamp,
+    /// The last event that moved it: what `--if-seq` is compared with.
+    pub moved: EventSeq,
+    /// The last decision, with its sequence.
+    pub last_choice: Option<Box<(EventSeq, Decision)>>,
+    /// Aligned with the policy's guardrails.
+    pub watches: Vec<Watch>,
+    /// When each step was applied.
+    pub steps: Vec<(Timestamp, u16)>,
+    /// Share that the actuators last confirmed.
+    pub weight: Weight,
+    pub sent: Option<Sent>,
+    /// A decision whose command has not been issued yet, with the share it asks for.
+    pub to_issue: Option<(EventSeq, Weight)>,
+    pub paused: Option<(String, Timestamp)>,
+    /// Who approved the promotion out of the current step.
+    pub approvals: BTreeSet<String>,
+    /// An accepted order of a person that no decision has carried out yet.
+    pub order: Option<Act>,
+    pub alerts: BTreeSet<AlertKind>,
+    /// Set at a restart: commands not confirmed are sent again.
+    pub resend: bool,
+}
+
+/// How far apart two resends may grow.
+const RESEND_MAX: Span = Span::mins(5);
+
+impl Rollout {
+    pub fn new(id: RolloutId, opening: Opening, policy: &Policy, seq: EventSeq, at: Timestamp) -> Rollout {
+        Rollout {
+            id,
+            baseline: opening.from.clone(),
+            opening,
+            stage: Stage::Queued,
+            created: seq,
+            created_at: at,
+            moved: seq,
+            last_choice: None,
+            watches: policy.guardrails.iter().map(Watch::new).collect(),
+            steps: Vec::new(),
+            weight: Weight::ZERO,
+            sent: None,
+            to_issue: None,
+            paused: None,
+            approvals: BTreeSet::new(),
+            order: None,
+            alerts: BTreeSet::new(),
+            resend: false,
+        }
+    }
+
+    pub fn bake(&self) -> Option<&Bake> {
+        match &self.stage {
+            Stage::Baking(bake) | Stage::Soaking(bake) => Some(bake),
+            _ => None,
+        }
+    }
+
+    pub fn bake_mut(&mut self) -> Option<&mut Bake> {
+        match &mut self.stage {
+            Stage::Baking(bake) | Stage::Soaking(bake) => Some(bake),
+            _ => None,
+        }
+    }
+
+    /// Index of the step whose traffic is, or is about to be, served.
+    pub fn step(&self) -> Option<u16> {
+        match &self.stage {
+            Stage::Applying { step } => Some(*step),
+            Stage::Baking(bake) | Stage::Soaking(bake) => Some(bake.step),
+            _ => self.steps.last().map(|(_, step)| *step),
+        }
+    }
+
+    /// Whether guardrails can still change what happens.
+    pub fn armed(&self) -> bool {
+        matches!(self.stage, Stage::Applying { .. } | Stage::Baking(_) | Stage::Soaking(_))
+    }
+
+    /// Whether some traffic may have reached the canary.
+    pub fn exposed(&self) -> bool {
+        !self.steps.is_empty() || self.sent.is_some()
+    }
+
+    /// How long the current step has been watched at `now`.
+    pub fn watched(&self, now: Timestamp) -> Span {
+        let Some(bake) = self.bake() else { return Span::ZERO };
+        let until = self.paused.as_ref().map_or(now, |(_, since)| (*since).max(bake.since));
+        until.since(bake.since).minus(bake.unwatched)
+    }
+
+    /// The step that served a request at `served_at`, and when that step was applied.
+    pub fn step_at(&self, served_at: Timestamp) -> Option<(Timestamp, u16)> {
+        self.steps.iter().rev().find(|(since, _)| *since <= served_at).copied()
+    }
+
+    /// The start of the cohort a request belongs to: buckets are counted from when its step was applied.
+    fn cohort_at(&self, served_at: Timestamp, length: Span) -> Option<Timestamp> {
+        let (since, _) = self.step_at(served_at)?;
+        let offset = served_at.since(since).0;
+        Some(since.plus(Span(offset - offset % length.0.max(1))))
+    }
+
+    fn arm_of(&self, version: &Version) -> Option<Arm> {
+        if *version == self.opening.to {
+            Some(Arm::Canary)
+        } else if *version == self.baseline {
+            Some(Arm::Baseline)
+        } else {
+            None
+        }
+    }
+
+    /// Takes in a batch. Returns whether an absolute guard fired by it.
+    pub fn observe(&mut self, policy: &Policy, seq: EventSeq, now: Timestamp, columns: &Columns) -> bool {
+        if self.steps.is_empty() || !self.armed() {
+            return false;
+        }
+        // Which guardrails each series of the batch feeds, looked up once.
+        let targets: Vec<Option<(Arm, Vec<usize>)>> = columns
+            .series
+            .iter()
+            .map(|series| {
+                let arm = self.arm_of(&series.version)?;
+                let fed = policy.guardrails.iter().enumerate().filter(|(_, g)| g.metric == series.metric);
+                let fed: Vec<usize> = fed.map(|(i, _)| i).collect();
+                (!fed.is_empty()).then_some((arm, fed))
+            })
+            .collect();
+        let units: Vec<Option<u64>> =
+            columns.units.iter().map(|u| (!u.is_empty()).then(|| unit_key(u))).collect();
+        let length = policy.evidence.cohort;
+        // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.
+        let (mut known_for, mut known) = (None, None);
+        let mut fired = false;
+        for (index, sample) in columns.samples().enumerate() {
+            let Some((arm, fed)) = &targets[sample.series as usize] else { continue };
+            if known_for != Some(sample.served_at) {
+                (known_for, known) = (Some(sample.served_at), self.cohort_at(sample.served_at, length));
+            }
+            let Some(cohort) = known else { continue };
+            let observation = Observation {
+                arm: *arm,
+                served_at: sample.served_at,
+                cohort,
+                unit: sample.unit.and_then(|unit| units[unit as usize]),
+                place: position_key(seq, index as u32),
+                value: sample.value,
+            };
+            for &i in fed {
+                fired |= self.watches[i].observe(&policy.guardrails[i], &policy.evidence, now, observation);
+            }
+        }
+        for (index, aggregate) in columns.aggregates.iter().enumerate() {
+            let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
+            let Some(cohort) = self.cohort_at(aggregate.from, length) else { continue };
+            let mut observation = Observation {
+                arm: *arm,
+                served_at: aggregate.from,
+                cohort,
+                unit: None,
+                place: position_key(seq, columns.n + index as u32),
+                value: 0.0,
+            };
+            for &i in fed {
+                let (watch, guardrail) = (&mut self.watches[i], &policy.guardrails[i]);
+                match &aggregate.sums {
+                    Sums::Ones(ones) => {
+                        let n = aggregate.n;
+                        fired |= watch.observe_counts(guardrail, &policy.evidence, now, observation, n, *ones);
+                    }
+                    // Of values only their mean is known: it counts as one observation of it.
+                    Sums::Moments { sum, .. } if aggregate.n > 0 => {
+                        observation.value = sum / aggregate.n as f64;
+                        fired |= watch.observe(guardrail, &policy.evidence, now, observation);
+                    }
+                    Sums::Moments { .. } | Sums::Histogram { .. } => {}
+                }
+            }
+        }
+        fired
+    }
+
+    /// The next moment at which something may follow from time alone, after `now`.
+    pub fn due(&self, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+        let mut times: Vec<Timestamp> = Vec::new();
+        if self.armed() && !self.steps.is_empty() {
+            for (watch, guardrail) in self.watches.iter().zip(&policy.guardrails) {
+                times.extend(watch.due(guardrail, &policy.evidence));
+                let seen = watch.last_canary.or(self.steps.first().map(|(at, _)| *at));
+                times.extend(seen.map(|at| at.plus(policy.stale_after)));
+            }
+        }
+        if let (Some(bake), None) = (self.bake(), &self.paused) {
+            let start = bake.since.plus(bake.unwatched);
+            let step = &policy.steps[usize::from(bake.step)];
+            match self.stage {
+                Stage::Soaking(_) => times.push(start.plus(step.bake).plus(policy.soak)),
+                _ => {
+                    times.push(start.plus(step.bake));
+                    times.extend(step.deadline.map(|deadline| start.plus(deadline)));
+                }
+            }
+        }
+        times.extend(self.sent.as_ref().map(|sent| sent.resend_at));
+        times.into_iter().filter(|at| *at > now).min()
+    }
+
+    /// Whether a cohort has settled by `now` and waits to be scored: guardrail and start of the oldest.
+    pub fn settled(&self, policy: &Policy, now: Timestamp) -> Option<(usize, Timestamp)> {
+        let watches = self.watches.iter().zip(&policy.guardrails).enumerate();
+        watches
+            .filter(|(_, (watch, guardrail))| watch.due(guardrail, &policy.evidence).is_some_and(|at| at <= now))
+            .filter_map(|(i, (watch, _))| watch.cohorts.keys().next().map(|start| (i, *start)))
+            .next()
+    }
+
+    pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
+        self.to_issue = None;
+        self.sent = Some(Sent {
+            waiting: command.actuators.clone(),
+            command: command.clone(),
+            attempt: 1,
+            resend_at: at.plus(policy.ack_timeout),
+            rejected: Vec::new(),
+        });
+    }
+
+    pub fn apply_resent(&mut self, attempt: u32, policy: &Policy, at: Timestamp) {
+        self.resend = false;
+        if let Some(sent) = &mut self.sent {
+            sent.attempt = attempt;
+            let wait = policy.ack_timeout.0 << attempt.saturating_sub(1).min(16);
+            sent.resend_at = at.plus(Span(wait).min(RESEND_MAX.max(policy.ack_timeout)));
+        }
+    }
+
+    /// Folds a confirmation (or refusal) of the command now on its way.
+    pub fn apply_ack(&mut self, command: CommandId, actuator: &Actuator, refused: Option<&str>) {
+        let Some(sent) = self.sent.as_mut().filter(|sent| sent.command.id == command) else { return };
+        match refused {
+            Some(why) => {
+                if !sent.rejected.iter().any(|(name, _)| name == actuator) {
+                    sent.rejected.push((actuator.clone(), why.to_owned()));
+                }
+            }
+            None => {
+                sent.waiting.retain(|name| name != actuator);
+                sent.rejected.retain(|(name, _)| name != actuator);
+            }
+        }
+    }
+
+    /// All actuators have confirmed: the step begins, or the rollback is done.
+    pub fn apply_applied(&mut self, policy: &Policy, seq: EventSeq, at: Timestamp) {
+        let Some(sent) = self.sent.take() else { return };
+        self.weight = sent.command.weight;
+        self.moved = seq;
+        if let Stage::Applying { step } = self.stage {
+            self.steps.push((at, step));
+            self.approvals.clear();
+            let bake = Bake { step, since: at, unwatched: Span::ZERO, held: None };
+            let last = usize::from(step) + 1 == policy.steps.len();
+            self.stage = if last { Stage::Soaking(bake) } else { Stage::Baking(bake) };
+        }
+    }
+
+    /// Folds an accepted act of a person.
+    pub fn apply_act(&mut self, act: &Act, seq: EventSeq, at: Timestamp) {
+        match act.verb {
+            Verb::Note => return,
+            Verb::Pause => self.paused = Some((act.actor.clone(), at)),
+            Verb::Resume => {
+                if let Some((_, since)) = self.paused.take() {
+                    if let Some(bake) = self.bake_mut() {
+                        bake.unwatched = bake.unwatched.plus(at.since(since.max(bake.since)));
+                    }
+                }
+            }
+            Verb::Approve => {
+                self.approvals.insert(act.actor.clone());
+            }
+            Verb::Promote | Verb::Rollback | Verb::Abort => self.order = Some(act.clone()),
+        }
+        self.moved = seq;
+    }
+
+    /// Time in which the daemon was down does not count as watched.
+    pub fn apply_restart(&mut self, down: Span) {
+        self.resend = self.sent.is_some();
+        if self.paused.is_none() {
+            if let Some(bake) = self.bake_mut() {
+                bake.unwatched = bake.unwatched.plus(down);
+            }
+        }
+    }
+}

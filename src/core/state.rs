@@ -1,0 +1,358 @@
+//! Everything the log has established so far, and the fold that makes it: `apply(state, event) -> state`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::columns::{Columns, Series};
+use super::event::{Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, Intent, Opening, Outcome, Refusal};
+use super::ids::{Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use super::intake::Intake;
+use super::policy::{ChangeKind, Policy};
+use super::rollout::{Rollout, Stage};
+use super::time::Timestamp;
+
+/// Ended rollouts that are still listed; older ones are found in the log.
+pub const ENDED_MAX: usize = 1_000;
+/// Series (version and metric) a service may send.
+pub const SERIES_MAX: usize = 1_000;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub log: Uuid,
+    /// Sequence and time of the last event folded.
+    pub last: EventSeq,
+    pub now: Timestamp,
+    pub policies: BTreeMap<Digest, Policy>,
+    /// The newest policy of each name.
+    pub policy_names: BTreeMap<String, Digest>,
+    pub services: BTreeMap<Service, ServiceState>,
+    /// Open rollouts.
+    pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// The last [`ENDED_MAX`], oldest first.
+    pub ended: VecDeque<Ended>,
+    /// Every intent ever accepted or refused: what it said and where it stands.
+    pub intents: BTreeMap<IntentId, (Digest, EventSeq)>,
+    pub intake: Intake,
+    /// The fact that waits to be answered.
+    pub question: Option<Question>,
+    /// Rollouts that the last fact may have changed. Not part of the stored state.
+    #[serde(skip)]
+    pub touched: BTreeSet<RolloutId>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// Rollouts so far.
+    pub number: u64,
+    pub active: Option<RolloutId>,
+    pub queue: VecDeque<RolloutId>,
+    /// What serves when no rollout is active.
+    pub serving: Option<Version>,
+    /// Attempts per version.
+    pub attempts: BTreeMap<Version, u32>,
+    /// Series seen, with their observations.
+    pub series: BTreeMap<Series, u64>,
+}
+
+/// A fact that asks for an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    Intent(Intent),
+    Act(Act),
+    Ack(Ack),
+}
+
+/// What is kept of a rollout that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    pub id: RolloutId,
+    pub opening: Opening,
+    pub baseline: Version,
+    pub outcome: Outcome,
+    pub created: EventSeq,
+    pub created_at: Timestamp,
+    pub ended: EventSeq,
+    pub ended_at: Timestamp,
+    /// The decision that ended it, with its sequence.
+    pub decision: Option<(EventSeq, Decision)>,
+}
+
+impl State {
+    pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
+        &self.policies[&rollout.opening.policy]
+    }
+
+    /// The default policy of a change kind: the first by name that applies to it.
+    pub fn default_policy(&self, kind: ChangeKind) -> Option<(&str, Digest)> {
+        self.policy_names
+            .iter()
+            .find(|(_, digest)| self.policies[digest].applies_to.contains(&kind))
+            .map(|(name, digest)| (name.as_str(), *digest))
+    }
+
+    /// The next moment at which a `TimePassed` fact is needed.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.rollouts.values().filter_map(|r| r.due(self.policy_of(r), self.now)).min()
+    }
+
+    /// Folds one event, fact or conclusion, recorded at `at` as number `seq`.
+    pub fn apply(&mut self, seq: EventSeq, at: Timestamp, event: &Event) {
+        debug_assert!(seq == self.last + 1 && at >= self.now);
+        let before = self.now;
+        (self.last, self.now) = (seq, at);
+        match event {
+            Event::LogCreated { log, .. } => self.log = *log,
+            Event::DaemonStarted { .. } => {
+                let down = at.since(before);
+                for rollout in self.rollouts.values_mut() {
+                    rollout.apply_restart(down);
+                    self.touched.insert(rollout.id.clone());
+                }
+            }
+            Event::PolicyStored { digest, policy, .. } => {
+                self.policy_names.insert(policy.name.clone(), *digest);
+                self.policies.insert(*digest, policy.clone());
+            }
+            Event::IntentReceived { intent, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Intent(intent.clone()));
+            }
+            Event::BatchReceived { service, columns, origin } => {
+                self.intake.note(origin);
+                self.intake.note_id(service, origin);
+                self.apply_batch(seq, at, service, columns);
+            }
+            Event::AckReceived { ack, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Ack(ack.clone()));
+                self.apply_ack(ack);
+            }
+            Event::OperatorActed { act, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Act(act.clone()));
+            }
+            Event::InputRejected { origin, .. } => self.intake.note(origin),
+            Event::TimePassed => self.touched.extend(self.rollouts.keys().cloned()),
+            Event::IntentRefused { intent, .. } => {
+                let Some(Question::Intent(asked)) = self.question.take() else { return };
+                self.intents.entry(intent.clone()).or_insert((asked.content, seq));
+            }
+            Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
+            Event::ActRefused { .. } | Event::AckRefused { .. } => self.question = None,
+            _ => {
+                let Some(id) = event.rollout() else { return };
+                self.apply_to_rollout(seq, at, &id.clone(), event);
+            }
+        }
+    }
+
+    fn apply_batch(&mut self, seq: EventSeq, at: Timestamp, service: &Service, columns: &Columns) {
+        let known = self.services.entry(service.clone()).or_default();
+        let mut counts = vec![0u64; columns.series.len()];
+        columns.samples().for_each(|sample| counts[sample.series as usize] += 1);
+        columns.aggregates.iter().for_each(|a| counts[a.series as usize] += a.n);
+        for (series, n) in columns.series.iter().zip(counts) {
+            match known.series.get_mut(series) {
+                Some(seen) => *seen += n,
+                None => drop(known.series.insert(series.clone(), n)),
+            }
+        }
+        let Some(id) = &known.active else { return };
+        let Some(rollout) = self.rollouts.get_mut(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
+        if rollout.observe(policy, seq, at, columns) {
+            self.touched.insert(id.clone());
+        }
+    }
+
+    fn apply_ack(&mut self, ack: &Ack) {
+        let Some(id) = self.services.get(&ack.service).and_then(|s| s.active.clone()) else { return };
+        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
+        if rollout.sent.as_ref().is_some_and(|sent| {
+            sent.command.id == ack.command && sent.command.actuators.contains(&ack.actuator)
+        }) {
+            let refused = match &ack.status {
+                AckStatus::Applied => None,
+                AckStatus::Rejected(why) => Some(why.as_str()),
+            };
+            rollout.apply_ack(ack.command, &ack.actuator, refused);
+            self.question = None;
+            self.touched.insert(id);
+        }
+    }
+
+    fn apply_created(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, opening: &Opening) {
+        if let Some(Question::Intent(asked)) = self.question.take() {
+            self.intents.insert(asked.id, (asked.content, seq));
+        }
+        let rollout = Rollout::new(id.clone(), opening.clone(), &self.policies[&opening.policy], seq, at);
+        let service = self.services.entry(opening.service.clone()).or_default();
+        service.number += 1;
+        *service.attempts.entry(opening.to.clone()).or_default() += 1;
+        if opening.behind.is_some() {
+            service.queue.push_back(id.clone());
+        } else {
+            service.active = Some(id.clone());
+            // The submitter knows best what serves while nothing is being rolled out.
+            service.serving = Some(opening.from.clone());
+        }
+        self.rollouts.insert(id.clone(), rollout);
+        self.touched.insert(id.clone());
+    }
+
+    fn apply_to_rollout(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, event: &Event) {
+        let Some(rollout) = self.rollouts.get_mut(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
+        let guardrail = |name: &str| policy.guardrails.iter().position(|g| g.name == *name);
+        self.touched.insert(id.clone());
+        match event {
+            Event::ActAccepted { .. } => {
+                if let Some(Question::Act(act)) = self.question.take() {
+                    rollout.apply_act(&act, seq, at);
+                }
+            }
+            Event::ReferenceFrozen { guardrail: name, reference, .. } => {
+                let step = rollout.step().unwrap_or(0);
+                if let Some(i) = guardrail(name) {
+                    rollout.watches[i].apply_reference(reference, step);
+                }
+            }
+            Event::CohortScored { guardrail: name, cohort, scored, .. } => {
+                if let Some(i) = guardrail(name) {
+                    rollout.watches[i].apply_scored(&policy.guardrails[i], *cohort, scored);
+                }
+            }
+            Event::VerdictReached { reading, .. } => {
+                if let Some(i) = guardrail(&reading.name) {
+                    rollout.watches[i].verdict = Some(reading.verdict);
+                }
+            }
+            Event::AlertRaised { alert, .. } => {
+                rollout.alerts.insert(alert.kind.clone());
+                if let AlertKind::Unjudgeable(name) = &alert.kind {
+                    if let Some(i) = guardrail(name) {
+                        rollout.watches[i].unusable = Some(alert.summary.clone());
+                    }
+                }
+            }
+            Event::DecisionMade { decision, .. } => {
+                let baseline = self.services.get(&rollout.opening.service).and_then(|s| s.serving.clone());
+                apply_decision(rollout, decision, seq, baseline);
+            }
+            Event::CommandIssued { command, .. } => rollout.apply_issued(command, policy, at),
+            Event::CommandResent { attempt, .. } => rollout.apply_resent(*attempt, policy, at),
+            Event::CommandApplied { .. } => rollout.apply_applied(policy, seq, at),
+            Event::RolloutEnded { outcome, .. } => self.apply_ended(seq, at, id, *outcome),
+            _ => {}
+        }
+    }
+
+    fn apply_ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) {
+        let Some(rollout) = self.rollouts.remove(id) else { return };
+        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        service.queue.retain(|queued| queued != id);
+        if service.active.as_ref() == Some(id) {
+            service.active = service.queue.pop_front();
+            self.touched.extend(service.active.clone());
+        }
+        if outcome == Outcome::Completed {
+            service.serving = Some(rollout.opening.to.clone());
+        }
+        self.ended.push_back(Ended {
+            id: id.clone(),
+            opening: rollout.opening,
+            baseline: rollout.baseline,
+            outcome,
+            created: rollout.created,
+            created_at: rollout.created_at,
+            ended: seq,
+            ended_at: at,
+            decision: rollout.last_choice.map(|last| *last),
+        });
+        if self.ended.len() > ENDED_MAX {
+            self.ended.pop_front();
+        }
+    }
+}
+
+fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq, serving: Option<Version>) {
+    rollout.moved = seq;
+    rollout.order = None;
+    rollout.last_choice = Some(Box::new((seq, decision.clone())));
+    match decision.choice {
+        Choice::Promote => {
+            let step = decision.step.map_or(0, |step| step + 1);
+            if decision.step.is_none() {
+                // A queued rollout is compared with what serves when its turn comes.
+                rollout.baseline = serving.unwrap_or_else(|| rollout.opening.from.clone());
+            }
+            rollout.stage = Stage::Applying { step };
+            rollout.to_issue = Some((seq, decision.weight_to));
+        }
+        Choice::Hold => {
+            if let Some(bake) = rollout.bake_mut() {
+                bake.held = Some(decision.because.clone());
+            }
+        }
+        Choice::Rollback => {
+            rollout.stage = Stage::RollingBack;
+            rollout.sent = None;
+            rollout.to_issue = Some((seq, decision.weight_to));
+        }
+        Choice::Complete => rollout.stage = Stage::Ended(Outcome::Completed),
+    }
+}
+
+/// Whether a fact may enter the log as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admission {
+    Accept,
+    /// It has been recorded before; there is nothing to do but confirm it again.
+    Duplicate,
+    /// It would break a bound.
+    Refuse(Refusal),
+}
+
+impl State {
+    /// Decides whether `fact` may be recorded: redeliveries and broken bounds are turned away here.
+    pub fn admit(&self, fact: &Event) -> Admission {
+        let origin = match fact {
+            Event::IntentReceived { origin, .. }
+            | Event::BatchReceived { origin, .. }
+            | Event::AckReceived { origin, .. }
+            | Event::OperatorActed { origin, .. }
+            | Event::InputRejected { origin, .. } => origin,
+            _ => return Admission::Accept,
+        };
+        if self.intake.has(origin) {
+            return Admission::Duplicate;
+        }
+        if let Event::BatchReceived { service, columns, .. } = fact {
+            if self.intake.has_id(service, origin) {
+                return Admission::Duplicate;
+            }
+            let seen = self.services.get(service).map(|known| &known.series);
+            let new = columns.series.iter().filter(|s| !seen.is_some_and(|seen| seen.contains_key(s))).count();
+            let have = seen.map_or(0, BTreeMap::len);
+            if new > 0 && have + new > SERIES_MAX {
+                let first = columns.series.iter().find(|s| !seen.is_some_and(|seen| seen.contains_key(s)));
+                let metric = first.map_or("", |s| s.metric.as_str());
+                return Admission::Refuse(Refusal {
+                    code: "E2019".into(),
+                    message: format!(
+                        "service {service}: more than {SERIES_MAX} series (version and metric); {metric} refused"
+                    ),
+                });
+            }
+        }
+        Admission::Accept
+    }
+
+    /// BLAKE3 of the state in its stored form.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&rmp_serde::to_vec_named(self).expect("the state is made of storable types"))
+    }
+}

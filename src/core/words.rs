@@ -1,0 +1,204 @@
+//! The sentences in which sluice gives its reasons. One generator for the CLI, the API, the messages and the
+//! log, so that all say the same.
+//!
+//! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
+
+use super::bets::WORD;
+use super::event::{Choice, Decision, Reason};
+use super::evidence::{GuardrailKind, GuardrailReading};
+use super::policy::OnFail;
+use super::time::Span;
+use super::verdict::Verdict;
+
+/// One sentence about a guardrail: metric, verdict, difference, range, limit, counts.
+///
+/// `eval_pass fails: -4.6 pts, between -6.3 and -3.0; limit -3.0 (canary 88.4% of 9,320, baseline 93.0% of 28,110)`
+pub fn reading(r: &GuardrailReading) -> String {
+    let says = match r.verdict {
+        Verdict::Fail => "fails",
+        Verdict::Pass => "passes",
+        Verdict::Undecided => "is undecided",
+        Verdict::Insufficient => "has too little evidence",
+        Verdict::NoData => "has no data from the canary",
+        Verdict::Stale => "has had no data from the canary lately",
+    };
+    format!("{} {says}{}", r.name, detail(r))
+}
+
+/// The figures of a reading, with a leading `: `, or nothing when there are none.
+pub fn detail(r: &GuardrailReading) -> String {
+    if r.kind == GuardrailKind::Absolute {
+        if r.canary.n == 0 {
+            return String::new();
+        }
+        let limit = r.limit.unwrap_or(0.0) * 100.0;
+        return format!(": {} bad of the last {}; limit {}%", r.canary.sum, count(r.canary.n), trim(limit));
+    }
+    let mut text = String::from(": ");
+    match (figures(r), r.reference.is_some()) {
+        (Some(figures), _) => text.push_str(&figures),
+        (None, true) => text.push_str(&format!("{} canary observations settled", count(r.canary.n))),
+        (None, false) => text.push_str("the baseline has too few settled observations to compare with"),
+    }
+    if r.waiting > 0 {
+        text.push_str(&format!("; {} not settled yet", count(r.waiting)));
+    }
+    text
+}
+
+/// Difference, range, limit and counts; `None` until the range can be given.
+fn figures(r: &GuardrailReading) -> Option<String> {
+    let range = r.range?;
+    let limit = r.limit?;
+    let mean = r.kind == GuardrailKind::Mean;
+    let (scale, unit) = if mean {
+        if r.baseline.mean() == 0.0 {
+            return None;
+        }
+        (100.0 / r.baseline.mean(), "%")
+    } else {
+        (100.0, " pts")
+    };
+    let [diff, lo, hi, limit] = [range.diff, range.lo, range.hi, limit].map(|x| x * scale);
+    let arms = [&r.canary, &r.baseline].map(|arm| {
+        if mean {
+            format!("{} over {}", significant(arm.mean()), count(arm.n))
+        } else {
+            format!("{:.1}% of {}", arm.mean() * 100.0, count(arm.n))
+        }
+    });
+    Some(format!(
+        "{diff:+.1}{unit}, between {lo:+.1} and {hi:+.1}; limit {} (canary {}, baseline {})",
+        signed(limit),
+        arms[0],
+        arms[1]
+    ))
+}
+
+/// `evidence 14x of the 20x needed`; below 1x there is none.
+pub fn evidence(ln: f64, need_ln: f64) -> String {
+    let need = times(need_ln);
+    if ln <= 0.0 { format!("none of the {need} needed") } else { format!("{} of the {need} needed", times(ln)) }
+}
+
+fn times(ln: f64) -> String {
+    let e = libm::exp(ln);
+    if ln > 13.8 {
+        "over 1,000,000x".into()
+    } else if e >= 100.0 {
+        format!("{}x", count(e as u64))
+    } else if e >= 10.0 {
+        format!("{e:.0}x")
+    } else {
+        format!("{e:.1}x")
+    }
+}
+
+/// How far a meter stands: log-evidence over what acts, 0 to 1.
+pub fn meter(ln: f64, need_ln: f64) -> f64 {
+    if need_ln > 0.0 { (ln / need_ln).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+/// A gate in words, as it stands in the way (or would).
+pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
+    match reason {
+        Reason::Guardrail { name } => {
+            readings.iter().find(|r| r.name == *name).map_or_else(|| name.clone(), self::reading)
+        }
+        Reason::Samples { metric, have, need } => {
+            format!("{metric}: {} of {} canary observations at this step", count(*have), count(*need))
+        }
+        Reason::Bake { left_ms } if *left_ms == 0 => "bake time is over".into(),
+        Reason::Bake { left_ms } => format!("bake time: {} left", Span(*left_ms)),
+        Reason::Deadline { after_ms } => format!("the step's deadline of {} has passed", Span(*after_ms)),
+        Reason::Approvals { have, need } => format!("approvals: {have} of {need}"),
+        Reason::Paused { by } => format!("paused by {by}"),
+        Reason::Operator { by, reason } if reason.is_empty() => format!("ordered by {by}"),
+        Reason::Operator { by, reason } => format!("ordered by {by}: {reason}"),
+        Reason::ActuatorRejected { actuator, why } => format!("actuator {actuator} rejected the command: {why}"),
+        Reason::SoakOver => "the soak is over and no guardrail fails".into(),
+    }
+}
+
+/// A decision in one sentence: what binds it first.
+pub fn decision(d: &Decision) -> String {
+    let because: Vec<String> = d.because.iter().map(|r| reason(r, &d.readings)).collect();
+    match d.choice {
+        Choice::Promote if because.is_empty() && d.step.is_none() => {
+            format!("first step: {} of traffic", d.weight_to)
+        }
+        Choice::Promote if because.is_empty() => {
+            let safe = d.readings.iter().filter(|r| r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert);
+            let names: Vec<&str> = safe.map(|r| r.name.as_str()).collect();
+            if names.is_empty() {
+                format!("{} to {}: every gate is met", d.weight_from, d.weight_to)
+            } else {
+                format!("{} to {}: {} shown within limits", d.weight_from, d.weight_to, names.join(", "))
+            }
+        }
+        _ => because.join("; "),
+    }
+}
+
+/// `1,234,567`
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Three significant digits.
+fn significant(x: f64) -> String {
+    let places = match x.abs() {
+        0.0 => 0,
+        a if a >= 100.0 => 0,
+        a if a >= 10.0 => 1,
+        a if a >= 1.0 => 2,
+        a if a >= 0.1 => 3,
+        a if a >= 0.01 => 4,
+        a if a >= 0.001 => 5,
+        _ => 6,
+    };
+    format!("{x:.places$}")
+}
+
+/// With a sign, and no more digits than it has: `-3`, `+0.25`.
+fn signed(x: f64) -> String {
+    let text = trim(x);
+    if x >= 0.0 { format!("+{text}") } else { text }
+}
+
+/// At most two decimals, none that are zero.
+fn trim(x: f64) -> String {
+    let text = format!("{x:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A fixed-point word in nats.
+pub fn nats(word: i64) -> f64 {
+    word as f64 / WORD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_have_thousands() {
+        assert_eq!([0, 999, 1_000, 12_345_678].map(count), ["0", "999", "1,000", "12,345,678"]);
+    }
+
+    #[test]
+    fn evidence_below_one_is_none() {
+        let need = libm::log(20.0);
+        assert_eq!(evidence(-2.0, need), "none of the 20x needed");
+        assert_eq!(evidence(libm::log(14.2), need), "14x of the 20x needed");
+        assert_eq!(evidence(40.0, need), "over 1,000,000x of the 20x needed");
+    }
+}

@@ -1,0 +1,110 @@
+//! One owner of the state: a fact goes in, and everything it leads to is recorded behind it.
+//!
+//! Pure: the time of a fact is given; recording and releasing effects are the caller's. The live daemon, the
+//! demo, the simulator and the tests all run this.
+
+use crate::core::decide::decide;
+use crate::core::event::{Event, Origin, Refusal, Rejection};
+use crate::core::ids::EventSeq;
+use crate::core::state::{Admission, State};
+use crate::core::time::Timestamp;
+
+/// Conclusions one fact may lead to. A fault in the rules that never settles must not fill the disk.
+const CONCLUSIONS_MAX: usize = 100_000;
+
+/// What became of a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    /// Recorded as this sequence; its conclusions follow directly.
+    Recorded(EventSeq),
+    /// It had been recorded before.
+    Duplicate,
+    /// It would break a bound. The refusal is recorded instead.
+    Refused(EventSeq, Refusal),
+}
+
+/// The folded state and the rules.
+#[derive(Clone, Debug, Default)]
+pub struct Runner {
+    pub state: State,
+}
+
+impl Runner {
+    pub fn new(state: State) -> Runner {
+        Runner { state }
+    }
+
+    /// Takes in one fact that came at `now`. `record` is called with every event in order, the due deadlines
+    /// before it included. Log time never runs backwards: an earlier `now` counts as the last recorded time.
+    pub fn take(
+        &mut self,
+        now: Timestamp,
+        fact: Event,
+        record: &mut dyn FnMut(EventSeq, Timestamp, &Event),
+    ) -> Taken {
+        debug_assert!(fact.is_fact());
+        self.tick(now, record);
+        match self.state.admit(&fact) {
+            Admission::Accept => Taken::Recorded(self.put(now, &fact, record)),
+            Admission::Duplicate => Taken::Duplicate,
+            Admission::Refuse(refusal) => {
+                let rejected = Event::InputRejected { rejection: rejection(&fact, &refusal), origin: origin(&fact) };
+                Taken::Refused(self.put(now, &rejected, record), refusal)
+            }
+        }
+    }
+
+    /// Records that time has passed, if something was due by `now`.
+    pub fn tick(&mut self, now: Timestamp, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) {
+        let now = now.max(self.state.now);
+        // Each deadline at its own moment would rewrite when it was noticed: they are all noticed now.
+        if self.state.due().is_some_and(|due| due <= now) {
+            self.put(now, &Event::TimePassed, record);
+        }
+    }
+
+    fn put(&mut self, now: Timestamp, fact: &Event, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) -> EventSeq {
+        let at = now.max(self.state.now);
+        let first = self.state.last + 1;
+        self.state.touched.clear();
+        self.state.apply(first, at, fact);
+        record(first, at, fact);
+        let mut left = CONCLUSIONS_MAX;
+        while let Some(conclusion) = decide(&self.state) {
+            assert!(left > 0, "{} conclusions after seq {first} and no end; last: {}", CONCLUSIONS_MAX, conclusion.kind());
+            left -= 1;
+            let seq = self.state.last + 1;
+            self.state.apply(seq, at, &conclusion);
+            record(seq, at, &conclusion);
+        }
+        first
+    }
+}
+
+fn origin(fact: &Event) -> Origin {
+    match fact {
+        Event::IntentReceived { origin, .. }
+        | Event::BatchReceived { origin, .. }
+        | Event::AckReceived { origin, .. }
+        | Event::OperatorActed { origin, .. }
+        | Event::InputRejected { origin, .. } => origin.clone(),
+        _ => Origin::default(),
+    }
+}
+
+fn rejection(fact: &Event, refusal: &Refusal) -> Rejection {
+    let (source, bytes) = match fact {
+        Event::BatchReceived { service, columns, .. } => {
+            let bytes = columns.series_col.len() + columns.time_col.len() + columns.value_col.len();
+            (format!("telemetry.{service}"), bytes as u64)
+        }
+        other => (other.kind().to_owned(), 0),
+    };
+    Rejection {
+        code: refusal.code.clone(),
+        message: refusal.message.clone(),
+        source,
+        bytes,
+        excerpt: String::new(),
+    }
+}
