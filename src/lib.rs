@@ -1,3 +1,4 @@
 //! Sluice brings a change to an AI system into production a little at a time.
 pub mod core;
 pub mod runner;
+pub mod sim;

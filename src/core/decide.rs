@@ -23,7 +23,7 @@ pub const QUEUE_MAX: usize = 16;
 /// The next conclusion that follows from `state`, or `None` when everything has been drawn.
 pub fn decide(state: &State) -> Option<Event> {
     match &state.question {
-        Some(Question::Intent(intent)) => return Some(answer_intent(state, intent)),
+        Some(Question::Intent(intent, trace)) => return Some(answer_intent(state, intent, trace)),
         Some(Question::Act(act)) => return Some(answer_act(state, act)),
         Some(Question::Ack(ack)) => return Some(refuse_ack(state, ack)),
         None => {}
@@ -35,8 +35,8 @@ fn refusal(code: &str, message: String) -> Refusal {
     Refusal { code: code.to_owned(), message }
 }
 
-fn answer_intent(state: &State, intent: &Intent) -> Event {
-    match open(state, intent) {
+fn answer_intent(state: &State, intent: &Intent, trace: &Option<String>) -> Event {
+    match open(state, intent, trace) {
         Ok((rollout, opening)) => Event::RolloutCreated { rollout, opening },
         Err(refusal) => {
             Event::IntentRefused { intent: intent.id.clone(), service: intent.service.clone(), refusal }
@@ -44,7 +44,7 @@ fn answer_intent(state: &State, intent: &Intent) -> Event {
     }
 }
 
-fn open(state: &State, intent: &Intent) -> Result<(RolloutId, Opening), Refusal> {
+fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(RolloutId, Opening), Refusal> {
     let Intent { id, service, .. } = intent;
     if let Some((content, seq)) = state.intents.get(id) {
         return Err(if *content == intent.content {
@@ -113,6 +113,7 @@ fn open(state: &State, intent: &Intent) -> Result<(RolloutId, Opening), Refusal>
         reason: intent.reason.clone(),
         attempt,
         behind,
+        traceparent: trace.clone(),
     };
     Ok((RolloutId(format!("{service}-{number}")), opening))
 }
@@ -339,10 +340,9 @@ fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
         }
     }
     let judgement = judge::judge(rollout, policy, now);
-    let said = rollout.watches.iter().map(|watch| watch.verdict);
-    if let Some((reading, _)) =
-        judgement.readings.iter().zip(said).find(|(reading, said)| *said != Some(reading.verdict))
-    {
+    // Having too little evidence is where everything starts: it is no news until something else was said.
+    let said = rollout.watches.iter().map(|watch| watch.verdict.unwrap_or(Verdict::Insufficient));
+    if let Some((reading, _)) = judgement.readings.iter().zip(said).find(|(r, said)| *said != r.verdict) {
         return Some(Event::VerdictReached { rollout: id(), reading: reading.clone() });
     }
     choose(state, rollout, policy, &judgement)
@@ -446,8 +446,13 @@ fn made(
         Choice::Rollback => Weight::ZERO,
         Choice::Hold | Choice::Complete => rollout.weight,
     };
+    // A queued rollout is compared with what serves when its turn comes.
+    let serving = state.services.get(&rollout.opening.service).and_then(|s| s.serving.clone());
+    let baseline = serving.filter(|_| step.is_none()).unwrap_or_else(|| rollout.baseline.clone());
     let decision = Decision {
         choice,
+        baseline,
+        canary: rollout.opening.to.clone(),
         step,
         weight_from: rollout.weight,
         weight_to,

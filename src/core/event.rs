@@ -338,6 +338,8 @@ pub struct Opening {
     pub attempt: u32,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
+    /// Trace context of the intent; everything sent about the rollout continues it.
+    pub traceparent: Option<String>,
 }
 
 #[derive(
@@ -366,6 +368,8 @@ impl Choice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     pub choice: Choice,
+    pub baseline: Version,
+    pub canary: Version,
     /// Index of the step it was made at; `None` before the first.
     pub step: Option<u16>,
     pub weight_from: Weight,

@@ -60,6 +60,8 @@ pub struct Display {
     pub weight: f64,
     pub sum: f64,
     pub variance: f64,
+    /// The variance at which the range is tightest: that of [`EPOCH_CANARY`] canary observations.
+    pub best_at: f64,
 }
 
 /// What scoring one cohort came to: the counts it held, and the evidence that results.
@@ -268,33 +270,40 @@ impl Display {
         let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
         let h = n_a * n_b / (n_a + n_b);
         let (mean_a, mean_b) = (block.sum_a / n_a, block.sum_b / n_b);
+        // Means are weighed on the scale of the bets, so that one rule fits every unit.
+        let cap = reference.cap.unwrap_or(1.0);
         let per_observation = match guardrail.rule {
-            Rule::Mean { .. } => {
-                let cap = reference.cap.unwrap_or(1.0);
-                [reference.variance * cap * cap; 2]
-            }
+            Rule::Mean { .. } => [reference.variance; 2],
             // The block's own share, drawn towards the reference, so that no block claims certainty.
             _ => [(block.sum_a, n_a), (block.sum_b, n_b)].map(|(sum, n)| {
                 let p = (sum + 2.0 * reference.theta) / (n + 2.0);
                 p * (1.0 - p)
             }),
         };
+        if self.weight == 0.0 {
+            self.best_at = reference.variance * EPOCH_CANARY as f64;
+        }
         self.weight += h;
-        self.sum += h * (mean_b - mean_a);
+        self.sum += h * (mean_b - mean_a) / cap;
         self.variance += h * h * (per_observation[0] / n_a + per_observation[1] / n_b);
     }
 
     /// Estimate and always-valid 95 % range: a normal mixture boundary (Howard et al. 2021, Annals of
     /// Statistics, arXiv:1810.08240). Asymptotic, hence for display only. `None` while too little was seen.
-    pub fn range(&self) -> Option<Range> {
+    pub fn range(&self, scale: f64) -> Option<Range> {
         if self.weight < 20.0 {
             return None;
         }
-        let tail = libm::log(1.0 / 0.05);
-        let rho = 100.0 / (2.0 * tail + libm::log(1.0 + 2.0 * tail));
-        let v = self.variance;
-        let radius = libm::sqrt((v + rho) * (libm::log(1.0 + v / rho) + 2.0 * tail)) / self.weight;
+        let radius = normal_mixture_bound(self.variance, 0.05, self.best_at) / self.weight;
         let diff = self.sum / self.weight;
-        Some(Range { diff, lo: diff - radius, hi: diff + radius })
+        Some(Range { diff: diff * scale, lo: (diff - radius) * scale, hi: (diff + radius) * scale })
     }
+}
+
+/// The two-sided normal mixture boundary at intrinsic variance `v`, tightest at `v_opt`: a sum of that variance
+/// leaves `±bound` at any time with probability at most `alpha` (Howard et al. 2021, equation 14).
+pub fn normal_mixture_bound(v: f64, alpha: f64, v_opt: f64) -> f64 {
+    let tail = libm::log(1.0 / alpha);
+    let rho = v_opt / (2.0 * tail + libm::log(1.0 + 2.0 * tail));
+    libm::sqrt((v + rho) * (libm::log(1.0 + v / rho) + 2.0 * tail))
 }

@@ -81,7 +81,7 @@ fn read(
         Verdict::Pass
     } else if !judged {
         Verdict::Insufficient
-    } else if safe_ln >= safe_need_ln {
+    } else if safe_ln >= safe_need_ln || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step() {
         Verdict::Pass
     } else {
         Verdict::Undecided
@@ -98,7 +98,7 @@ fn read(
         verdict,
         baseline,
         canary,
-        range: if judged { evidence.display.range() } else { None },
+        range: if judged { evidence.display.range(watch.scale()) } else { None },
         harm_ln,
         harm_need_ln,
         safe_ln,

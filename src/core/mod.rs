@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod ids;
 pub mod intake;
 pub mod judge;
+pub mod line;
 pub mod policy;
 pub mod reference;
 pub mod rollout;

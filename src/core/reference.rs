@@ -35,6 +35,20 @@ pub struct Gathered {
 /// Enough for the 99.9th percentile, and 32 KiB.
 pub const GATHERED_MAX: usize = 4096;
 
+/// Observations after which older ones count half.
+const MEMORY: u64 = 16_384;
+
+impl Gathered {
+    /// Halves the weight of what was gathered, when there is enough, so that a drift shows.
+    pub fn forget(&mut self) {
+        if self.n > MEMORY {
+            self.n /= 2;
+            self.sum /= 2.0;
+            self.sumsq /= 2.0;
+        }
+    }
+}
+
 /// Why no reference can be frozen from what was gathered.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{0}")]
@@ -103,6 +117,11 @@ impl Reference {
         let boundary = next.setting(guardrail).boundary();
         // A baseline that drifted to where the limit has no meaning keeps the old guess: it costs speed only.
         if boundary > 0.0 && boundary < 1.0 && theta > 0.0 && theta < 1.0 { next } else { self.clone() }
+    }
+
+    /// Whether the baseline has moved by enough to matter: the smallest regression that is bet on.
+    pub fn differs(&self, other: &Reference) -> bool {
+        (self.theta - other.theta).abs() >= self.harm_grid.first().copied().unwrap_or(0.0)
     }
 
     /// What the bets assume under this reference.

@@ -60,7 +60,8 @@ pub struct ServiceState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    Intent(Intent),
+    /// With the trace context it came with.
+    Intent(Intent, Option<String>),
     Act(Act),
     Ack(Ack),
 }
@@ -118,7 +119,7 @@ impl State {
             }
             Event::IntentReceived { intent, origin } => {
                 self.intake.note(origin);
-                self.question = Some(Question::Intent(intent.clone()));
+                self.question = Some(Question::Intent(intent.clone(), origin.traceparent.clone()));
             }
             Event::BatchReceived { service, columns, origin } => {
                 self.intake.note(origin);
@@ -137,7 +138,7 @@ impl State {
             Event::InputRejected { origin, .. } => self.intake.note(origin),
             Event::TimePassed => self.touched.extend(self.rollouts.keys().cloned()),
             Event::IntentRefused { intent, .. } => {
-                let Some(Question::Intent(asked)) = self.question.take() else { return };
+                let Some(Question::Intent(asked, _)) = self.question.take() else { return };
                 self.intents.entry(intent.clone()).or_insert((asked.content, seq));
             }
             Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
@@ -185,7 +186,7 @@ impl State {
     }
 
     fn apply_created(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, opening: &Opening) {
-        if let Some(Question::Intent(asked)) = self.question.take() {
+        if let Some(Question::Intent(asked, _)) = self.question.take() {
             self.intents.insert(asked.id, (asked.content, seq));
         }
         let rollout = Rollout::new(id.clone(), opening.clone(), &self.policies[&opening.policy], seq, at);
@@ -226,8 +227,9 @@ impl State {
                 }
             }
             Event::VerdictReached { reading, .. } => {
+                let step = rollout.step();
                 if let Some(i) = guardrail(&reading.name) {
-                    rollout.watches[i].verdict = Some(reading.verdict);
+                    rollout.watches[i].apply_verdict(reading.verdict, step);
                 }
             }
             Event::AlertRaised { alert, .. } => {
@@ -239,8 +241,7 @@ impl State {
                 }
             }
             Event::DecisionMade { decision, .. } => {
-                let baseline = self.services.get(&rollout.opening.service).and_then(|s| s.serving.clone());
-                apply_decision(rollout, decision, seq, baseline);
+                apply_decision(rollout, decision, seq);
             }
             Event::CommandIssued { command, .. } => rollout.apply_issued(command, policy, at),
             Event::CommandResent { attempt, .. } => rollout.apply_resent(*attempt, policy, at),
@@ -278,7 +279,7 @@ impl State {
     }
 }
 
-fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq, serving: Option<Version>) {
+fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
     rollout.moved = seq;
     rollout.order = None;
     rollout.last_choice = Some(Box::new((seq, decision.clone())));
@@ -286,8 +287,7 @@ fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq, ser
         Choice::Promote => {
             let step = decision.step.map_or(0, |step| step + 1);
             if decision.step.is_none() {
-                // A queued rollout is compared with what serves when its turn comes.
-                rollout.baseline = serving.unwrap_or_else(|| rollout.opening.from.clone());
+                rollout.baseline = decision.baseline.clone();
             }
             rollout.stage = Stage::Applying { step };
             rollout.to_issue = Some((seq, decision.weight_to));

@@ -38,6 +38,9 @@ pub struct Watch {
     pub recent: Option<Recent>,
     /// What it last said. `Fail` stays.
     pub verdict: Option<Verdict>,
+    /// The step at which it was shown safe. One crossing suffices for a promotion, whatever follows; it does
+    /// not count against evidence of harm, nor at the next step.
+    pub safe_at: Option<u16>,
 }
 
 /// The last canary observations of an absolute guard, bad or not.
@@ -230,7 +233,7 @@ impl Watch {
             self.gathered.n += scored.baseline.n;
             self.gathered.sum += scored.baseline.sum;
             if matches!(guardrail.rule, Rule::Mean { .. }) {
-                let room = GATHERED_MAX - self.gathered.values.len();
+                let room = GATHERED_MAX.saturating_sub(self.gathered.values.len());
                 let values = cohort.values(start).into_iter().filter_map(|(_, portion)| match portion {
                     Portion::Value { canary: false, x } => Some(x),
                     _ => None,
@@ -238,6 +241,7 @@ impl Watch {
                 self.gathered.values.extend(values.take(room));
             }
         }
+        self.gathered.forget();
         self.evidence = scored.evidence.clone();
     }
 
@@ -252,9 +256,22 @@ impl Watch {
             Some(reference)
                 if self.gathered.n >= EPOCH_CANARY && self.evidence.harm.epoch > self.reference_epoch =>
             {
-                Some(Ok(reference.refreshed(guardrail, &self.gathered)))
+                let refreshed = reference.refreshed(guardrail, &self.gathered);
+                refreshed.differs(reference).then_some(Ok(refreshed))
             }
             _ => None,
+        }
+    }
+
+    /// What one unit of the normalised observation is worth in the metric's own unit.
+    pub fn scale(&self) -> f64 {
+        self.reference.as_ref().and_then(|reference| reference.cap).unwrap_or(1.0)
+    }
+
+    pub fn apply_verdict(&mut self, verdict: Verdict, step: Option<u16>) {
+        self.verdict = Some(verdict);
+        if verdict == Verdict::Pass {
+            self.safe_at = step;
         }
     }
 

@@ -125,15 +125,15 @@ pub fn decision(d: &Decision) -> String {
     let because: Vec<String> = d.because.iter().map(|r| reason(r, &d.readings)).collect();
     match d.choice {
         Choice::Promote if because.is_empty() && d.step.is_none() => {
-            format!("first step: {} of traffic", d.weight_to)
+            "first step".into()
         }
         Choice::Promote if because.is_empty() => {
             let safe = d.readings.iter().filter(|r| r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert);
             let names: Vec<&str> = safe.map(|r| r.name.as_str()).collect();
             if names.is_empty() {
-                format!("{} to {}: every gate is met", d.weight_from, d.weight_to)
+                "every gate is met".into()
             } else {
-                format!("{} to {}: {} shown within limits", d.weight_from, d.weight_to, names.join(", "))
+                format!("{} shown within limits", names.join(", "))
             }
         }
         _ => because.join("; "),

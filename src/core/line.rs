@@ -1,0 +1,121 @@
+//! One line of text per event: `log tail`, traces and test scenarios. Never wraps, never carries a control
+//! character, always the same for the same event.
+
+use super::event::{AckStatus, AlertKind, Event};
+use super::ids::EventSeq;
+use super::time::Timestamp;
+use super::words;
+
+/// The event's own part of the line: kind, then what it says.
+pub fn text(event: &Event) -> String {
+    let said = match event {
+        Event::LogCreated { log, build } => format!("log {log} by {build}"),
+        Event::DaemonStarted { build } => format!("sluice {build}"),
+        Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
+        Event::IntentReceived { intent, .. } => {
+            let from = intent.from.as_ref().map_or("?", |v| v.as_str());
+            format!("{} {} {from} -> {} by {}: {}", intent.id, intent.service, intent.to, intent.by, intent.reason)
+        }
+        Event::BatchReceived { service, columns, .. } => {
+            format!("{service} {} observations in {} series", words::count(columns.observations()), columns.series.len())
+        }
+        Event::AckReceived { ack, .. } => match &ack.status {
+            AckStatus::Applied => format!("{} {} applied", ack.service, ack.actuator),
+            AckStatus::Rejected(why) => format!("{} {} rejected: {why}", ack.service, ack.actuator),
+        },
+        Event::OperatorActed { act, .. } => {
+            let (verb, reason) = (act.verb.as_str(), &act.reason);
+            format!("{} {verb} by {}@{}: {reason}", act.rollout, act.actor, act.host)
+        }
+        Event::InputRejected { rejection, .. } => {
+            format!("{} {}: {}", rejection.source, rejection.code, rejection.message)
+        }
+        Event::TimePassed => String::new(),
+        Event::IntentRefused { intent, refusal, .. } => format!("{intent} {}: {}", refusal.code, refusal.message),
+        Event::RolloutCreated { rollout, opening } => {
+            let wait = opening.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
+            let attempt = if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
+            let policy = format!("{} {}", opening.policy_name, opening.policy.short());
+            format!("{rollout} {} -> {} policy {policy}{attempt}{wait}", opening.from, opening.to)
+        }
+        Event::ActAccepted { rollout, verb, actor } => format!("{rollout} {} by {actor}", verb.as_str()),
+        Event::ActRefused { rollout, verb, actor, refusal } => {
+            format!("{rollout} {} by {actor}: {} {}", verb.as_str(), refusal.code, refusal.message)
+        }
+        Event::ReferenceFrozen { rollout, guardrail, reference } => {
+            let cap = reference.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
+            format!("{rollout} {guardrail} baseline {:.4} from {}{cap}", reference.theta, words::count(reference.n))
+        }
+        Event::CohortScored { rollout, guardrail, scored, .. } => {
+            let e = &scored.evidence;
+            let (b, c) = (&scored.baseline, &scored.canary);
+            if scored.reference_only {
+                format!("{rollout} {guardrail} {} baseline observations for the reference", words::count(b.n))
+            } else {
+                let (harm, safe) = (e.harm.ln(), e.safe.ln());
+                format!(
+                    "{rollout} {guardrail} canary {}/{} baseline {}/{} harm {harm:.3} safe {safe:.3}",
+                    round(c.sum), c.n, round(b.sum), b.n
+                )
+            }
+        }
+        Event::VerdictReached { rollout, reading } => format!("{rollout} {}", words::reading(reading)),
+        Event::DecisionMade { rollout, decision } => {
+            let (from, to) = (decision.weight_from, decision.weight_to);
+            let choice = decision.choice.as_str().to_uppercase();
+            format!("{rollout} {choice} {from} -> {to}: {}", words::decision(decision))
+        }
+        Event::CommandIssued { rollout, command } => {
+            let names: Vec<&str> = command.actuators.iter().map(|a| a.as_str()).collect();
+            format!("{rollout} set {} = {} to {}", command.canary, command.weight, names.join(", "))
+        }
+        Event::CommandResent { rollout, attempt, actuators, .. } => {
+            let names: Vec<&str> = actuators.iter().map(|a| a.as_str()).collect();
+            format!("{rollout} to {}, attempt {attempt}", names.join(", "))
+        }
+        Event::CommandApplied { rollout, .. } => format!("{rollout} confirmed by all"),
+        Event::AckRefused { actuator, refusal, .. } => format!("{actuator} {}: {}", refusal.code, refusal.message),
+        Event::AlertRaised { rollout, alert } => {
+            let kind = match &alert.kind {
+                AlertKind::Guardrail(_) => "guardrail",
+                AlertKind::Unjudgeable(_) => "unjudgeable",
+                AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_) => "actuator",
+                AlertKind::Deadline(_) => "deadline",
+            };
+            format!("{rollout} {kind}: {}", alert.summary)
+        }
+        Event::RolloutEnded { rollout, outcome } => {
+            let outcome = serde_json::to_value(outcome).ok();
+            format!("{rollout} {}", outcome.as_ref().and_then(|o| o.as_str()).unwrap_or(""))
+        }
+    };
+    plain(format!("{:<16} {said}", event.kind()).trim_end())
+}
+
+/// A whole line: sequence, time since `start`, text.
+pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> String {
+    let ms = at.since(start).0;
+    let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms as f64 / 1_000.0 % 60.0);
+    format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", text(event))
+}
+
+fn round(x: f64) -> String {
+    if x == libm::floor(x) { format!("{x}") } else { format!("{x:.3}") }
+}
+
+/// Control characters and text-direction marks as escapes: what people see is what is there.
+pub fn plain(text: &str) -> String {
+    let odd = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(odd) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            c if odd(c) && (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if odd(c) => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out
+}

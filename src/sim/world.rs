@@ -1,0 +1,164 @@
+//! A small world outside sluice: users who send requests, versions that answer them, actuators that obey.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::random::Random;
+use crate::core::columns::{Builder, Row};
+use crate::core::event::{Ack, AckStatus, Command, Event, Origin};
+use crate::core::ids::{Actuator, CommandId, Service, Version, Weight};
+use crate::core::time::{Span, Timestamp};
+
+/// How a version answers: what each metric of a request looks like.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    pub metrics: Vec<(String, Draw)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Draw {
+    /// One with this probability.
+    Chance(f64),
+    /// Log-normal: mean and standard deviation of the logarithm, rounded to six decimals.
+    Positive { mean: f64, sigma: f64 },
+    /// `Chance(p)`, on a share of requests only.
+    Sampled { share: f64, p: f64 },
+}
+
+/// The users of one service.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    pub service: Service,
+    pub per_second: u32,
+    pub users: u64,
+    pub versions: BTreeMap<Version, Behaviour>,
+    /// What serves: baseline, canary, the canary's share. Set by commands.
+    pub baseline: Version,
+    pub canary: Version,
+    pub weight: Weight,
+}
+
+/// What an actuator does with commands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Obedience {
+    /// Applies and confirms after a delay.
+    After(Span),
+    Silent,
+    Rejects,
+}
+
+pub struct World {
+    pub now: Timestamp,
+    pub random: Random,
+    pub traffic: Vec<Traffic>,
+    pub actuators: BTreeMap<Actuator, Obedience>,
+    /// Confirmations on their way.
+    acks: VecDeque<(Timestamp, Ack, Command)>,
+    applied: BTreeMap<CommandId, Command>,
+}
+
+impl World {
+    pub fn new(seed: u64, now: Timestamp) -> World {
+        World {
+            now,
+            random: Random::new(seed),
+            traffic: Vec::new(),
+            actuators: BTreeMap::new(),
+            acks: VecDeque::new(),
+            applied: BTreeMap::new(),
+        }
+    }
+
+    /// Shows the world an event that sluice released.
+    pub fn see(&mut self, event: &Event) {
+        let (command, actuators) = match event {
+            Event::CommandIssued { command, .. } => {
+                self.applied.insert(command.id, command.clone());
+                (command.clone(), command.actuators.clone())
+            }
+            Event::CommandResent { command, actuators, .. } => match self.applied.get(command) {
+                Some(known) => (known.clone(), actuators.clone()),
+                None => return,
+            },
+            _ => return,
+        };
+        for actuator in actuators {
+            let obedience = self.actuators.get(&actuator).copied().unwrap_or(Obedience::After(Span::secs(1)));
+            let (delay, status) = match obedience {
+                Obedience::After(delay) => (delay, AckStatus::Applied),
+                Obedience::Rejects => (Span::secs(1), AckStatus::Rejected("weights are frozen".into())),
+                Obedience::Silent => continue,
+            };
+            let ack = Ack {
+                service: command.service.clone(),
+                command: command.id,
+                actuator,
+                status,
+                took_ms: Some(delay.0),
+            };
+            self.acks.push_back((self.now.plus(delay), ack, command.clone()));
+        }
+    }
+
+    /// One second of the world: confirmations that arrive and what the requests of the second measured.
+    pub fn second(&mut self) -> Vec<(Timestamp, Event)> {
+        let (start, end) = (self.now, self.now.plus(Span::secs(1)));
+        let mut facts = Vec::new();
+        let (arrived, rest): (Vec<_>, Vec<_>) = self.acks.drain(..).partition(|(at, ..)| *at <= end);
+        self.acks = rest.into();
+        for (at, ack, command) in arrived {
+            if ack.status == AckStatus::Applied {
+                for traffic in self.traffic.iter_mut().filter(|t| t.service == command.service) {
+                    traffic.baseline = command.baseline.clone();
+                    traffic.canary = command.canary.clone();
+                    traffic.weight = command.weight;
+                }
+            }
+            facts.push((at, Event::AckReceived { ack, origin: Origin::default() }));
+        }
+        for traffic in &self.traffic {
+            if let Some(event) = serve(traffic, start, &mut self.random) {
+                facts.push((end, event));
+            }
+        }
+        self.now = end;
+        facts.sort_by_key(|(at, _)| *at);
+        facts
+    }
+}
+
+/// What one second of a service's requests measured.
+fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Event> {
+    let mut builder = Builder::new(start);
+    for i in 0..traffic.per_second {
+        let user = random.below(traffic.users);
+        let version = if in_canary(&traffic.service, user, traffic.weight) { &traffic.canary } else { &traffic.baseline };
+        let Some(behaviour) = traffic.versions.get(version) else { continue };
+        let served_at = start.plus(Span(u64::from(i) * 1_000 / u64::from(traffic.per_second)));
+        for (metric, draw) in &behaviour.metrics {
+            let value = match *draw {
+                Draw::Chance(p) => f64::from(u8::from(random.chance(p))),
+                Draw::Positive { mean, sigma } => {
+                    libm::round(random.log_normal(mean, sigma) * 1e6).max(1.0) / 1e6
+                }
+                Draw::Sampled { share, p } => {
+                    if !random.chance(share) {
+                        continue;
+                    }
+                    f64::from(u8::from(random.chance(p)))
+                }
+            };
+            builder.push(Row { version: version.as_str(), metric, served_at, unit: None, tags: None, value });
+        }
+    }
+    let service = traffic.service.clone();
+    (!builder.is_empty()).then(|| Event::BatchReceived { service, columns: builder.finish(), origin: Origin::default() })
+}
+
+/// Whether a user is served by the canary: flagd's `fractional` bucketing (murmur3-32 of flag key and
+/// targeting key, seed 0, scaled to the total weight), so that a growing weight never moves a user back.
+pub fn in_canary(service: &Service, user: u64, weight: Weight) -> bool {
+    let key = format!("{service}user-{user}");
+    let hash = murmur3::murmur3_32(&mut key.as_bytes(), 0).expect("reading from memory");
+    // The bucket of the last weight reached is the baseline's: the canary takes the first part.
+    (u64::from(hash) * u64::from(Weight::FULL.0)) >> 32 < u64::from(weight.0)
+}
