@@ -2,3 +2,5 @@
 pub mod core;
 pub mod runner;
 pub mod sim;
+pub mod view;
+pub mod wire;

@@ -42,6 +42,7 @@ pub struct Bake {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     pub command: Command,
+    pub issued_at: Timestamp,
     /// Who has not confirmed it.
     pub waiting: Vec<Actuator>,
     pub attempt: u32,
@@ -78,7 +79,9 @@ pub struct Rollout {
     pub approvals: BTreeSet<String>,
     /// An accepted order of a person that no decision has carried out yet.
     pub order: Option<Act>,
+    /// Raised once each; and what they said.
     pub alerts: BTreeSet<AlertKind>,
+    pub alert_texts: Vec<String>,
     /// Set at a restart: commands not confirmed are sent again.
     pub resend: bool,
 }
@@ -106,6 +109,7 @@ impl Rollout {
             approvals: BTreeSet::new(),
             order: None,
             alerts: BTreeSet::new(),
+            alert_texts: Vec::new(),
             resend: false,
         }
     }
@@ -281,6 +285,7 @@ impl Rollout {
         self.sent = Some(Sent {
             waiting: command.actuators.clone(),
             command: command.clone(),
+            issued_at: at,
             attempt: 1,
             resend_at: at.plus(policy.ack_timeout),
             rejected: Vec::new(),

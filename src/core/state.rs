@@ -234,6 +234,7 @@ impl State {
             }
             Event::AlertRaised { alert, .. } => {
                 rollout.alerts.insert(alert.kind.clone());
+                rollout.alert_texts.push(alert.summary.clone());
                 if let AlertKind::Unjudgeable(name) = &alert.kind {
                     if let Some(i) = guardrail(name) {
                         rollout.watches[i].unusable = Some(alert.summary.clone());

@@ -1,0 +1,356 @@
+//! What people and programs see of the state: one snapshot, published by the writer, read by the API, the CLI
+//! and the metrics. Pure; every sentence comes from `core::words`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::core::event::{Choice, Outcome};
+use crate::core::evidence::{GuardrailKind, GuardrailReading};
+use crate::core::ids::{EventSeq, Service};
+use crate::core::judge::{self, Gate};
+use crate::core::policy::{ChangeKind, OnFail};
+use crate::core::rollout::{Rollout, Stage};
+use crate::core::state::{Ended, State};
+use crate::core::time::{Span, Timestamp};
+use crate::core::verdict::Verdict;
+use crate::core::words;
+
+/// Everything that is shown, as of one event.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub seq: EventSeq,
+    pub at: Timestamp,
+    /// Open rollouts, then ended ones, newest first in each.
+    pub rollouts: Vec<Arc<RolloutView>>,
+    pub services: BTreeMap<Service, u64>,
+}
+
+/// One word for where a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    Queued,
+    Applying,
+    Baking,
+    Holding,
+    Paused,
+    Soaking,
+    RollingBack,
+    Completed,
+    RolledBack,
+    Aborted,
+}
+
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Queued => "queued",
+            Standing::Applying => "applying",
+            Standing::Baking => "baking",
+            Standing::Holding => "holding",
+            Standing::Paused => "paused",
+            Standing::Soaking => "soaking",
+            Standing::RollingBack => "rolling_back",
+            Standing::Completed => "completed",
+            Standing::RolledBack => "rolled_back",
+            Standing::Aborted => "aborted",
+        }
+    }
+
+    pub fn is_over(self) -> bool {
+        matches!(self, Standing::Completed | Standing::RolledBack | Standing::Aborted)
+    }
+}
+
+/// One rollout in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RolloutView {
+    pub rollout: String,
+    pub service: String,
+    pub kind: ChangeKind,
+    pub from: String,
+    pub to: String,
+    pub state: Standing,
+    /// Share of traffic the actuators last confirmed, in percent.
+    pub weight: f64,
+    /// Number of the current step, from 1; `None` before the first.
+    pub step: Option<u16>,
+    pub steps: Vec<StepView>,
+    /// When the current step began, in milliseconds since 1970 UTC.
+    pub since_ms: Option<u64>,
+    /// How long it has been watched, and how long it must be.
+    pub watched_ms: u64,
+    pub bake_ms: u64,
+    pub policy: String,
+    pub policy_hash: String,
+    pub by: String,
+    pub reason: String,
+    pub attempt: u32,
+    pub behind: Option<String>,
+    pub created_ms: u64,
+    pub ended_ms: Option<u64>,
+    /// Last event that moved it; give it as `--if-seq`.
+    pub seq: EventSeq,
+    /// One sentence: what is in the way, or how it ended.
+    pub summary: String,
+    /// Every condition of the next promotion, what is in the way first.
+    pub gates: Vec<GateView>,
+    pub guardrails: Vec<GuardrailView>,
+    pub alerts: Vec<String>,
+    pub last_decision: Option<DecisionRef>,
+    /// Actuators that have not confirmed the last command.
+    pub unconfirmed: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepView {
+    pub weight: f64,
+    pub bake_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GateView {
+    pub met: bool,
+    /// Only time or sample count is missing.
+    pub time: bool,
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DecisionRef {
+    pub seq: EventSeq,
+    pub choice: Choice,
+    pub summary: String,
+}
+
+/// One guardrail as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GuardrailView {
+    pub name: String,
+    pub metric: String,
+    pub kind: GuardrailKind,
+    pub verdict: Verdict,
+    pub on_fail: OnFail,
+    pub baseline: ArmView,
+    pub canary: ArmView,
+    /// Estimated difference, canary minus baseline, and its always-valid 95 % range, in `unit`. For people:
+    /// no decision reads it.
+    pub diff: Option<f64>,
+    pub lo: Option<f64>,
+    pub hi: Option<f64>,
+    pub limit: Option<f64>,
+    /// `pts` (percentage points) or `%` (of the baseline mean).
+    pub unit: String,
+    /// How much of the needed evidence of harm, and of safety, there is: 0 to 1 on a log scale.
+    pub harm: f64,
+    pub safe: f64,
+    /// The evidence itself: e-values, `1` is none.
+    pub harm_evidence: String,
+    pub safe_evidence: String,
+    /// Observations that wait for their cohort to settle, and that came too late to be bet on.
+    pub waiting: u64,
+    pub late: u64,
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ArmView {
+    pub n: u64,
+    pub mean: f64,
+}
+
+/// The snapshot of `state` at `now`, which may be later than its last event.
+pub fn view(state: &State, now: Timestamp) -> View {
+    let now = now.max(state.now);
+    let mut open: Vec<&Rollout> = state.rollouts.values().collect();
+    open.sort_by_key(|rollout| std::cmp::Reverse(rollout.created));
+    let open = open.into_iter().map(|rollout| open_view(state, rollout, now));
+    let ended = state.ended.iter().rev().map(ended_view);
+    let services = state.services.iter().map(|(name, s)| (name.clone(), s.series.values().sum()));
+    View {
+        seq: state.last,
+        at: now,
+        rollouts: open.chain(ended).map(Arc::new).collect(),
+        services: services.collect(),
+    }
+}
+
+impl View {
+    /// Finds a rollout by id, unique suffix (`118`), or `@last`.
+    pub fn find(&self, name: &str) -> Result<&Arc<RolloutView>, NotFound> {
+        if name == "@last" {
+            return self.rollouts.iter().max_by_key(|r| r.created_ms).ok_or(NotFound::None);
+        }
+        if let Some(exact) = self.rollouts.iter().find(|r| r.rollout == name) {
+            return Ok(exact);
+        }
+        let suffix = format!("-{name}");
+        let found: Vec<_> = self.rollouts.iter().filter(|r| r.rollout.ends_with(&suffix)).collect();
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(NotFound::Unknown(name.to_owned())),
+            many => Err(NotFound::Ambiguous(
+                name.to_owned(),
+                many.iter().map(|r| r.rollout.clone()).collect::<Vec<_>>().join(", "),
+            )),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotFound {
+    #[error("there is no rollout yet; start one: sluice deploy SERVICE VERSION")]
+    None,
+    #[error("no rollout {0}; see: sluice ls")]
+    Unknown(String),
+    #[error("{0} is ambiguous: {1}")]
+    Ambiguous(String, String),
+}
+
+fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
+    let policy = state.policy_of(rollout);
+    let judgement = judge::judge(rollout, policy, now);
+    let mut gates = judge::gates(rollout, policy, &judgement.readings, now);
+    gates.sort_by_key(|gate| (gate.met, gate.time));
+    let standing = match &rollout.stage {
+        Stage::Queued => Standing::Queued,
+        Stage::Applying { .. } => Standing::Applying,
+        Stage::RollingBack => Standing::RollingBack,
+        Stage::Baking(_) | Stage::Soaking(_) if rollout.paused.is_some() => Standing::Paused,
+        Stage::Baking(bake) | Stage::Soaking(bake) if bake.held.is_some() => Standing::Holding,
+        Stage::Baking(_) => Standing::Baking,
+        Stage::Soaking(_) => Standing::Soaking,
+        Stage::Ended(_) => Standing::Completed,
+    };
+    let bake = rollout.bake().map(|bake| {
+        let step = &policy.steps[usize::from(bake.step)];
+        if matches!(rollout.stage, Stage::Soaking(_)) { step.bake.plus(policy.soak) } else { step.bake }
+    });
+    let unconfirmed: Vec<String> =
+        rollout.sent.iter().flat_map(|sent| &sent.waiting).map(|a| a.0.clone()).collect();
+    let text = |gate: &Gate| words::reason(&gate.reason, &judgement.readings);
+    let last = rollout.last_choice.as_ref();
+    let summary = match (standing, gates.iter().find(|gate| !gate.met)) {
+        (Standing::Queued, _) => match &rollout.opening.behind {
+            Some(behind) => format!("behind {behind}: same service, one change at a time"),
+            None => "about to start".into(),
+        },
+        (Standing::Applying | Standing::RollingBack, _) => {
+            format!("waits for {} to confirm", unconfirmed.join(", "))
+        }
+        (_, Some(gate)) => text(gate),
+        (_, None) => "every gate is met".into(),
+    };
+    let o = &rollout.opening;
+    RolloutView {
+        rollout: rollout.id.0.clone(),
+        service: o.service.0.clone(),
+        kind: o.kind,
+        from: rollout.baseline.0.clone(),
+        to: o.to.0.clone(),
+        state: standing,
+        weight: rollout.weight.as_percent(),
+        step: rollout.step().map(|step| step + 1),
+        steps: policy
+            .steps
+            .iter()
+            .map(|step| StepView { weight: step.to.as_percent(), bake_ms: step.bake.0 })
+            .collect(),
+        since_ms: rollout.bake().map(|bake| bake.since.0),
+        watched_ms: rollout.watched(now).0,
+        bake_ms: bake.unwrap_or(Span::ZERO).0,
+        policy: o.policy_name.clone(),
+        policy_hash: o.policy.short(),
+        by: o.by.clone(),
+        reason: o.reason.clone(),
+        attempt: o.attempt,
+        behind: o.behind.as_ref().map(|id| id.0.clone()),
+        created_ms: rollout.created_at.0,
+        ended_ms: None,
+        seq: rollout.moved,
+        summary,
+        gates: gates.iter().map(|g| GateView { met: g.met, time: g.time, text: text(g) }).collect(),
+        guardrails: judgement.readings.iter().map(guardrail_view).collect(),
+        alerts: rollout.alert_texts.clone(),
+        last_decision: last.map(|last| DecisionRef {
+            seq: last.0,
+            choice: last.1.choice,
+            summary: words::decision(&last.1),
+        }),
+        unconfirmed,
+    }
+}
+
+fn ended_view(ended: &Ended) -> RolloutView {
+    let o = &ended.opening;
+    let decision = ended.decision.as_ref();
+    let (state, weight) = match ended.outcome {
+        Outcome::Completed => (Standing::Completed, 100.0),
+        Outcome::RolledBack => (Standing::RolledBack, 0.0),
+        Outcome::Aborted => (Standing::Aborted, 0.0),
+    };
+    RolloutView {
+        rollout: ended.id.0.clone(),
+        service: o.service.0.clone(),
+        kind: o.kind,
+        from: ended.baseline.0.clone(),
+        to: o.to.0.clone(),
+        state,
+        weight,
+        step: decision.and_then(|(_, d)| d.step).map(|step| step + 1),
+        steps: Vec::new(),
+        since_ms: None,
+        watched_ms: 0,
+        bake_ms: 0,
+        policy: o.policy_name.clone(),
+        policy_hash: o.policy.short(),
+        by: o.by.clone(),
+        reason: o.reason.clone(),
+        attempt: o.attempt,
+        behind: None,
+        created_ms: ended.created_at.0,
+        ended_ms: Some(ended.ended_at.0),
+        seq: ended.ended,
+        summary: decision.map_or_else(|| "withdrawn before any traffic".into(), |(_, d)| words::decision(d)),
+        gates: Vec::new(),
+        guardrails: decision.map(|(_, d)| d.readings.iter().map(guardrail_view).collect()).unwrap_or_default(),
+        alerts: Vec::new(),
+        last_decision: decision.map(|(seq, d)| DecisionRef {
+            seq: *seq,
+            choice: d.choice,
+            summary: words::decision(d),
+        }),
+        unconfirmed: Vec::new(),
+    }
+}
+
+/// A reading as programs get it: percentages and points instead of shares.
+pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
+    let mean = r.kind == GuardrailKind::Mean;
+    let scale = if mean { 100.0 / r.baseline.mean() } else { 100.0 };
+    let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
+    GuardrailView {
+        name: r.name.clone(),
+        metric: r.metric.0.clone(),
+        kind: r.kind,
+        verdict: r.verdict,
+        on_fail: r.on_fail,
+        baseline: ArmView { n: r.baseline.n, mean: r.baseline.mean() },
+        canary: ArmView { n: r.canary.n, mean: r.canary.mean() },
+        diff: scaled(r.range.map(|range| range.diff)),
+        lo: scaled(r.range.map(|range| range.lo)),
+        hi: scaled(r.range.map(|range| range.hi)),
+        limit: scaled(r.limit),
+        unit: if mean { "%" } else { "pts" }.into(),
+        harm: words::meter(r.harm_ln, r.harm_need_ln),
+        safe: words::meter(r.safe_ln, r.safe_need_ln),
+        harm_evidence: words::evidence(r.harm_ln, r.harm_need_ln),
+        safe_evidence: words::evidence(r.safe_ln, r.safe_need_ln),
+        waiting: r.waiting,
+        late: r.late,
+        text: words::reading(r),
+    }
+}

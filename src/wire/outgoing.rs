@@ -1,0 +1,307 @@
+//! What sluice publishes: decisions, commands, alerts and refused inputs, as JSON with CloudEvents headers.
+//!
+//! Pure and repeatable: the same event of the same log gives the same bytes and the same message id, so that
+//! sending twice is the same as sending once.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::core::event::{Choice, Decision, Event};
+use crate::core::ids::{CommandId, EventSeq, RolloutId, derived_id};
+use crate::core::state::State;
+use crate::core::time::Timestamp;
+use crate::core::words;
+use crate::view::{GuardrailView, guardrail_view};
+
+/// Root of all subjects; its version grows only with a breaking change.
+pub const ROOT: &str = "sluice.v1";
+
+/// One message on its way out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// The event it announces.
+    pub seq: EventSeq,
+    pub subject: String,
+    /// `Nats-Msg-Id`, `ce-` attributes, `traceparent`.
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    /// A command: sent on even when the broker's stream cannot take it.
+    pub urgent: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DecisionMessage {
+    pub v: u32,
+    pub seq: EventSeq,
+    /// RFC 3339, UTC.
+    pub at: String,
+    pub rollout: String,
+    pub service: String,
+    pub decision: Choice,
+    pub baseline: String,
+    pub canary: String,
+    /// Number of the step it was made at, from 1.
+    pub step: Option<u16>,
+    pub weight: WeightChange,
+    pub summary: String,
+    pub because: Vec<String>,
+    pub guardrails: Vec<GuardrailView>,
+    pub policy: String,
+    pub policy_hash: String,
+    pub engine: u32,
+    pub inputs: Inputs,
+    /// The command that carries it out; none for a hold.
+    pub command: Option<String>,
+    /// `automatic`, or `operator` when a person ordered it.
+    pub mode: &'static str,
+    pub actor: Option<String>,
+}
+
+/// In percent of traffic.
+#[derive(Serialize, JsonSchema)]
+pub struct WeightChange {
+    pub from: f64,
+    pub to: f64,
+}
+
+/// First and last event that the decision could know.
+#[derive(Serialize, JsonSchema)]
+pub struct Inputs {
+    pub first: EventSeq,
+    pub last: EventSeq,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct CommandMessage {
+    pub v: u32,
+    pub command: String,
+    pub rollout: String,
+    pub service: String,
+    pub actuator: String,
+    pub op: &'static str,
+    pub baseline: String,
+    pub canary: String,
+    /// Share of traffic that the canary shall serve, in percent.
+    pub canary_weight: f64,
+    /// Confirm within this time, or it is sent again.
+    pub deadline_ms: u64,
+    /// Applying it twice is the same as once.
+    pub idempotent: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AlertMessage {
+    pub v: u32,
+    pub seq: EventSeq,
+    pub at: String,
+    pub rollout: String,
+    pub service: String,
+    pub alert: &'static str,
+    pub summary: String,
+    pub guardrail: Option<GuardrailView>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct RejectedMessage {
+    pub v: u32,
+    pub seq: EventSeq,
+    pub at: String,
+    pub code: String,
+    pub message: String,
+    pub source: String,
+    pub bytes: u64,
+    pub excerpt: String,
+}
+
+/// The messages that announce the event at `seq`. `state`: any state at or after it.
+pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> Vec<Outgoing> {
+    match event {
+        Event::DecisionMade { rollout, decision } => {
+            let service = service_of(rollout);
+            let subject = format!("{ROOT}.decision.{service}.{}", decision.choice.as_str());
+            let body = decision_message(state, seq, at, rollout, decision);
+            vec![outgoing(state, seq, at, "decision", None, subject, Some(rollout), &body)]
+        }
+        Event::CommandIssued { rollout, command } => {
+            let to = command.actuators.iter().map(|a| a.as_str());
+            commands(state, seq, rollout, command.id, to.collect())
+        }
+        Event::CommandResent { rollout, command, actuators, .. } => {
+            commands(state, seq, rollout, *command, actuators.iter().map(|a| a.as_str()).collect())
+        }
+        Event::AlertRaised { rollout, alert } => {
+            use crate::core::event::AlertKind;
+            let service = service_of(rollout);
+            let body = AlertMessage {
+                v: 1,
+                seq,
+                at: rfc3339(at),
+                rollout: rollout.0.clone(),
+                service: service.to_owned(),
+                alert: match alert.kind {
+                    AlertKind::Guardrail(_) => "guardrail",
+                    AlertKind::Unjudgeable(_) => "unjudgeable",
+                    AlertKind::ActuatorSilent(_) => "actuator_silent",
+                    AlertKind::ActuatorRejected(_) => "actuator_rejected",
+                    AlertKind::Deadline(_) => "deadline",
+                },
+                summary: alert.summary.clone(),
+                guardrail: alert.reading.as_ref().map(guardrail_view),
+            };
+            let subject = format!("{ROOT}.alert.{service}");
+            vec![outgoing(state, seq, at, "alert", None, subject, Some(rollout), &body)]
+        }
+        Event::InputRejected { rejection: r, .. } => {
+            vec![rejected(state, seq, at, &r.code, &r.message, &r.source, r.bytes, &r.excerpt)]
+        }
+        Event::IntentRefused { intent, service, refusal: r } => {
+            let source = format!("{ROOT}.intent.{service}");
+            vec![rejected(state, seq, at, &r.code, &r.message, &source, 0, intent.as_str())]
+        }
+        Event::AckRefused { command, actuator, refusal: r } => {
+            let excerpt = format!("{command} from {actuator}");
+            vec![rejected(state, seq, at, &r.code, &r.message, &format!("{ROOT}.ack"), 0, &excerpt)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+pub fn decision_message(
+    state: &State,
+    seq: EventSeq,
+    at: Timestamp,
+    rollout: &RolloutId,
+    d: &Decision,
+) -> DecisionMessage {
+    let commands = matches!(d.choice, Choice::Promote | Choice::Rollback);
+    DecisionMessage {
+        v: 1,
+        seq,
+        at: rfc3339(at),
+        rollout: rollout.0.clone(),
+        service: service_of(rollout).to_owned(),
+        decision: d.choice,
+        baseline: d.baseline.0.clone(),
+        canary: d.canary.0.clone(),
+        step: d.step.map(|step| step + 1),
+        weight: WeightChange { from: d.weight_from.as_percent(), to: d.weight_to.as_percent() },
+        summary: words::decision(d),
+        because: d.because.iter().map(|r| words::reason(r, &d.readings)).collect(),
+        guardrails: d.readings.iter().map(guardrail_view).collect(),
+        policy: state.policies.get(&d.policy).map(|p| p.name.clone()).unwrap_or_default(),
+        policy_hash: d.policy.short(),
+        engine: d.engine,
+        inputs: Inputs { first: d.inputs.0, last: d.inputs.1 },
+        command: commands.then(|| CommandId(derived_id(state.log, "command", seq)).to_string()),
+        mode: if d.actor.is_some() { "operator" } else { "automatic" },
+        actor: d.actor.clone(),
+    }
+}
+
+/// One message per actuator. Empty when the command is no longer the one to obey.
+fn commands(
+    state: &State,
+    seq: EventSeq,
+    rollout: &RolloutId,
+    id: CommandId,
+    actuators: Vec<&str>,
+) -> Vec<Outgoing> {
+    let Some(open) = state.rollouts.get(rollout) else { return Vec::new() };
+    let Some(sent) = open.sent.as_ref().filter(|sent| sent.command.id == id) else { return Vec::new() };
+    let command = &sent.command;
+    let deadline = state.policy_of(open).ack_timeout;
+    let message = |actuator: &str| {
+        let body = CommandMessage {
+            v: 1,
+            command: id.to_string(),
+            rollout: rollout.0.clone(),
+            service: command.service.0.clone(),
+            actuator: actuator.to_owned(),
+            op: "set_weight",
+            baseline: command.baseline.0.clone(),
+            canary: command.canary.0.clone(),
+            canary_weight: command.weight.as_percent(),
+            deadline_ms: deadline.0,
+            idempotent: true,
+        };
+        let subject = format!("{ROOT}.command.{}.{actuator}", command.service);
+        // The id is the command's and the actuator's, not the event's: a resend is the same message. So is its
+        // time: the decision's.
+        let key = derived_id(id.0, actuator, command.decision);
+        let mut out = outgoing(state, seq, sent.issued_at, "command", Some(key), subject, Some(rollout), &body);
+        out.urgent = true;
+        out
+    };
+    actuators.into_iter().map(message).collect()
+}
+
+#[allow(clippy::too_many_arguments, reason = "the fields of one flat message")]
+fn rejected(
+    state: &State,
+    seq: EventSeq,
+    at: Timestamp,
+    code: &str,
+    message: &str,
+    source: &str,
+    bytes: u64,
+    excerpt: &str,
+) -> Outgoing {
+    let body = RejectedMessage {
+        v: 1,
+        seq,
+        at: rfc3339(at),
+        code: code.to_owned(),
+        message: message.to_owned(),
+        source: source.to_owned(),
+        bytes,
+        excerpt: excerpt.to_owned(),
+    };
+    outgoing(state, seq, at, "rejected", None, format!("{ROOT}.rejected"), None, &body)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the fields of one flat message")]
+fn outgoing(
+    state: &State,
+    seq: EventSeq,
+    at: Timestamp,
+    what: &str,
+    id: Option<Uuid>,
+    subject: String,
+    rollout: Option<&RolloutId>,
+    body: &impl Serialize,
+) -> Outgoing {
+    let id = id.unwrap_or_else(|| derived_id(state.log, what, seq)).to_string();
+    let mut headers = vec![
+        ("Nats-Msg-Id", id.clone()),
+        ("ce-specversion", "1.0".to_owned()),
+        ("ce-id", id),
+        ("ce-source", format!("/sluice/{}", state.log)),
+        ("ce-type", format!("dev.sluice.{what}.v1")),
+        ("ce-time", rfc3339(at)),
+        ("ce-datacontenttype", "application/json".to_owned()),
+    ];
+    if let Some(rollout) = rollout {
+        headers.push(("ce-subject", rollout.0.clone()));
+        headers.extend(trace_of(state, rollout).map(|trace| ("traceparent", trace)));
+    }
+    let body = serde_json::to_vec(body).expect("messages are made of finite numbers and strings");
+    Outgoing { seq, subject, headers, body, urgent: false }
+}
+
+/// The trace that the rollout's intent came with.
+fn trace_of(state: &State, rollout: &RolloutId) -> Option<String> {
+    let open = state.rollouts.get(rollout).map(|r| &r.opening);
+    let ended = || state.ended.iter().rev().find(|e| e.id == *rollout).map(|e| &e.opening);
+    open.or_else(ended)?.traceparent.clone()
+}
+
+fn service_of(rollout: &RolloutId) -> &str {
+    rollout.0.rsplit_once('-').map_or(rollout.as_str(), |(service, _)| service)
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub fn rfc3339(at: Timestamp) -> String {
+    let time = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| at.0.to_string(), |time| format!("{time:.3}"))
+}
