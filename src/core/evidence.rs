@@ -10,16 +10,19 @@ use super::event::ArmCount;
 use super::ids::Metric;
 use super::policy::{Guardrail, OnFail, Rule};
 use super::reference::{Reference, harm_lean};
-use super::time::Timestamp;
+use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
 /// Canary observations after which a new epoch begins.
 pub const EPOCH_CANARY: u64 = 512;
+/// Values of one arm that wait for the other from one cohort to the next; more are dropped, whatever they say.
+const OPEN_VALUES_MAX: usize = 1_024;
+/// How long they wait.
+const TOLERANCE: Span = Span::mins(10);
 /// Observations that close a block.
 pub const BLOCK: u64 = 32;
 
-/// Everything one guardrail has learned from settled cohorts. Its size does not grow with samples,
-/// but for an open block's values, of which there are at most [``cohort::SAMPLE_MAX``] an arm.
+/// Everything one guardrail has learned from settled cohorts. Its size does not grow with samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     pub harm: Wealth,
@@ -203,17 +206,10 @@ impl Evidence {
     }
 
     /// At the end of a cohort: scores what both arms are in, keeps a one-sided rest for a while.
-    pub fn end_cohort(
-        &mut self,
-        guardrail: &Guardrail,
-        reference: &Reference,
-        end: Timestamp,
-        tolerance: super::time::Span,
-        values_max: usize,
-    ) {
+    pub fn end_cohort(&mut self, guardrail: &Guardrail, reference: &Reference, end: Timestamp) {
         if self.open.both() {
             self.score(guardrail, reference);
-        } else if end.since(self.open.since) > tolerance || self.open.values() > values_max {
+        } else if end.since(self.open.since) > TOLERANCE || self.open.values() > OPEN_VALUES_MAX {
             self.open = OpenBlock::default();
         }
     }

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cohort::{Arm, Cohort, SAMPLE_MAX};
+use super::cohort::{Arm, Cohort};
 use super::event::ArmCount;
 use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored};
 use super::policy::{Better, EvidenceRules, Guardrail, Rule};
 use super::reference::{GATHERED_MAX, Gathered, Reference};
-use super::time::{Span, Timestamp};
+use super::time::Timestamp;
 use super::verdict::Verdict;
-
-/// How long a block may wait for its other arm.
-pub const TOLERANCE: Span = Span::mins(10);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
@@ -206,7 +203,7 @@ impl Watch {
         }
         if let Some(reference) = &self.reference {
             let end = start.plus(rules.cohort);
-            evidence.end_cohort(guardrail, reference, end, TOLERANCE, SAMPLE_MAX);
+            evidence.end_cohort(guardrail, reference, end);
         }
         if evidence.step != step {
             (evidence.step, evidence.step_canary) = (step, 0);

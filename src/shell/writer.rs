@@ -1,0 +1,400 @@
+//! The single writer: one thread that owns the log and the state.
+//!
+//! It takes whatever has arrived, runs the core on each fact, appends facts and conclusions as one group, makes
+//! them durable, and only then releases what follows: confirmations, messages, views. An error of the log ends
+//! the process: nothing that is not durable is ever confirmed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::clock;
+use super::log::{Log, LogError, Reader};
+use crate::core::event::Event;
+use crate::core::ids::EventSeq;
+use crate::core::state::State;
+use crate::core::time::Timestamp;
+use crate::runner::{Runner, Taken};
+use crate::view::{View, view};
+use crate::wire::envelope::Group;
+use crate::wire::outgoing::{self, Outgoing};
+
+/// Facts that may wait for the writer; more wait with their senders.
+const JOBS_MAX: usize = 4_096;
+/// A group is closed at this many encoded bytes, or facts.
+const GROUP_BYTES: usize = 256 << 10;
+const GROUP_FACTS: usize = 256;
+/// Log bytes between snapshots. Reading this much back takes well under a second.
+const SNAPSHOT_BYTES: u64 = 128 << 20;
+/// How often views follow plain telemetry, and free disk space is looked at.
+const REFRESH: Duration = Duration::from_millis(250);
+/// News kept for subscribers that lag.
+const NEWS_MAX: usize = 4_096;
+/// Messages that wait for the broker; more are read back from the log when these are out.
+pub const OUTBOX_MAX: usize = 16_384;
+
+/// A durable event other than telemetry.
+#[derive(Debug)]
+pub struct News {
+    pub seq: EventSeq,
+    pub at: Timestamp,
+    pub event: Event,
+}
+
+/// What became of a fact, told once it is durable.
+#[derive(Debug)]
+pub struct Receipt {
+    pub outcome: Outcome,
+    /// The fact (telemetry excepted) and its conclusions.
+    pub news: Vec<Arc<News>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Taken(Taken),
+    /// The disk is nearly full: nothing was recorded. Free bytes.
+    Full(u64),
+}
+
+/// Called on the writer's thread: must be quick and must not wait.
+pub type Done = Box<dyn FnOnce(Receipt) + Send>;
+
+enum Job {
+    Take { fact: Box<Event>, done: Done },
+    Read(Box<dyn FnOnce(&State, &Reader) + Send>),
+    Published { seq: EventSeq, n: usize },
+    Stop,
+}
+
+/// The writer has ended: the daemon is shutting down.
+#[derive(Debug, thiserror::Error)]
+#[error("sluice is shutting down")]
+pub struct Gone;
+
+/// A handle to the writer, for any task.
+#[derive(Clone)]
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+    views: watch::Receiver<Arc<View>>,
+    news: broadcast::Sender<Arc<News>>,
+}
+
+impl Writer {
+    /// Hands over a fact; `done` is called when it is durable. Waits while the writer is behind.
+    pub async fn take(&self, fact: Event, done: Done) -> Result<(), Gone> {
+        self.jobs.send(Job::Take { fact: Box::new(fact), done }).await.map_err(|_| Gone)
+    }
+
+    /// Hands over a fact and waits until it is durable.
+    pub async fn submit(&self, fact: Event) -> Result<Receipt, Gone> {
+        let (send, receive) = oneshot::channel();
+        self.take(fact, Box::new(move |receipt| drop(send.send(receipt)))).await?;
+        receive.await.map_err(|_| Gone)
+    }
+
+    /// Runs `read` between two groups, on the state and the log as they are then.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&State, &Reader) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (send, receive) = oneshot::channel();
+        let job = Job::Read(Box::new(move |state, log| drop(send.send(read(state, log)))));
+        self.jobs.send(job).await.map_err(|_| Gone)?;
+        receive.await.map_err(|_| Gone)
+    }
+
+    /// The newest view; at most a quarter of a second behind telemetry, never behind a decision.
+    pub fn view(&self) -> Arc<View> {
+        self.views.borrow().clone()
+    }
+
+    /// Every durable event from now on, telemetry excepted.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<News>> {
+        self.news.subscribe()
+    }
+
+    /// The next `n` messages of the outbox have reached the broker; the last announced event `seq`.
+    pub async fn published(&self, seq: EventSeq, n: usize) {
+        // When the writer is gone, the messages are sent again after the next start.
+        let _ = self.jobs.send(Job::Published { seq, n }).await;
+    }
+
+    /// Asks the writer to finish what has arrived, anchor and close.
+    pub async fn stop(&self) {
+        let _ = self.jobs.send(Job::Stop).await;
+    }
+}
+
+/// Starts the writer thread on an opened log and its recovered state. `outbox` gets what is to be published, from
+/// where the last process stopped. Returns the handle and the thread, which ends with the log's error, if any.
+pub fn start(
+    log: Log,
+    state: State,
+    outbox: Option<mpsc::Sender<Outgoing>>,
+) -> (Writer, std::thread::JoinHandle<Result<(), LogError>>) {
+    let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+    let (news, _) = broadcast::channel(NEWS_MAX);
+    let (show, views) = watch::channel(Arc::new(view(&state, clock::now())));
+    let writer = Writer { jobs, views, news: news.clone() };
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new()
+        .name("writer".into())
+        .spawn(move || {
+            let group = Group::after(log.head());
+            let now = clock::monotonic();
+            let thread = Thread {
+                group,
+                log,
+                runner: Runner::new(state),
+                outbox,
+                outstanding: 0,
+                behind: false,
+                news,
+                show,
+                refresh_at: now,
+                full: None,
+                stale: false,
+                since_snapshot: 0,
+                waiting: Vec::new(),
+                fresh: Vec::new(),
+                urgent: false,
+            };
+            thread.run(inbox, runtime)
+        })
+        .expect("a thread can be started");
+    (writer, thread)
+}
+
+struct Thread {
+    log: Log,
+    runner: Runner,
+    group: Group,
+    outbox: Option<mpsc::Sender<Outgoing>>,
+    /// Messages handed to the outbox that have not reached the broker.
+    outstanding: usize,
+    /// Some messages found no room in the outbox; they are read back from the log.
+    behind: bool,
+    news: broadcast::Sender<Arc<News>>,
+    show: watch::Sender<Arc<View>>,
+    refresh_at: std::time::Instant,
+    /// Free bytes, when too few.
+    full: Option<u64>,
+    /// The view is older than the state.
+    stale: bool,
+    since_snapshot: u64,
+    /// Receipts that go out once the group is durable.
+    waiting: Vec<(Done, Receipt)>,
+    /// Events of the group, telemetry excepted.
+    fresh: Vec<Arc<News>>,
+    /// A command was issued: the group closes at once.
+    urgent: bool,
+}
+
+impl Thread {
+    fn run(mut self, mut inbox: mpsc::Receiver<Job>, runtime: tokio::runtime::Handle) -> Result<(), LogError> {
+        // What the last process may not have published goes first.
+        self.publish_from_log()?;
+        loop {
+            let wait = self.wait();
+            let first = runtime.block_on(async { tokio::time::timeout(wait, inbox.recv()).await });
+            let mut stop = matches!(first, Ok(None | Some(Job::Stop)));
+            if let Ok(Some(job)) = first {
+                self.job(job)?;
+            }
+            while !stop && !self.urgent && self.waiting.len() < GROUP_FACTS && self.group.bytes().len() < GROUP_BYTES {
+                match inbox.try_recv() {
+                    Ok(Job::Stop) => stop = true,
+                    Ok(job) => self.job(job)?,
+                    Err(_) => break,
+                }
+            }
+            self.tick();
+            self.commit()?;
+            if stop {
+                return self.close();
+            }
+        }
+    }
+
+    /// How long nothing needs to be done unless a job arrives.
+    fn wait(&self) -> Duration {
+        let now = clock::monotonic();
+        let due = self.runner.state.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
+        let anchor = self.log.anchor_due().map(|at| at.saturating_duration_since(now));
+        let refresh = self.stale.then(|| self.refresh_at.saturating_duration_since(now));
+        let soonest = [due, anchor, refresh].into_iter().flatten().min();
+        // The wall clock may be set while we wait, so never for long.
+        soonest.unwrap_or(REFRESH * 4).min(REFRESH * 4)
+    }
+
+    fn job(&mut self, job: Job) -> Result<(), LogError> {
+        match job {
+            Job::Take { fact, done } => self.take(*fact, done),
+            Job::Read(read) => {
+                // Reads see what is durable only.
+                self.commit()?;
+                read(&self.runner.state, &self.log.reader());
+            }
+            Job::Published { seq, n } => {
+                self.log.set_outbox_cursor(seq)?;
+                self.outstanding -= n;
+                if self.behind && self.outstanding == 0 {
+                    self.publish_from_log()?;
+                }
+            }
+            Job::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, fact: Event, done: Done) {
+        // What lets traffic be taken back is recorded to the last byte; what only adds to the log waits.
+        if let (Some(free), Event::BatchReceived { .. } | Event::IntentReceived { .. }) = (self.full, &fact) {
+            self.waiting.push((done, Receipt { outcome: Outcome::Full(free), news: Vec::new() }));
+            return;
+        }
+        let first = self.fresh.len();
+        let Thread { runner, group, fresh, urgent, .. } = self;
+        let taken = runner.take(clock::now(), fact, &mut |seq, at, event| record(group, fresh, urgent, seq, at, event));
+        if taken == Taken::Duplicate {
+            counter!("sluice_duplicates_total").increment(1);
+        }
+        let news = self.fresh[first..].to_vec();
+        self.waiting.push((done, Receipt { outcome: Outcome::Taken(taken), news }));
+    }
+
+    fn tick(&mut self) {
+        let Thread { runner, group, fresh, urgent, .. } = self;
+        runner.tick(clock::now(), &mut |seq, at, event| record(group, fresh, urgent, seq, at, event));
+    }
+
+    /// Makes the group durable, then releases what waited for it.
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.urgent = false;
+        if !self.group.is_empty() {
+            let start = clock::monotonic();
+            self.log.append(&self.group)?;
+            histogram!("sluice_log_append_seconds").record(clock::monotonic() - start);
+            counter!("sluice_events_total").increment(self.group.len() as u64);
+            counter!("sluice_log_bytes_total").increment(self.group.bytes().len() as u64);
+            self.since_snapshot += self.group.bytes().len() as u64;
+            self.group.appended();
+            self.stale = true;
+        }
+        let news = std::mem::take(&mut self.fresh);
+        if self.outbox.is_some() && !self.behind {
+            for item in &news {
+                self.publish(item.seq, item.at, &item.event);
+            }
+        }
+        for (done, receipt) in self.waiting.drain(..) {
+            done(receipt);
+        }
+        let told = !news.is_empty();
+        for item in news {
+            count(&item.event);
+            // Nobody may be listening.
+            let _ = self.news.send(item);
+        }
+        let now = clock::monotonic();
+        if self.stale && (told || self.refresh_at <= now) {
+            self.refresh(now)?;
+        }
+        self.log.anchor_if_due(now)?;
+        if self.since_snapshot >= SNAPSHOT_BYTES {
+            self.snapshot()?;
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, now: std::time::Instant) -> Result<(), LogError> {
+        self.show.send_replace(Arc::new(view(&self.runner.state, clock::now())));
+        self.stale = false;
+        if self.refresh_at <= now {
+            // Nothing is on its way: a restart need not look for messages before this.
+            if self.outbox.is_some() && self.outstanding == 0 && !self.behind {
+                self.log.set_outbox_cursor(self.log.head().seq)?;
+            }
+            let space = self.log.space()?;
+            self.full = space.low.then_some(space.free);
+            gauge!("sluice_disk_free_bytes").set(space.free as f64);
+            gauge!("sluice_rollouts_open").set(self.runner.state.rollouts.len() as f64);
+        }
+        self.refresh_at = now + REFRESH;
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<(), LogError> {
+        let bytes = rmp_serde::to_vec_named(&self.runner.state).expect("the state is made of storable types");
+        self.log.put_snapshot(self.log.head(), &bytes)?;
+        self.since_snapshot = 0;
+        Ok(())
+    }
+
+    /// Hands everything after the cursor to the outbox, as far as there is room.
+    fn publish_from_log(&mut self) -> Result<(), LogError> {
+        self.behind = false;
+        if self.outbox.is_none() {
+            return Ok(());
+        }
+        for envelope in self.log.reader().scan(self.log.outbox_cursor()? + 1)? {
+            let envelope = envelope?;
+            self.publish(envelope.seq, envelope.at, &envelope.event);
+            if self.behind {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, seq: EventSeq, at: Timestamp, event: &Event) {
+        let Some(outbox) = &self.outbox else { return };
+        for message in outgoing::messages(&self.runner.state, seq, at, event) {
+            match outbox.try_send(message) {
+                Ok(()) => self.outstanding += 1,
+                // A publisher that has ended means shutdown: the next process starts at the cursor.
+                Err(_) => self.behind = true,
+            }
+        }
+    }
+
+    fn close(mut self) -> Result<(), LogError> {
+        if self.since_snapshot > 0 {
+            self.snapshot()?;
+        }
+        self.log.close()
+    }
+}
+
+/// Encodes one event into the group, and keeps it for those who follow unless it is telemetry.
+fn record(
+    group: &mut Group,
+    fresh: &mut Vec<Arc<News>>,
+    urgent: &mut bool,
+    seq: EventSeq,
+    at: Timestamp,
+    event: &Event,
+) {
+    let stored = group.push(event, at).expect("events are bounded well below the size of a page");
+    assert_eq!(stored, seq, "the log and the state count alike");
+    *urgent |= matches!(event, Event::CommandIssued { .. });
+    if !matches!(event, Event::BatchReceived { .. }) {
+        fresh.push(Arc::new(News { seq, at, event: event.clone() }));
+    }
+}
+
+fn count(event: &Event) {
+    match event {
+        Event::DecisionMade { decision, .. } => {
+            counter!("sluice_decisions_total", "decision" => decision.choice.as_str()).increment(1);
+        }
+        Event::InputRejected { .. } | Event::IntentRefused { .. } | Event::AckRefused { .. } => {
+            counter!("sluice_rejected_total").increment(1);
+        }
+        Event::AlertRaised { .. } => counter!("sluice_alerts_total").increment(1),
+        Event::CommandResent { .. } => counter!("sluice_commands_resent_total").increment(1),
+        _ => {}
+    }
+}
