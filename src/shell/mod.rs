@@ -1,0 +1,4 @@
+//! Everything that touches the world: disk, network, clock.
+
+pub mod durable;
+pub mod log;
