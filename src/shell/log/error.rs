@@ -1,0 +1,143 @@
+//! What can go wrong with a log, in words that say how to go on.
+
+use std::io;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::core::ids::{Digest, EventSeq};
+use crate::wire::envelope::{EnvelopeError, Fault, thousands};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("{what} failed: {}", reason(.cause))]
+    Io { what: &'static str, cause: io::Error },
+    #[error("data folder {} is locked by {}; sluice allows one process at a time", .dir.display(), process(*.holder))]
+    Locked { dir: PathBuf, holder: Option<u32> },
+    #[error("the log does not open or read: {why}; restore a backup or an export")]
+    Damaged { why: String },
+    #[error("{}", corrupt(.error, .place))]
+    Corrupt { error: EnvelopeError, place: Place },
+    #[error("{0}")]
+    Anchor(#[from] AnchorMismatch),
+    #[error(
+        "flushing does not reach the disk here: sled did not call sync_file_range through sluice; \
+         nothing would survive a power cut, so sluice does not start. Use an official build"
+    )]
+    NotDurable,
+    #[error("the log has format {found}, this sluice reads {newest}; use a newer sluice")]
+    Format { found: u32, newest: u32 },
+    #[error("log is empty: 0 events{}", .path.as_ref().map_or(String::new(), |path| format!(" in {}", path.display())))]
+    Empty { path: Option<PathBuf> },
+    #[error("no log in {}: the folder has no data of sluice", .0.display())]
+    NoLog(PathBuf),
+    #[error("{} is not empty; import into a new folder", .0.display())]
+    NotEmpty(PathBuf),
+    #[error("{} is not an export of a log: {why}", .path.display())]
+    NotAnExport { path: PathBuf, why: &'static str },
+    #[error("export truncated after seq {}: {why}; export again, or use another copy", thousands(*.seq))]
+    Cut { seq: EventSeq, why: &'static str },
+    #[error("the export begins at seq {}; only one from seq 1 can become a data folder", thousands(*.0))]
+    NotFromTheStart(EventSeq),
+    #[error("no seq {} in the log; it has {} events", thousands(*.seq), thousands(*.last))]
+    NoSuchEvent { seq: EventSeq, last: EventSeq },
+    #[error("the records to append follow seq {group}, the log ends at seq {log}")]
+    OutOfOrder { group: EventSeq, log: EventSeq },
+    #[error("a group of {pages} pages exceeds the {max} that are written at once; append it in parts")]
+    GroupTooLarge { pages: usize, max: usize },
+    #[error("writing the log failed before; restart sluice, which recovers all that was acknowledged")]
+    Poisoned,
+}
+
+/// How the log and its anchor disagree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnchorMismatch {
+    #[error(
+        "log is empty but the anchor is at seq {}; restore a backup or pass --accept-loss",
+        thousands(*.anchor)
+    )]
+    LogEmpty { anchor: EventSeq },
+    #[error(
+        "log ends at seq {} but its anchor says {}; {} events are missing; restore a backup or pass --accept-loss",
+        thousands(*.log), thousands(*.anchor), thousands(.anchor - .log)
+    )]
+    LogShort { log: EventSeq, anchor: EventSeq },
+    #[error(
+        "seq {} differs from the anchor: its hash is {}, the anchor says {}; the log was rewritten; \
+         restore a backup or pass --accept-loss",
+        thousands(*.seq), .log.short(), .anchor.short()
+    )]
+    Rewritten { seq: EventSeq, log: Digest, anchor: Digest },
+    #[error(
+        "the anchor is of log {anchor}, the folder holds log {log}; restore a backup or pass --accept-loss"
+    )]
+    OtherLog { log: Uuid, anchor: Uuid },
+    #[error(
+        "log ends at seq {} but its anchor file is missing; restore it from a backup or pass --accept-loss",
+        thousands(*.log)
+    )]
+    AnchorMissing { log: EventSeq },
+    #[error(
+        "log ends at seq {} but its anchor file is damaged; restore it from a backup or pass --accept-loss",
+        thousands(*.log)
+    )]
+    AnchorDamaged { log: EventSeq },
+}
+
+/// Where a run of records is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The page of the log that begins with this sequence.
+    Page(EventSeq),
+    /// The block of an exported file that begins at this byte of the file.
+    Block(u64),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Page(first) => write!(f, "page {}", thousands(*first)),
+            Place::Block(byte) => write!(f, "the block at byte {}", thousands(*byte)),
+        }
+    }
+}
+
+impl LogError {
+    pub(super) fn io(what: &'static str, cause: io::Error) -> LogError {
+        LogError::Io { what, cause }
+    }
+
+    /// The sequence of the first bad record, where the error is about one.
+    pub fn seq(&self) -> Option<EventSeq> {
+        match self {
+            LogError::Corrupt { error, .. } => Some(error.seq),
+            LogError::Cut { seq, .. } => Some(seq + 1),
+            _ => None,
+        }
+    }
+
+    pub(super) fn corrupt(seq: EventSeq, byte: usize, fault: Fault, place: Place) -> LogError {
+        LogError::Corrupt { error: EnvelopeError { seq, byte, fault }, place }
+    }
+}
+
+fn corrupt(error: &EnvelopeError, place: &Place) -> String {
+    let EnvelopeError { seq, byte, fault } = error;
+    if fault.is_from_the_future() {
+        return error.to_string();
+    }
+    let (seq, byte) = (thousands(*seq), thousands(*byte as u64));
+    format!("log corrupt at seq {seq}, byte {byte} of {place}: {fault}; restore a backup or an export")
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or("another process".into(), |pid| format!("process {pid}"))
+}
+
+/// An operating system's error in the style of the other messages: `no space left on device`.
+fn reason(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}

@@ -1,0 +1,101 @@
+//! The data folder around sled: who holds it, and how much room is left.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::LogError;
+use crate::shell::durable;
+
+/// Holds a data folder for this process until dropped. The file keeps the holder's process id.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub fn take(dir: &Path) -> Result<Lock, LogError> {
+        let failed = |cause| LogError::io("locking the data folder", cause);
+        let path = dir.join("lock");
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // A holder that has not written its id yet stays unnamed.
+                let _ = file.read_to_string(&mut holder);
+                return Err(LogError::Locked { dir: dir.to_owned(), holder: holder.trim().parse().ok() });
+            }
+            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        // The lock is what counts: on a full disk the id may be missing.
+        let _ = writeln!(file, "{}", std::process::id());
+        Ok(Lock { _file: file })
+    }
+}
+
+/// When the disk counts as nearly full: below `pct` percent or below `bytes` free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    pub pct: u8,
+    pub bytes: u64,
+}
+
+impl Default for Watermark {
+    fn default() -> Watermark {
+        Watermark { pct: 5, bytes: 256 << 20 }
+    }
+}
+
+/// Room on the disk that holds the data folder, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub free: u64,
+    /// Intake must stop.
+    pub low: bool,
+}
+
+pub fn space(dir: &Path, watermark: Watermark) -> Result<Space, LogError> {
+    let room = durable::room(dir).map_err(|cause| LogError::io("asking for free disk space", cause))?;
+    let share = room.total / 100 * u64::from(watermark.pct);
+    Ok(Space { free: room.free, low: room.free < share.max(watermark.bytes) })
+}
+
+/// Space set aside in the file `ballast`. sled has to write to open a log, so on a full disk even
+/// reading would fail; giving the ballast up makes room to open, export and roll back.
+pub struct Ballast {
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// Below this, opening a log is not certain to succeed.
+const ROOM_TO_OPEN: u64 = 16 << 20;
+
+impl Ballast {
+    pub fn new(dir: &Path, bytes: u64) -> Ballast {
+        Ballast { path: dir.join("ballast"), bytes }
+    }
+
+    /// Gives the ballast up if the disk is so full that opening might fail. Returns whether it did.
+    pub fn release_if_full(&self, dir: &Path) -> Result<bool, LogError> {
+        let failed = |cause| LogError::io("making room on a full disk", cause);
+        if durable::room(dir).map_err(failed)?.free >= ROOM_TO_OPEN || !self.path.exists() {
+            return Ok(false);
+        }
+        fs::remove_file(&self.path).map(|()| true).map_err(failed)
+    }
+
+    /// Sets the space aside, unless it is already or the disk has no such room to give.
+    pub fn set_aside(&self, dir: &Path) -> Result<(), LogError> {
+        let failed = |cause| LogError::io("setting disk space aside", cause);
+        let have = fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        if have == self.bytes || durable::room(dir).map_err(failed)?.free / 2 < self.bytes {
+            return Ok(());
+        }
+        let mut file = File::create(&self.path).map_err(failed)?;
+        // Noise, because a file system that compresses would store zeros in no space at all.
+        let mut noise = blake3::Hasher::new().finalize_xof().take(self.bytes);
+        std::io::copy(&mut noise, &mut file).and_then(|_| file.sync_all()).map_err(failed)
+    }
+}

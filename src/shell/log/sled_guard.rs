@@ -1,0 +1,47 @@
+//! sled panics on some kinds of damage. These turn both its errors and its panics into [`LogError`]s.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+use super::LogError;
+
+/// Runs `work`; what sled reports or dies of comes back as an error.
+pub fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, LogError> {
+    install_hook();
+    let outer = QUIET.replace(true);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(outer);
+    match done {
+        Ok(result) => result.map_err(from_sled),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(LogError::Damaged { why: format!("the store gave up ({text})") })
+        }
+    }
+}
+
+fn from_sled(error: sled::Error) -> LogError {
+    match error {
+        sled::Error::Io(cause) => LogError::io("using the log", cause),
+        other => LogError::Damaged { why: other.to_string().to_lowercase() },
+    }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the panics that [`guard`] reports off stderr, and all others as they were.
+fn install_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+}

@@ -1,0 +1,6 @@
+//! Everything that touches the world: disk, network, clock.
+
+pub mod clock;
+pub mod durable;
+pub mod log;
+pub mod writer;
