@@ -1,0 +1,12 @@
+//! Bytes to core values and back. Pure: the time is an argument, and nothing is read from elsewhere.
+//!
+//! What people and programs write to sluice is checked here, once and completely; a value that gets
+//! past this module needs no second look. Every refusal is an [`error::InputError`] that names the field,
+//! the value and the limit.
+
+pub mod ack;
+pub mod error;
+pub mod intent;
+pub mod json;
+pub mod names;
+pub mod telemetry;
