@@ -1,5 +1,15 @@
-//! Bytes to core types and back. Pure: no clock, no I/O.
+//! Bytes to core values and back. Pure: the time is an argument, and nothing is read from elsewhere.
+//!
+//! What people and programs write to sluice is checked here, once and completely; a value that gets
+//! past this module needs no second look. Every refusal is an [`error::InputError`] that names the field,
+//! the value and the limit.
 
+pub mod ack;
 pub mod envelope;
+pub mod error;
 pub mod events;
+pub mod intent;
+pub mod json;
+pub mod names;
 pub mod outgoing;
+pub mod telemetry;

@@ -1,0 +1,160 @@
+//! What is wrong with an input, in words a person can act on and a code a program can.
+//!
+//! Codes: E10xx the form of a message and the fields of an intent or ack, E20xx telemetry, E30xx policy
+//! files, E31xx the config file. A code keeps its meaning for ever; texts may improve.
+
+use crate::core::event::Rejection;
+
+/// Bytes of an input that a message or a rejection echoes.
+pub const EXCERPT_MAX: usize = 64;
+
+/// Why an input is refused. The message names the field, the value and the limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InputError {
+    /// Stable, for programs: `E1009`.
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl InputError {
+    pub fn new(code: &'static str, message: impl Into<String>) -> InputError {
+        InputError { code, message: message.into() }
+    }
+
+    /// The fact that goes into the log. `source`: the subject or path the input came in on.
+    pub fn rejection(self, input: &[u8], source: &str) -> Rejection {
+        Rejection {
+            code: self.code.to_owned(),
+            message: self.message,
+            source: source.to_owned(),
+            bytes: input.len() as u64,
+            excerpt: excerpt(input),
+        }
+    }
+}
+
+/// The first [`EXCERPT_MAX`] bytes of `input`; whatever is not plainly visible text is escaped.
+pub fn excerpt(input: &[u8]) -> String {
+    let head = &input[..input.len().min(EXCERPT_MAX)];
+    let mut out = String::with_capacity(head.len());
+    for chunk in head.utf8_chunks() {
+        escape_into(&mut out, chunk.valid());
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+/// `text` for a message: escaped, and cut after [`EXCERPT_MAX`] bytes.
+pub fn shown(text: &str) -> String {
+    let mut out = String::new();
+    if text.len() <= EXCERPT_MAX {
+        escape_into(&mut out, text);
+    } else {
+        escape_into(&mut out, head(text, EXCERPT_MAX));
+        out.push('…');
+    }
+    out
+}
+
+/// At most the first `max` bytes of `text`, whole characters.
+pub fn head(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+fn escape_into(out: &mut String, text: &str) {
+    for c in text.chars() {
+        if is_hidden(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+}
+
+/// Characters that could move a cursor, reorder a line or stand there unseen: controls, zero-width and
+/// bidirectional marks, line separators.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `12345` as `12,345`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.char_indices() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The candidate that `word` was probably meant to be: at most a third of its letters differ.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > EXCERPT_MAX {
+        return None;
+    }
+    let reach = (word.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (edits(word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= reach)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `unknown field x; did you mean y?`, or else what there is.
+pub fn unknown(what: &str, word: &str, candidates: &[&str]) -> String {
+    let word_shown = shown(word);
+    match did_you_mean(word, candidates.iter().copied()) {
+        Some(candidate) => format!("unknown {what} {word_shown}; did you mean {candidate}?"),
+        None => format!("unknown {what} {word_shown}; expected one of {}", candidates.join(", ")),
+    }
+}
+
+/// Levenshtein distance, a swap of neighbours counted once.
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_short_and_inert() {
+        assert_eq!(excerpt(b"a\x1b]0;owned\x07\xff"), r"a\u{1b}]0;owned\u{7}\xff");
+        assert_eq!(excerpt("\u{202e}txt.exe".as_bytes()), r"\u{202e}txt.exe");
+        assert_eq!(excerpt(&[b'x'; 1_000]).len(), EXCERPT_MAX);
+        assert_eq!(excerpt(&"é".repeat(40).into_bytes()[1..]).chars().next(), Some('\\'));
+    }
+
+    #[test]
+    fn a_near_miss_is_suggested_and_a_far_one_is_not() {
+        let fields = ["min_samples", "deadline", "to"];
+        assert_eq!(did_you_mean("min_sample", fields), Some("min_samples"));
+        assert_eq!(did_you_mean("deadlnie", fields), Some("deadline"));
+        assert_eq!(did_you_mean("colour", fields), None);
+        assert_eq!(unknown("field", "ot", &fields), "unknown field ot; did you mean to?");
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_048_576].map(grouped), ["0", "999", "1,000", "1,048,576"]);
+    }
+}

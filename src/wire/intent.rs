@@ -1,0 +1,176 @@
+//! `sluice.v1.intent.<service>`: a request to roll out one change, as plain JSON or as a structured
+//! CloudEvent with the same object under `data`.
+
+use serde::Deserialize;
+
+use super::error::{InputError, shown};
+use super::{json, names};
+use crate::core::event::Intent;
+use crate::core::ids::Digest;
+use crate::core::policy::ChangeKind;
+use crate::core::time::Timestamp;
+
+/// Bytes of an intent. Two fields of prose and a few names: a kilobyte is usual.
+pub const INTENT_MAX: usize = 256 * 1024;
+pub const CONTENT_TYPES: [&str; 2] = ["application/json", "application/cloudevents+json"];
+
+/// A request to roll out one change.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IntentBody {
+    /// The submitter's own id. Submitting the same id and content again has no effect.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
+    pub id: Option<String>,
+    /// What is changed. May be left out where the subject names it.
+    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9-]{0,62}$"))]
+    pub service: Option<String>,
+    pub change: ChangeBody,
+    /// Name of the policy; else the default of the change kind.
+    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9-]{0,62}$"))]
+    pub policy: Option<String>,
+    /// Who asks.
+    #[schemars(length(min = 1, max = 200))]
+    pub by: String,
+    /// Why, for the record.
+    #[schemars(length(min = 1, max = 2000))]
+    pub reason: String,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeBody {
+    pub kind: ChangeKind,
+    /// What serves now; left out, it is what the last completed rollout brought.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
+    pub from: Option<String>,
+    /// What shall serve: a version that always names the same thing.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
+    pub to: String,
+}
+
+/// A structured CloudEvent. Its other attributes, extensions included, are not sluice's business.
+#[derive(Deserialize)]
+struct CloudEvent {
+    specversion: String,
+    id: String,
+    data: IntentBody,
+}
+
+/// Reads one intent.
+///
+/// `service_from_subject`: the last token of the subject, which the body must agree with.
+/// `message_id`: the sender's id of the message; the intent's id where the body has none. Without either,
+/// the id is derived from content and time, so a repetition is another intent.
+///
+/// Errors: E1001 to E1013 form and names, E1024 no service, E1025 lengths, E1026 service and subject
+/// differ, E1027 nothing changes, E1028 content type.
+pub fn parse_intent(
+    bytes: &[u8],
+    content_type: Option<&str>,
+    service_from_subject: Option<&str>,
+    message_id: Option<&str>,
+    now: Timestamp,
+) -> Result<Intent, InputError> {
+    let text = json::text("intent", bytes, INTENT_MAX)?;
+    let (body, event_id) = match media_type(content_type).as_str() {
+        "" | "application/json" => (json::object::<IntentBody>("intent", text)?, None),
+        "application/cloudevents+json" => {
+            let event: CloudEvent = json::object("intent", text)?;
+            if event.specversion != "1.0" {
+                let found = shown(&event.specversion);
+                let message = format!("intent.specversion: CloudEvents 1.0 is accepted, got {found}");
+                return Err(InputError::new("E1005", message));
+            }
+            (event.data, Some(event.id))
+        }
+        other => return Err(unaccepted("intent", other, &CONTENT_TYPES)),
+    };
+
+    let service = names::agreed_service("intent", service_from_subject, body.service.as_deref())?;
+    let from = body.change.from.as_deref();
+    let from = from.map(|from| names::pinned_version("intent.change.from", from)).transpose()?;
+    let to = names::pinned_version("intent.change.to", &body.change.to)?;
+    if from.as_ref() == Some(&to) {
+        let message = format!("intent.change.to: {to} is also from; there is nothing to roll out");
+        return Err(InputError::new("E1027", message));
+    }
+    let content = Digest::of(bytes);
+    let id = match body.id.as_deref().map(|id| ("intent.id", id)) {
+        Some((field, id)) => names::intent_id(field, id)?,
+        None => match message_id.or(event_id.as_deref()) {
+            Some(id) => names::intent_id("intent message id", id)?,
+            None => names::intent_id("intent.id", &format!("{}-{}", &content.to_string()[..16], now.0))?,
+        },
+    };
+    let policy = body.policy.as_deref();
+    Ok(Intent {
+        id,
+        service,
+        kind: body.change.kind,
+        from,
+        to,
+        policy: policy.map(|policy| names::label("intent.policy", policy)).transpose()?,
+        by: names::prose("intent.by", &body.by, names::BY_MAX)?,
+        reason: names::prose("intent.reason", &body.reason, names::REASON_MAX)?,
+        content,
+    })
+}
+
+/// The media type in lower case, without parameters; empty when none was given.
+pub fn media_type(content_type: Option<&str>) -> String {
+    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+    media_type.trim().to_ascii_lowercase()
+}
+
+/// E1028: a content type that sluice does not read.
+pub fn unaccepted(what: &str, media_type: &str, accepted: &[&str]) -> InputError {
+    let (found, accepted) = (shown(media_type), accepted.join(", "));
+    InputError::new("E1028", format!("{what}: content type {found} is not accepted; use {accepted}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"service":"support-bot","change":{"kind":"prompt","from":"prompt@41","to":"prompt@42"},
+        "policy":"prompt-default","by":"maya","reason":"shorter refund flow"}"#;
+
+    fn parse(body: &str) -> Result<Intent, InputError> {
+        parse_intent(body.as_bytes(), None, None, None, Timestamp(7))
+    }
+
+    #[test]
+    fn the_documented_intent_is_read() {
+        let intent = parse(BODY).unwrap();
+        assert_eq!((intent.service.as_str(), intent.to.as_str()), ("support-bot", "prompt@42"));
+        assert_eq!(intent.from, Some("prompt@41".into()));
+        assert_eq!(intent.content, Digest::of(BODY.as_bytes()));
+        assert!(intent.id.as_str().ends_with("-7"), "{}", intent.id);
+    }
+
+    #[test]
+    fn the_bodys_id_goes_before_the_messages_and_the_cloud_events() {
+        let event = |data: &str| {
+            let event = format!(
+                r#"{{"specversion":"1.0","id":"ce-1","type":"t","source":"/ci","ext":"x","data":{data}}}"#
+            );
+            let content_type = Some("application/cloudevents+json; charset=utf-8");
+            move |message_id: Option<&str>| {
+                parse_intent(event.as_bytes(), content_type, None, message_id, Timestamp(7)).unwrap().id
+            }
+        };
+        assert_eq!(event(BODY)(None), "ce-1".into());
+        assert_eq!(event(BODY)(Some("m-1")), "m-1".into());
+        let with_id = BODY.replacen('{', r#"{"id":"a-1","#, 1);
+        assert_eq!(event(&with_id)(Some("m-1")), "a-1".into());
+    }
+
+    #[test]
+    fn the_subject_names_the_service_and_must_agree() {
+        let body = BODY.replace(r#""service":"support-bot","#, "");
+        let parse = |body: &str, subject| parse_intent(body.as_bytes(), None, subject, None, Timestamp(7));
+        assert_eq!(parse(&body, Some("search")).unwrap().service, "search".into());
+        assert_eq!(parse(&body, None).unwrap_err().code, "E1024");
+        assert_eq!(parse(BODY, Some("search")).unwrap_err().code, "E1026");
+    }
+}

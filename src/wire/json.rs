@@ -1,0 +1,308 @@
+//! JSON held to what sluice promises about it: one document, no key twice, bounded nesting, only
+//! finite numbers, and errors that say where.
+//!
+//! serde alone would take an array for a struct (by position), the last of two equal keys in a map, and
+//! 128 levels. So every text is scanned once before it is deserialised; the scan needs about a
+//! nanosecond a byte.
+
+use serde::de::DeserializeOwned;
+
+use super::error::{InputError, grouped, head, shown, unknown};
+
+/// Deepest nesting of any input.
+pub const NESTING_MAX: usize = 32;
+/// Most keys of one object. Bounds the search for equal keys.
+pub const KEYS_MAX: usize = 256;
+
+/// How many documents a text holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    One,
+    /// One object after another, usually a line each.
+    Lines,
+}
+
+/// The text of a message of at most `limit` bytes; `what` names the message in errors.
+///
+/// Errors: E1011 too large, E1001 empty, E1006 not UTF-8.
+pub fn text<'a>(what: &str, bytes: &'a [u8], limit: usize) -> Result<&'a str, InputError> {
+    check_size(what, bytes, limit)?;
+    std::str::from_utf8(bytes).map_err(|error| {
+        InputError::new("E1006", format!("{what}: invalid UTF-8 at byte {}", error.valid_up_to()))
+    })
+}
+
+/// Errors: E1011 too large, E1001 empty.
+pub fn check_size(what: &str, bytes: &[u8], limit: usize) -> Result<(), InputError> {
+    if bytes.len() > limit {
+        let (have, limit) = (grouped(bytes.len() as u64), grouped(limit as u64));
+        return Err(InputError::new("E1011", format!("{what}: {have} bytes exceeds the {limit}-byte limit")));
+    }
+    if bytes.trim_ascii().is_empty() {
+        let message = format!("{what}: body is empty ({} bytes); expected one JSON object", bytes.len());
+        return Err(InputError::new("E1001", message));
+    }
+    Ok(())
+}
+
+/// The one object that `text` is.
+///
+/// Errors: those of [`scan`]; E1004 not an object, E1005 a missing field or a value of the wrong type,
+/// E1009 an unknown field.
+pub fn object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputError> {
+    let found = match text.trim_start().as_bytes().first() {
+        Some(b'{') => None,
+        Some(b'[') => Some("an array"),
+        Some(b'"') => Some("a string"),
+        Some(b'-' | b'0'..=b'9') => Some("a number"),
+        Some(b't' | b'f') => Some("a boolean"),
+        Some(b'n') => Some("null"),
+        _ => Some("something that is not JSON"),
+    };
+    scan(what, text, Form::One)?;
+    if let Some(found) = found {
+        let message = format!("{what}: top level must be an object, got {found}");
+        return Err(InputError::new("E1004", message));
+    }
+    serde_json::from_str(text).map_err(|error| explain(what, text, Form::One, &error))
+}
+
+/// Checks what serde does not: nesting, keys given twice, literals that are not JSON, trailing data.
+///
+/// Errors: E1010, E1008, E1029 too many keys, E2001 NaN or Infinity, E1003.
+pub fn scan(what: &str, text: &str, form: Form) -> Result<(), InputError> {
+    let mut scanner = Scanner::new(text, form);
+    let Some(fault) = scanner.run(text.len()) else { return Ok(()) };
+    Err(match fault {
+        Fault::Deep => InputError::new("E1010", format!("{what}: nesting deeper than {NESTING_MAX} levels")),
+        Fault::Twice { first, second } => {
+            let key = scanner.frames.last().and_then(|frame| frame.key);
+            let key = shown(key.map_or("", |(from, to)| &text[from..to]));
+            let (first, second) = (place(text, first), place(text, second));
+            let both = match (first, second) {
+                ((1, a), (1, b)) => format!("columns {a} and {b}"),
+                ((l, a), (m, b)) => format!("line {l} column {a} and line {m} column {b}"),
+            };
+            InputError::new(
+                "E1008",
+                format!("{}: field {key} appears twice ({both})", scanner.path(what, false)),
+            )
+        }
+        Fault::ManyKeys => InputError::new(
+            "E1029",
+            format!("{}: more than {KEYS_MAX} fields in one object", scanner.path(what, false)),
+        ),
+        Fault::Literal(word) => {
+            InputError::new("E2001", format!("{}: {word} is not a JSON number", scanner.path(what, true)))
+        }
+        Fault::Trailing(at) => {
+            let at = place_words(text, at);
+            InputError::new("E1003", format!("{what}: trailing data after the first JSON value at {at}"))
+        }
+    })
+}
+
+/// serde's error on `text`, which [`scan`] has passed, with the path of the field.
+pub fn explain(what: &str, text: &str, form: Form, error: &serde_json::Error) -> InputError {
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
+    let at = offset(text, error.line(), error.column());
+    let mut scanner = Scanner::new(text, form);
+    scanner.run(at.saturating_sub(1));
+    if message.starts_with("number out of range") {
+        let path = scanner.path(what, true);
+        return InputError::new("E2002", format!("{path}: out of range for a finite number"));
+    }
+    if error.is_syntax() || error.is_eof() {
+        let at = place_words(text, at.saturating_sub(1));
+        return InputError::new("E1002", format!("{what}: not valid JSON at {at}: {message}"));
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown field") {
+        let word = names.next().unwrap_or_default();
+        let candidates: Vec<&str> = names.collect();
+        let path = scanner.path(what, false);
+        return InputError::new("E1009", format!("{path}: {}", unknown("field", word, &candidates)));
+    }
+    if message.starts_with("unknown variant") {
+        let word = names.next().unwrap_or_default();
+        let candidates: Vec<&str> = names.collect();
+        let path = scanner.path(what, true);
+        return InputError::new("E1005", format!("{path}: {}", unknown("value", word, &candidates)));
+    }
+    if message.starts_with("missing field") {
+        let word = names.next().unwrap_or_default();
+        let path = scanner.path(what, false);
+        return InputError::new("E1005", format!("{path}: required field {word} is missing"));
+    }
+    let path = scanner.path(what, true);
+    InputError::new("E1005", format!("{path}: {}", shown_long(message)))
+}
+
+/// serde's own sentences are short, but quote strings of any length.
+fn shown_long(message: &str) -> String {
+    match message.split_once(", expected ") {
+        Some((found, expected)) => format!(
+            "expected {expected}, got {}",
+            shown(&found.replace("invalid type: ", "").replace("invalid value: ", ""))
+        ),
+        None => shown(message),
+    }
+}
+
+/// Line and column of a byte, both from 1, columns in characters.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = head(text, at);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+fn place_words(text: &str, at: usize) -> String {
+    match place(text, at) {
+        (1, column) => format!("column {column}"),
+        (line, column) => format!("line {line} column {column}"),
+    }
+}
+
+/// The byte after the one serde_json counts as `column` (from 1) of `line` (from 1).
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    (start + column).min(text.len())
+}
+
+enum Fault {
+    Deep,
+    Twice { first: usize, second: usize },
+    ManyKeys,
+    Literal(&'static str),
+    Trailing(usize),
+}
+
+struct Frame {
+    object: bool,
+    /// The last key's text, in an object.
+    key: Option<(usize, usize)>,
+    /// Where this object's keys begin in [`Scanner::keys`].
+    keys_from: usize,
+    /// Commas passed, in an array.
+    index: usize,
+}
+
+/// Follows the structure; grammar is serde_json's business.
+struct Scanner<'a> {
+    text: &'a str,
+    frames: Vec<Frame>,
+    keys: Vec<(usize, usize)>,
+    expects_key: bool,
+    form: Form,
+    /// Documents passed.
+    documents: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str, form: Form) -> Scanner<'a> {
+        Scanner { text, frames: Vec::new(), keys: Vec::new(), expects_key: false, form, documents: 0 }
+    }
+
+    /// Reads up to the byte `end`, or to the first fault.
+    fn run(&mut self, end: usize) -> Option<Fault> {
+        let bytes = self.text.as_bytes();
+        let mut at = 0;
+        while at < end {
+            match bytes[at] {
+                b'"' => {
+                    let from = at + 1;
+                    at = from;
+                    while at < bytes.len() && bytes[at] != b'"' {
+                        at += if bytes[at] == b'\\' { 2 } else { 1 };
+                    }
+                    if self.expects_key
+                        && let Some(fault) = self.key(from, at.min(bytes.len()))
+                    {
+                        return Some(fault);
+                    }
+                }
+                open @ (b'{' | b'[') => {
+                    if self.frames.len() == NESTING_MAX {
+                        return Some(Fault::Deep);
+                    }
+                    let object = open == b'{';
+                    self.frames.push(Frame { object, key: None, keys_from: self.keys.len(), index: 0 });
+                    self.expects_key = object;
+                }
+                b'}' | b']' => {
+                    if let Some(frame) = self.frames.pop() {
+                        self.keys.truncate(frame.keys_from);
+                    }
+                    self.expects_key = false;
+                    if self.frames.is_empty() && self.form == Form::Lines {
+                        self.documents += 1;
+                    } else if self.frames.is_empty() {
+                        let rest = &bytes[at + 1..];
+                        let next = rest.iter().position(|byte| !byte.is_ascii_whitespace());
+                        return next.map(|next| Fault::Trailing(at + 1 + next));
+                    }
+                }
+                b',' => {
+                    if let Some(frame) = self.frames.last_mut() {
+                        frame.index += 1;
+                        self.expects_key = frame.object;
+                    }
+                }
+                b':' => self.expects_key = false,
+                b'N' if bytes[at..].starts_with(b"NaN") => return Some(Fault::Literal("NaN")),
+                b'I' if bytes[at..].starts_with(b"Infinity") => return Some(Fault::Literal("Infinity")),
+                _ => {}
+            }
+            at += 1;
+        }
+        None
+    }
+
+    fn key(&mut self, from: usize, to: usize) -> Option<Fault> {
+        self.expects_key = false;
+        let frame = self.frames.last_mut()?;
+        frame.key = Some((from, to));
+        let bytes = self.text.as_bytes();
+        let earlier = &self.keys[frame.keys_from..];
+        if let Some((first, _)) = earlier.iter().find(|(a, b)| bytes[*a..*b] == bytes[from..to]) {
+            return Some(Fault::Twice { first: first - 1, second: from - 1 });
+        }
+        if earlier.len() == KEYS_MAX {
+            return Some(Fault::ManyKeys);
+        }
+        self.keys.push((from, to));
+        None
+    }
+
+    /// `intent.change.to`, or `sample 17: m.cost_usd` for one of several; without `leaf` the object that
+    /// holds the last key.
+    fn path(&self, what: &str, leaf: bool) -> String {
+        let mut parts = Vec::new();
+        let mut frames = self.frames.as_slice();
+        let one_of_many = match frames.first() {
+            _ if self.form == Form::Lines => Some(self.documents),
+            Some(Frame { object: false, index, .. }) => {
+                frames = &frames[1..];
+                Some(*index)
+            }
+            _ => None,
+        };
+        for (depth, frame) in frames.iter().enumerate() {
+            match (frame.object, frame.key) {
+                (true, Some((from, to))) if leaf || depth + 1 < frames.len() => {
+                    parts.push(shown(&self.text[from..to]));
+                }
+                (false, _) => parts.push(frame.index.to_string()),
+                _ => {}
+            }
+        }
+        let parts = parts.join(".");
+        match one_of_many {
+            Some(index) if parts.is_empty() => format!("{what} {index}"),
+            Some(index) => format!("{what} {index}: {parts}"),
+            None if parts.is_empty() => what.to_owned(),
+            None => format!("{what}.{parts}"),
+        }
+    }
+}

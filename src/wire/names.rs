@@ -1,0 +1,136 @@
+//! Names as they come in from outside: which characters, how long. See `core::ids` for what they name.
+
+use super::error::{InputError, is_hidden, shown};
+use crate::core::ids::{Actuator, IntentId, Metric, Service, Version};
+
+/// Longest service, policy, actuator or metric name, in bytes: one DNS label.
+pub const NAME_MAX: usize = 63;
+/// Longest version or id, in bytes: an image digest with its repository fits.
+pub const VERSION_MAX: usize = 128;
+/// Longest `by`, in characters.
+pub const BY_MAX: usize = 200;
+/// Longest `reason`, in characters.
+pub const REASON_MAX: usize = 2_000;
+/// Tags that name something else tomorrow.
+const MUTABLE_TAGS: [&str; 8] = ["latest", "main", "master", "head", "current", "stable", "nightly", "edge"];
+
+pub fn service(field: &str, text: &str) -> Result<Service, InputError> {
+    label(field, text).map(Service)
+}
+
+/// The service of a message: its subject's, or its body's, which must agree where both name one.
+///
+/// Errors: E1024 neither names one, E1026 they differ, and those of [`service`].
+pub fn agreed_service(what: &str, subject: Option<&str>, body: Option<&str>) -> Result<Service, InputError> {
+    match (subject, body) {
+        (Some(subject), Some(body)) if subject != body => {
+            let (body, subject) = (shown(body), shown(subject));
+            let message = format!("{what}.service: {body} does not match the subject's {subject}");
+            Err(InputError::new("E1026", message))
+        }
+        (None, None) => {
+            let message = format!("{what}: required field service is missing, and no subject names it");
+            Err(InputError::new("E1024", message))
+        }
+        (subject, body) => service(&format!("{what}.service"), subject.or(body).unwrap_or_default()),
+    }
+}
+
+pub fn actuator(field: &str, text: &str) -> Result<Actuator, InputError> {
+    label(field, text).map(Actuator)
+}
+
+/// A name that may stand in a NATS subject, a file name and a URL: `[a-z0-9][a-z0-9-]{0,62}`.
+///
+/// Errors: E1007 a character, E1013 a character with a meaning in NATS subjects, E1025 the length.
+pub fn label(field: &str, text: &str) -> Result<String, InputError> {
+    if text.contains(['.', '*', '>', ' ']) {
+        let message = format!("{field}: must not contain NATS subject characters . * > or space");
+        return Err(InputError::new("E1013", message));
+    }
+    let ok = |i: usize, c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && i > 0);
+    spelled(field, text, NAME_MAX, "[a-z0-9][a-z0-9-]{0,62}", ok)
+}
+
+/// Whether `text` is `[a-z][a-z0-9_.]{0,62}`. On the path of every observation, hence no error text.
+#[inline]
+pub fn is_metric(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=NAME_MAX).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.'))
+}
+
+pub fn metric(field: &str, text: &str) -> Result<Metric, InputError> {
+    let ok =
+        |i: usize, c: char| c.is_ascii_lowercase() || (i > 0 && (c.is_ascii_digit() || c == '_' || c == '.'));
+    spelled(field, text, NAME_MAX, "[a-z][a-z0-9_.]{0,62}", ok).map(Metric)
+}
+
+/// What serves a request: visible ASCII, no spaces.
+pub fn version(field: &str, text: &str) -> Result<Version, InputError> {
+    visible(field, text).map(Version)
+}
+
+/// A version that a rollout may go to: the name must stay with what it names.
+///
+/// Errors: E1012 for a tag such as `latest`, and those of [`version`].
+pub fn pinned_version(field: &str, text: &str) -> Result<Version, InputError> {
+    let version = version(field, text)?;
+    let tag = text.rsplit([':', '@']).next().unwrap_or(text);
+    if MUTABLE_TAGS.contains(&tag.to_ascii_lowercase().as_str()) {
+        let message = format!(
+            "{field}: needs a version that never changes (a digest, a commit, a number), got tag {tag}"
+        );
+        return Err(InputError::new("E1012", message));
+    }
+    Ok(version)
+}
+
+pub fn intent_id(field: &str, text: &str) -> Result<IntentId, InputError> {
+    visible(field, text).map(IntentId)
+}
+
+/// 1 to [`VERSION_MAX`] visible ASCII characters without spaces.
+pub fn visible(field: &str, text: &str) -> Result<String, InputError> {
+    let rule = "1 to 128 visible ASCII characters without spaces";
+    spelled(field, text, VERSION_MAX, rule, |_, c| c.is_ascii_graphic())
+}
+
+/// Words for people: 1 to `max` characters, none of them unseen.
+///
+/// Errors: E1007 a control, zero-width or bidirectional character, E1025 the length.
+pub fn prose(field: &str, text: &str, max: usize) -> Result<String, InputError> {
+    if let Some(c) = text.chars().find(|c| is_hidden(*c)) {
+        let message = format!("{field}: character U+{:04X} is not allowed", c as u32);
+        return Err(InputError::new("E1007", message));
+    }
+    let length = text.chars().count();
+    if text.trim().is_empty() || length > max {
+        let message = format!("{field}: must have 1 to {max} characters, got {length}");
+        return Err(InputError::new("E1025", message));
+    }
+    Ok(text.to_owned())
+}
+
+fn spelled(
+    field: &str,
+    text: &str,
+    max: usize,
+    rule: &str,
+    ok: impl Fn(usize, char) -> bool,
+) -> Result<String, InputError> {
+    if let Some((_, c)) = text.char_indices().find(|(i, c)| !ok(*i, *c)) {
+        let c = if c.is_ascii_graphic() {
+            format!("{c} in {} is not allowed here", shown(text))
+        } else {
+            format!("U+{:04X} is not allowed", c as u32)
+        };
+        return Err(InputError::new("E1007", format!("{field}: character {c}; use {rule}")));
+    }
+    if text.is_empty() || text.len() > max {
+        let message = format!("{field}: must have 1 to {max} characters, got {}; use {rule}", text.len());
+        return Err(InputError::new("E1025", message));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,191 @@
+//! The values of a sample, from any serde format, without allocating.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::core::columns::{Columns, Row, Sample};
+use crate::core::time::Timestamp;
+
+/// A scalar. Its text, where it is one, is in the [`Slot`] it was read into.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text,
+    /// An object, an array or bytes; reading stops there.
+    Nested,
+}
+
+/// Where a value is read into; used again for the next.
+#[derive(Default)]
+pub struct Slot {
+    pub text: String,
+    nested: bool,
+}
+
+impl Slot {
+    /// Reads the value that `map` is at.
+    pub fn value<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<Value, M::Error> {
+        self.nested = false;
+        match map.next_value_seed(Scalar(self)) {
+            Err(_) if self.nested => Ok(Value::Nested),
+            result => result,
+        }
+    }
+
+    /// Reads the next key of `map` into `text`; false at its end.
+    pub fn key<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<bool, M::Error> {
+        Ok(map.next_key_seed(Scalar(self))?.is_some())
+    }
+}
+
+struct Scalar<'a>(&'a mut Slot);
+
+impl<'de> DeserializeSeed<'de> for Scalar<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Scalar<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, a boolean or a string")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Unsigned(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(u64::try_from(value).map_or(Value::Signed(value), Value::Unsigned))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        self.0.text.clear();
+        self.0.text.push_str(value);
+        Ok(Value::Text)
+    }
+
+    fn visit_bytes<E: Error>(self, _: &[u8]) -> Result<Value, E> {
+        self.0.nested = true;
+        Err(E::custom("bytes"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Value, A::Error> {
+        self.0.nested = true;
+        Err(A::Error::custom("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Value, A::Error> {
+        self.0.nested = true;
+        Err(A::Error::custom("an object"))
+    }
+}
+
+/// A small value that is kept whole: tags and sums, never a sample.
+#[derive(Debug, PartialEq)]
+pub enum Part {
+    Scalar(Value),
+    Text(String),
+    Map(Vec<(String, Part)>),
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Part, D::Error> {
+        input.deserialize_any(PartVisitor)
+    }
+}
+
+struct PartVisitor;
+
+impl<'de> Visitor<'de> for PartVisitor {
+    type Value = Part;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, a string or an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Part, E> {
+        Ok(Part::Scalar(Value::Null))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Part, E> {
+        Ok(Part::Scalar(Value::Bool(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Part, E> {
+        Ok(Part::Scalar(Value::Unsigned(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Part, E> {
+        Ok(Part::Scalar(u64::try_from(value).map_or(Value::Signed(value), Value::Unsigned)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Part, E> {
+        Ok(Part::Scalar(Value::Float(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Part, E> {
+        Ok(Part::Text(value.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
+        let mut parts = Vec::new();
+        while let Some(part) = map.next_entry()? {
+            parts.push(part);
+        }
+        Ok(Part::Map(parts))
+    }
+}
+
+/// `text` as RFC 3339, in milliseconds; `None` when it is not, or before 1970.
+pub fn rfc3339(text: &str) -> Option<Timestamp> {
+    let bytes = text.as_bytes();
+    // jiff reads more than RFC 3339 (week dates, zone names): what looks like it must be it.
+    let shape = bytes.len() >= 20
+        && bytes[4] == b'-'
+        && matches!(bytes[10], b'T' | b't' | b' ')
+        && bytes
+            .iter()
+            .all(|b| matches!(b, b'0'..=b'9' | b'T' | b't' | b'Z' | b'z' | b'+' | b'-' | b':' | b'.' | b' '));
+    let time: jiff::Timestamp = shape.then(|| text.parse().ok()).flatten()?;
+    u64::try_from(time.as_millisecond()).ok().map(Timestamp)
+}
+
+/// A sample with its names, as a [`crate::core::columns::Builder`] takes it.
+pub fn row<'a>(columns: &'a Columns, sample: &Sample) -> Row<'a> {
+    let series = &columns.series[sample.series as usize];
+    // The empty name stands for none.
+    let named = |names: &'a [String], index: Option<u32>| {
+        index.map(|index| names[index as usize].as_str()).filter(|name| !name.is_empty())
+    };
+    Row {
+        version: series.version.as_str(),
+        metric: series.metric.as_str(),
+        served_at: sample.served_at,
+        unit: named(&columns.units, sample.unit),
+        tags: named(&columns.tags, sample.tag),
+        value: sample.value,
+    }
+}
