@@ -1,0 +1,60 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo lint test test-data bench kill-test clean
+
+DATA ?= ../shared/data
+N ?= 200
+
+PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cacheprovider
+# A broker of our own for every test; the variable says which binary.
+WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## a good and a bad change, simulated, in the browser
+	@cargo run --release --locked -- demo
+
+lint: ## formatting and clippy
+	@echo "== formatting"
+	@cargo fmt --check
+	@echo "== clippy"
+	@cargo clippy --quiet --locked --all-targets -- -D warnings
+
+test: lint .venv/ready ## everything that needs no data folder
+	@echo "== cargo test, with $$(tests/support/nats_server.sh)"
+	@$(WITH_NATS) cargo test --quiet --locked
+	@echo "== python client tests"
+	@cargo build --quiet --locked
+	@$(WITH_NATS) SLUICE_BIN=target/debug/sluice $(PYTEST) tests/python --ignore=tests/python/test_data.py
+
+test-data: .venv/ready ## rollouts of real model outcomes: DATA=../shared/data
+	@if [[ ! -f "$(DATA)/manifest.json" ]]; then \
+	  echo "no manifest.json in DATA=$(DATA); name the data folder: make test-data DATA=path" >&2; exit 1; fi
+	@echo "== release build"
+	@cargo build --quiet --release --locked
+	@echo "== rollouts of the data in $(DATA)"
+	@$(WITH_NATS) SLUICE_BIN=target/release/sluice SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
+
+bench: ## throughput and latency on this machine
+	@cargo bench --locked
+
+kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
+	@echo "== $(N) kills"
+	@$(WITH_NATS) SLUICE_KILLS=$(N) cargo test --quiet --release --locked --test kill -- --ignored --nocapture
+
+clean: ## remove what was built and installed here
+	@rm -rf target .venv
+
+# Debian splits ensurepip off into python3-venv; everything else comes from PyPI, pinned.
+.venv/ready: tests/python/requirements.txt
+	@echo "== python environment in .venv"
+	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then \
+	  if [[ $$(id -u) != 0 ]]; then echo "python3 cannot make virtual environments; install it: sudo apt-get install python3-venv" >&2; exit 1; fi; \
+	  echo "== installing python3-venv"; apt-get -qq update; \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3-venv >/dev/null; fi
+	@rm -rf .venv && python3 -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir -r $<
+	@.venv/bin/pip check --disable-pip-version-check >/dev/null
+	@touch $@

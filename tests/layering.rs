@@ -1,0 +1,269 @@
+//! Imports point one way, and nothing pure touches the world.
+//!
+//! Reads every path in `src` (in `use` trees and in the code), comments, strings and unit tests left
+//! out, and names the ones out of place.
+
+use std::fs;
+use std::path::Path;
+
+/// A module may name itself and whatever stands before it in this list. `sim` and `shell` perform the
+/// same effects in two ways and must not know each other, so neither order between them would do.
+const LAYERS: [&[&str]; 7] =
+    [&["core"], &["wire"], &["runner"], &["replay"], &["sim", "shell"], &["cli"], &["main"]];
+
+/// The modules whose results depend on their arguments alone.
+const PURE: [&str; 4] = ["core", "wire", "runner", "replay"];
+
+/// What would let the world into a pure module: clock, I/O, async, logging, randomness, hash order.
+const WORLD: [&str; 24] = [
+    "async_nats",
+    "axum",
+    "metrics",
+    "opentelemetry",
+    "rand",
+    "reqwest",
+    "sled",
+    "std::collections::HashMap",
+    "std::collections::HashSet",
+    "std::collections::hash_map",
+    "std::collections::hash_set",
+    "std::env",
+    "std::fs",
+    "std::hash::RandomState",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "tokio",
+    "tokio_stream",
+    "tracing",
+    "uuid::Uuid::new_v4",
+    "uuid::Uuid::now_v7",
+];
+
+#[test]
+fn imports_point_one_way_and_nothing_pure_touches_the_world() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut misplaced = Vec::new();
+    let mut files = 0;
+    let mut folders = vec![src.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("list src") {
+            let path = entry.expect("an entry of src").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(&src).expect("below src").display().to_string();
+                misplaced.extend(check(&name, &fs::read_to_string(&path).expect("read a source file")));
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 10, "found only {files} files in {}", src.display());
+    misplaced.sort();
+    assert!(misplaced.is_empty(), "out of place:\n{}", misplaced.join("\n"));
+}
+
+/// The complaints about one file; `file` is its path below `src`.
+fn check(file: &str, text: &str) -> Vec<String> {
+    let module: Vec<&str> = file.trim_end_matches(".rs").split('/').filter(|part| *part != "mod").collect();
+    let own = module[0];
+    // lib.rs only names the modules; tests.rs is compiled for tests alone.
+    if own == "lib" || module.last() == Some(&"tests") {
+        return Vec::new();
+    }
+    let Some(own_layer) = layer(own) else {
+        return vec![format!(
+            "src/{file}: module `{own}` is in no layer; add it to LAYERS in tests/layering.rs"
+        )];
+    };
+    let mut complaints = Vec::new();
+    for (line, path) in paths(&code_only(text)) {
+        let at = format!("src/{file}:{line}: `{path}`");
+        if let Some(target) = top_module(&path, &module) {
+            match layer(&target) {
+                Some(at_layer) if target == own || at_layer < own_layer => {}
+                Some(_) => complaints.push(format!("{at}: `{own}` must not know `{target}`")),
+                None if path.starts_with("sluice::") || path.starts_with("crate::") => {
+                    complaints.push(format!("{at}: module `{target}` is in no layer"))
+                }
+                None => {}
+            }
+        }
+        let world = WORLD.iter().find(|w| path == **w || path.starts_with(&format!("{w}::")));
+        if PURE.contains(&own)
+            && let Some(banned) = world
+        {
+            complaints.push(format!("{at}: `{own}` is pure, it must not use `{banned}`"));
+        }
+    }
+    complaints
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|names| names.contains(&module))
+}
+
+/// The top-level module of this crate that a path leads to, if it leads to one.
+fn top_module(path: &str, module: &[&str]) -> Option<String> {
+    let mut parts = path.split("::").peekable();
+    match *parts.peek()? {
+        "crate" | "sluice" => parts.nth(1).map(str::to_owned),
+        "super" => {
+            let ups = path.split("::").take_while(|part| *part == "super").count();
+            if ups < module.len() { None } else { parts.nth(ups).map(str::to_owned) }
+        }
+        _ => None,
+    }
+}
+
+/// The text with comments, strings and the unit tests at its end blanked; lines keep their numbers.
+fn code_only(text: &str) -> String {
+    let text = match text.find("#[cfg(test)]\nmod ") {
+        Some(tests) => &text[..tests],
+        None => text,
+    };
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let skip = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("r#\"") {
+            rest.find("\"#").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") {
+            rest[1..].find("'").map_or(rest.len(), |end| end + 2)
+        } else if c == '"' {
+            string_len(rest)
+        } else {
+            0
+        };
+        code.extend(rest[..skip].chars().filter(|c| *c == '\n'));
+        if skip == 0 {
+            code.push(c);
+        }
+        rest = &rest[skip.max(c.len_utf8()).min(rest.len())..];
+    }
+    code
+}
+
+/// Length of the string literal that `text` starts with, quotes included.
+fn string_len(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '"' if !escaped => return at + 1,
+            '\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    text.len()
+}
+
+/// Every path of two or more segments with its line, `use` trees spelled out:
+/// `use std::{fs, io::{self, Read}}` gives `std::fs`, `std::io::self`, `std::io::Read`.
+fn paths(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    // The prefixes of the open `use` groups, innermost last; braces in other code push an empty one.
+    let mut groups: Vec<String> = Vec::new();
+    let mut path = String::new();
+    for (index, line) in code.lines().enumerate() {
+        let mut rest = line;
+        while let Some(c) = rest.chars().next() {
+            let word: usize =
+                rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').map(char::len_utf8).sum();
+            let mut step = c.len_utf8();
+            if word > 0 {
+                if !path.ends_with("::") {
+                    path.clear();
+                }
+                path.push_str(&rest[..word]);
+                step = word;
+                let ends = !rest[word..].starts_with("::");
+                let whole = format!("{}{path}", groups.last().map_or("", String::as_str));
+                if ends && whole.contains("::") {
+                    found.push((index + 1, whole));
+                }
+            } else if rest.starts_with("::") {
+                path.push_str("::");
+                step = 2;
+            } else if c == '{' {
+                let group = path.ends_with("::");
+                let outer = groups.last().filter(|_| group).cloned().unwrap_or_default();
+                groups.push(if group { outer + &path } else { String::new() });
+                path.clear();
+            } else if c == '}' {
+                groups.pop();
+                path.clear();
+            } else if c == '*' && path.ends_with("::") {
+                found.push((index + 1, format!("{}{path}*", groups.last().map_or("", String::as_str))));
+                path.clear();
+            } else if !c.is_whitespace() {
+                path.clear();
+            }
+            rest = &rest[step..];
+        }
+    }
+    found
+}
+
+#[test]
+fn the_checker_names_what_is_out_of_place() {
+    for (file, text, complaint) in [
+        (
+            "core/time.rs",
+            "use std::time::SystemTime;",
+            "src/core/time.rs:1: `std::time::SystemTime`: `core` is pure",
+        ),
+        (
+            "core/a.rs",
+            "\nuse std::{\n  fmt,\n  time::{Duration, Instant},\n};",
+            "a.rs:4: `std::time::Instant`",
+        ),
+        (
+            "runner.rs",
+            "fn f() { let t = tokio::time::sleep(x); }",
+            "`runner` is pure, it must not use `tokio`",
+        ),
+        ("wire/keys.rs", "use std::collections::{BTreeMap, HashMap};", "std::collections::HashMap"),
+        ("replay.rs", "use tracing::info;", "must not use `tracing`"),
+        ("core/ids.rs", "fn f() -> Id { Id(uuid::Uuid::new_v4()) }", "uuid::Uuid::new_v4"),
+        ("core/a.rs", "use crate::shell::log::Log;", "`core` must not know `shell`"),
+        ("core/a.rs", "use super::super::wire::keys;", "`core` must not know `wire`"),
+        ("runner.rs", "use super::shell;", "`runner` must not know `shell`"),
+        ("wire/a.rs", "use crate::{core::ids, runner::Runner};", "`wire` must not know `runner`"),
+        ("sim/mod.rs", "use crate::shell::*;", "`sim` must not know `shell`"),
+        ("shell/bus.rs", "fn f() { crate::cli::exit(1) }", "`shell` must not know `cli`"),
+        ("helpers.rs", "", "module `helpers` is in no layer"),
+    ] {
+        let complaints = check(file, text);
+        assert!(
+            complaints.iter().any(|c| c.contains(complaint)),
+            "{file}: {text:?} gave {complaints:?}, not {complaint:?}"
+        );
+    }
+}
+
+#[test]
+fn the_checker_lets_the_rest_pass() {
+    for (file, text) in [
+        (
+            "core/a.rs",
+            "use std::collections::BTreeMap;\nuse super::ids::Metric;\nuse crate::core::time::Span;",
+        ),
+        ("core/bets/inner.rs", "use super::super::time::Span;"),
+        (
+            "core/a.rs",
+            "//! Unlike `std::fs::read`.\nconst A: &str = \"std::fs \\\" std::env\"; /* std::net::X */",
+        ),
+        ("core/a.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use std::fs; }"),
+        ("core/bets/tests.rs", "use std::fs;"),
+        ("shell/clock.rs", "use std::time::SystemTime;\nuse crate::core::time::Timestamp;"),
+        ("runner.rs", "match x { A::B { c } => wire::x(), _ => d::e(c) }\nuse crate::wire::keys;"),
+        ("main.rs", "use sluice::cli;\nfn main() { sluice::cli::run() }"),
+    ] {
+        assert_eq!(check(file, text), Vec::<String>::new(), "{file}: {text:?}");
+    }
+}
