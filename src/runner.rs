@@ -48,7 +48,8 @@ impl Runner {
             Admission::Accept => Taken::Recorded(self.put(now, &fact, record)),
             Admission::Duplicate => Taken::Duplicate,
             Admission::Refuse(refusal) => {
-                let rejected = Event::InputRejected { rejection: rejection(&fact, &refusal), origin: origin(&fact) };
+                let rejected =
+                    Event::InputRejected { rejection: rejection(&fact, &refusal), origin: origin(&fact) };
                 Taken::Refused(self.put(now, &rejected, record), refusal)
             }
         }
@@ -63,7 +64,12 @@ impl Runner {
         }
     }
 
-    fn put(&mut self, now: Timestamp, fact: &Event, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) -> EventSeq {
+    fn put(
+        &mut self,
+        now: Timestamp,
+        fact: &Event,
+        record: &mut dyn FnMut(EventSeq, Timestamp, &Event),
+    ) -> EventSeq {
         let at = now.max(self.state.now);
         let first = self.state.last + 1;
         self.state.touched.clear();
@@ -71,7 +77,12 @@ impl Runner {
         record(first, at, fact);
         let mut left = CONCLUSIONS_MAX;
         while let Some(conclusion) = decide(&self.state) {
-            assert!(left > 0, "{} conclusions after seq {first} and no end; last: {}", CONCLUSIONS_MAX, conclusion.kind());
+            assert!(
+                left > 0,
+                "{} conclusions after seq {first} and no end; last: {}",
+                CONCLUSIONS_MAX,
+                conclusion.kind()
+            );
             left -= 1;
             let seq = self.state.last + 1;
             self.state.apply(seq, at, &conclusion);

@@ -316,7 +316,9 @@ fn ended_view(ended: &Ended) -> RolloutView {
         seq: ended.ended,
         summary: decision.map_or_else(|| "withdrawn before any traffic".into(), |(_, d)| words::decision(d)),
         gates: Vec::new(),
-        guardrails: decision.map(|(_, d)| d.readings.iter().map(guardrail_view).collect()).unwrap_or_default(),
+        guardrails: decision
+            .map(|(_, d)| d.readings.iter().map(guardrail_view).collect())
+            .unwrap_or_default(),
         alerts: Vec::new(),
         last_decision: decision.map(|(seq, d)| DecisionRef {
             seq: *seq,

@@ -98,10 +98,12 @@ impl Cohort {
                 slot[arm + 1] += u64::from(*x >= 0.5);
             }
         }
-        slots.into_iter().enumerate().filter(|(_, s)| s[0] + s[2] > 0).map(move |(i, [n_a, f_a, n_b, f_b])| {
-            let at = start.plus(Span(i as u64 * length.0 / SLOTS));
-            (at, Portion::Counts { n_a, f_a, n_b, f_b })
-        })
+        slots.into_iter().enumerate().filter(|(_, s)| s[0] + s[2] > 0).map(
+            move |(i, [n_a, f_a, n_b, f_b])| {
+                let at = start.plus(Span(i as u64 * length.0 / SLOTS));
+                (at, Portion::Counts { n_a, f_a, n_b, f_b })
+            },
+        )
     }
 
     /// Values in order of request time; the key breaks ties, so that the order is the same everywhere.
@@ -130,7 +132,9 @@ pub fn position_key(seq: u64, index: u32) -> u64 {
 
 /// A key for a named unit: FNV-1a, then mixed.
 pub fn unit_key(unit: &str) -> u64 {
-    let fnv = unit.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let fnv = unit
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     mix(fnv)
 }
 

@@ -5,7 +5,7 @@
 //! minimum; bake time; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
 
 use super::event::{
-    Act, Ack, Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, Intent, Opening, Outcome, Reason,
+    Ack, Act, Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, Intent, Opening, Outcome, Reason,
     Refusal, Verb,
 };
 use super::evidence::GuardrailReading;
@@ -88,14 +88,20 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         let same = std::iter::once(&active.id).chain(&known.queue);
         let same = same.filter_map(|id| state.rollouts.get(id)).find(|r| r.opening.to == intent.to);
         if let Some(same) = same {
-            return Err(refusal("E1032", format!("{} is already being rolled out by {}", intent.to, same.id)));
+            return Err(refusal(
+                "E1032",
+                format!("{} is already being rolled out by {}", intent.to, same.id),
+            ));
         }
         if state.policies[&policy].concurrency == Concurrency::Refuse {
             let message = format!("{} is active on {service}, and the policy takes one at a time", active.id);
             return Err(refusal("E1033", message));
         }
         if waiting >= QUEUE_MAX {
-            return Err(refusal("E1034", format!("{waiting} rollouts already wait on {service}; limit {QUEUE_MAX}")));
+            return Err(refusal(
+                "E1034",
+                format!("{waiting} rollouts already wait on {service}; limit {QUEUE_MAX}"),
+            ));
         }
         behind = Some(ahead.clone());
     }
@@ -137,7 +143,8 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             Outcome::RolledBack => "rolled back",
             Outcome::Aborted => "aborted",
         };
-        let message = format!("{id} {how} at seq {}; nothing sent. Start a new rollout: sluice deploy", ended.ended);
+        let message =
+            format!("{id} {how} at seq {}; nothing sent. Start a new rollout: sluice deploy", ended.ended);
         return Err(refusal("E1021", message));
     };
     if let Some(seen) = act.if_seq.filter(|seen| *seen < rollout.moved) {
@@ -159,7 +166,9 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             Err(refusal("E0315", format!("{id} already has traffic; use: sluice rollback {id}")))
         }
         (Verb::Abort, _) => Ok(()),
-        (Verb::Pause, _) if rollout.paused.is_some() => Err(refusal("E0316", format!("{id} is already paused"))),
+        (Verb::Pause, _) if rollout.paused.is_some() => {
+            Err(refusal("E0316", format!("{id} is already paused")))
+        }
         (Verb::Resume, _) if rollout.paused.is_none() => Err(refusal("E0317", format!("{id} is not paused"))),
         (Verb::Pause | Verb::Resume, _) => Ok(()),
         (Verb::Approve, Stage::Baking(_)) => match judge::approvals(rollout, policy) {
@@ -171,7 +180,8 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         },
         (Verb::Promote, Stage::Baking(bake)) => check_promote(state, rollout, bake, act),
         (Verb::Promote | Verb::Approve, Stage::Applying { .. }) => {
-            let message = format!("{verb} refused: not every actuator of {id} has confirmed the current step");
+            let message =
+                format!("{verb} refused: not every actuator of {id} has confirmed the current step");
             Err(refusal("E0320", message))
         }
         (Verb::Promote | Verb::Approve, stage) => {
@@ -218,11 +228,17 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
 /// An acknowledgement that matched no open command of its service.
 fn refuse_ack(state: &State, ack: &Ack) -> Event {
     let service = &ack.service;
-    let active = state.services.get(service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
+    let active =
+        state.services.get(service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
     let message = match active.and_then(|rollout| rollout.sent.as_ref()) {
         Some(sent) if sent.command.id == ack.command => {
             let names: Vec<&str> = sent.command.actuators.iter().map(|a| a.as_str()).collect();
-            format!("command {} is not for actuator {}; it is for {}", ack.command, ack.actuator, names.join(", "))
+            format!(
+                "command {} is not for actuator {}; it is for {}",
+                ack.command,
+                ack.actuator,
+                names.join(", ")
+            )
         }
         Some(sent) => {
             format!("service {service} waits for command {}, not {}; no effect", sent.command.id, ack.command)
@@ -275,7 +291,9 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         Stage::Queued => {
             let service = &state.services[&rollout.opening.service];
             let turn = service.active.as_ref() == Some(&rollout.id) && rollout.paused.is_none();
-            turn.then(|| made(state, rollout, Choice::Promote, Vec::new(), &judge::judge(rollout, policy, state.now)))
+            turn.then(|| {
+                made(state, rollout, Choice::Promote, Vec::new(), &judge::judge(rollout, policy, state.now))
+            })
         }
         _ => None,
     }
@@ -290,7 +308,8 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
     }
     let alert = |kind: AlertKind, summary: String| {
         let alert = Alert { kind, summary, reading: None };
-        (!rollout.alerts.contains(&alert.kind)).then(|| Event::AlertRaised { rollout: rollout.id.clone(), alert })
+        (!rollout.alerts.contains(&alert.kind))
+            .then(|| Event::AlertRaised { rollout: rollout.id.clone(), alert })
     };
     let to = sent.command.weight;
     for (actuator, why) in &sent.rejected {
@@ -303,7 +322,8 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
     if overdue && !rollout.resend {
         for actuator in &sent.waiting {
             let timeout = state.policy_of(rollout).ack_timeout;
-            let summary = format!("actuator {actuator} has not confirmed setting {to} within {timeout}; resending");
+            let summary =
+                format!("actuator {actuator} has not confirmed setting {to} within {timeout}; resending");
             if let Some(event) = alert(AlertKind::ActuatorSilent(actuator.clone()), summary) {
                 return Some(event);
             }
@@ -324,17 +344,29 @@ fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
         let guardrail = &policy.guardrails[i];
         let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
         let scored = Box::new(rollout.watches[i].score(guardrail, &policy.evidence, cohort, step));
-        return Some(Event::CohortScored { rollout: id(), guardrail: guardrail.name.clone(), cohort, scored });
+        return Some(Event::CohortScored {
+            rollout: id(),
+            guardrail: guardrail.name.clone(),
+            cohort,
+            scored,
+        });
     }
     for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
         match watch.next_reference(guardrail, &policy.evidence) {
             Some(Ok(reference)) => {
-                return Some(Event::ReferenceFrozen { rollout: id(), guardrail: guardrail.name.clone(), reference });
+                return Some(Event::ReferenceFrozen {
+                    rollout: id(),
+                    guardrail: guardrail.name.clone(),
+                    reference,
+                });
             }
             Some(Err(why)) => {
                 let kind = AlertKind::Unjudgeable(guardrail.name.clone());
                 let summary = format!("{} cannot be judged: {why}", guardrail.name);
-                return Some(Event::AlertRaised { rollout: id(), alert: Alert { kind, summary, reading: None } });
+                return Some(Event::AlertRaised {
+                    rollout: id(),
+                    alert: Alert { kind, summary, reading: None },
+                });
             }
             None => {}
         }
@@ -422,10 +454,10 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
 fn ordered(state: &State, rollout: &Rollout, choice: Choice) -> Event {
     let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, state.now);
-    let because = rollout.order.as_ref().map(|act| Reason::Operator {
-        by: act.actor.clone(),
-        reason: act.reason.clone(),
-    });
+    let because = rollout
+        .order
+        .as_ref()
+        .map(|act| Reason::Operator { by: act.actor.clone(), reason: act.reason.clone() });
     made(state, rollout, choice, because.into_iter().collect(), &judgement)
 }
 

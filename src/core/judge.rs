@@ -4,8 +4,8 @@
 //! order.
 
 use super::bets::ln_weighted;
-use super::evidence::{GuardrailKind, GuardrailReading};
 use super::event::{ArmCount, Reason};
+use super::evidence::{GuardrailKind, GuardrailReading};
 use super::ids::Weight;
 use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
 use super::rollout::{Rollout, Stage};
@@ -33,9 +33,8 @@ pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
     let harm_ln = if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) };
     let need = libm::log(policy.evidence.rollback);
     // When the average has crossed, the guardrail that carries most of it is the one that failed.
-    let largest = (harm_ln >= need).then(|| {
-        parts.iter().map(|(weight, ln)| libm::log(*weight) + ln).fold(f64::NEG_INFINITY, f64::max)
-    });
+    let largest = (harm_ln >= need)
+        .then(|| parts.iter().map(|(weight, ln)| libm::log(*weight) + ln).fold(f64::NEG_INFINITY, f64::max));
     let readings: Vec<GuardrailReading> =
         watches().map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
     let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.on_fail == OnFail::Rollback);
@@ -81,7 +80,9 @@ fn read(
         Verdict::Pass
     } else if !judged {
         Verdict::Insufficient
-    } else if safe_ln >= safe_need_ln || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step() {
+    } else if safe_ln >= safe_need_ln
+        || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step()
+    {
         Verdict::Pass
     } else {
         Verdict::Undecided

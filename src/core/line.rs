@@ -14,10 +14,17 @@ pub fn text(event: &Event) -> String {
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());
-            format!("{} {} {from} -> {} by {}: {}", intent.id, intent.service, intent.to, intent.by, intent.reason)
+            format!(
+                "{} {} {from} -> {} by {}: {}",
+                intent.id, intent.service, intent.to, intent.by, intent.reason
+            )
         }
         Event::BatchReceived { service, columns, .. } => {
-            format!("{service} {} observations in {} series", words::count(columns.observations()), columns.series.len())
+            format!(
+                "{service} {} observations in {} series",
+                words::count(columns.observations()),
+                columns.series.len()
+            )
         }
         Event::AckReceived { ack, .. } => match &ack.status {
             AckStatus::Applied => format!("{} {} applied", ack.service, ack.actuator),
@@ -31,10 +38,13 @@ pub fn text(event: &Event) -> String {
             format!("{} {}: {}", rejection.source, rejection.code, rejection.message)
         }
         Event::TimePassed => String::new(),
-        Event::IntentRefused { intent, refusal, .. } => format!("{intent} {}: {}", refusal.code, refusal.message),
+        Event::IntentRefused { intent, refusal, .. } => {
+            format!("{intent} {}: {}", refusal.code, refusal.message)
+        }
         Event::RolloutCreated { rollout, opening } => {
             let wait = opening.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
-            let attempt = if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
+            let attempt =
+                if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
             let policy = format!("{} {}", opening.policy_name, opening.policy.short());
             format!("{rollout} {} -> {} policy {policy}{attempt}{wait}", opening.from, opening.to)
         }
@@ -43,8 +53,13 @@ pub fn text(event: &Event) -> String {
             format!("{rollout} {} by {actor}: {} {}", verb.as_str(), refusal.code, refusal.message)
         }
         Event::ReferenceFrozen { rollout, guardrail, reference } => {
-            let cap = reference.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
-            format!("{rollout} {guardrail} baseline {:.4} from {}{cap}", reference.theta, words::count(reference.n))
+            let cap =
+                reference.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
+            format!(
+                "{rollout} {guardrail} baseline {:.4} from {}{cap}",
+                reference.theta,
+                words::count(reference.n)
+            )
         }
         Event::CohortScored { rollout, guardrail, scored, .. } => {
             let e = &scored.evidence;
@@ -55,7 +70,10 @@ pub fn text(event: &Event) -> String {
                 let (harm, safe) = (e.harm.ln(), e.safe.ln());
                 format!(
                     "{rollout} {guardrail} canary {}/{} baseline {}/{} harm {harm:.3} safe {safe:.3}",
-                    round(c.sum), c.n, round(b.sum), b.n
+                    round(c.sum),
+                    c.n,
+                    round(b.sum),
+                    b.n
                 )
             }
         }
@@ -74,7 +92,9 @@ pub fn text(event: &Event) -> String {
             format!("{rollout} to {}, attempt {attempt}", names.join(", "))
         }
         Event::CommandApplied { rollout, .. } => format!("{rollout} confirmed by all"),
-        Event::AckRefused { actuator, refusal, .. } => format!("{actuator} {}: {}", refusal.code, refusal.message),
+        Event::AckRefused { actuator, refusal, .. } => {
+            format!("{actuator} {}: {}", refusal.code, refusal.message)
+        }
         Event::AlertRaised { rollout, alert } => {
             let kind = match &alert.kind {
                 AlertKind::Guardrail(_) => "guardrail",
@@ -105,7 +125,10 @@ fn round(x: f64) -> String {
 
 /// Control characters and text-direction marks as escapes: what people see is what is there.
 pub fn plain(text: &str) -> String {
-    let odd = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     if !text.contains(odd) {
         return text.to_owned();
     }

@@ -19,7 +19,9 @@ pub enum Stage {
     /// Waits for another rollout of the same service.
     Queued,
     /// The command to enter `step` is in the log; not every actuator has confirmed it.
-    Applying { step: u16 },
+    Applying {
+        step: u16,
+    },
     Baking(Bake),
     /// At 100 %, guardrails armed.
     Soaking(Bake),
@@ -232,7 +234,8 @@ impl Rollout {
                 match &aggregate.sums {
                     Sums::Ones(ones) => {
                         let n = aggregate.n;
-                        fired |= watch.observe_counts(guardrail, &policy.evidence, now, observation, n, *ones);
+                        fired |=
+                            watch.observe_counts(guardrail, &policy.evidence, now, observation, n, *ones);
                     }
                     // Of values only their mean is known: it counts as one observation of it.
                     Sums::Moments { sum, .. } if aggregate.n > 0 => {
@@ -275,7 +278,9 @@ impl Rollout {
     pub fn settled(&self, policy: &Policy, now: Timestamp) -> Option<(usize, Timestamp)> {
         let watches = self.watches.iter().zip(&policy.guardrails).enumerate();
         watches
-            .filter(|(_, (watch, guardrail))| watch.due(guardrail, &policy.evidence).is_some_and(|at| at <= now))
+            .filter(|(_, (watch, guardrail))| {
+                watch.due(guardrail, &policy.evidence).is_some_and(|at| at <= now)
+            })
             .filter_map(|(i, (watch, _))| watch.cohorts.keys().next().map(|start| (i, *start)))
             .next()
     }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::columns::{Columns, Series};
-use super::event::{Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, Intent, Opening, Outcome, Refusal};
+use super::event::{
+    Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, Intent, Opening, Outcome, Refusal,
+};
 use super::ids::{Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use super::intake::Intake;
 use super::policy::{ChangeKind, Policy};
@@ -336,7 +338,8 @@ impl State {
                 return Admission::Duplicate;
             }
             let seen = self.services.get(service).map(|known| &known.series);
-            let new = columns.series.iter().filter(|s| !seen.is_some_and(|seen| seen.contains_key(s))).count();
+            let new =
+                columns.series.iter().filter(|s| !seen.is_some_and(|seen| seen.contains_key(s))).count();
             let have = seen.map_or(0, BTreeMap::len);
             if new > 0 && have + new > SERIES_MAX {
                 let first = columns.series.iter().find(|s| !seen.is_some_and(|seen| seen.contains_key(s)));

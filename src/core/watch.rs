@@ -103,7 +103,13 @@ impl Watch {
 
     /// Takes in one observation at log time `now`. Returns whether an absolute guard fired by it.
     #[inline]
-    pub fn observe(&mut self, guardrail: &Guardrail, rules: &EvidenceRules, now: Timestamp, o: Observation) -> bool {
+    pub fn observe(
+        &mut self,
+        guardrail: &Guardrail,
+        rules: &EvidenceRules,
+        now: Timestamp,
+        o: Observation,
+    ) -> bool {
         if o.arm == Arm::Canary {
             self.canary_seen += 1;
             self.last_canary = Some(now);
@@ -166,7 +172,13 @@ impl Watch {
     }
 
     #[inline]
-    fn is_late(&self, guardrail: &Guardrail, rules: &EvidenceRules, now: Timestamp, cohort: Timestamp) -> bool {
+    fn is_late(
+        &self,
+        guardrail: &Guardrail,
+        rules: &EvidenceRules,
+        now: Timestamp,
+        cohort: Timestamp,
+    ) -> bool {
         self.scored_to.is_some_and(|scored| cohort <= scored) || settles(guardrail, rules, cohort) <= now
     }
 
@@ -244,7 +256,11 @@ impl Watch {
 
     /// The reference to freeze now, if any: the first as soon as the baseline suffices, the next when an
     /// epoch has ended since the last.
-    pub fn next_reference(&self, guardrail: &Guardrail, rules: &EvidenceRules) -> Option<Result<Reference, String>> {
+    pub fn next_reference(
+        &self,
+        guardrail: &Guardrail,
+        rules: &EvidenceRules,
+    ) -> Option<Result<Reference, String>> {
         match &self.reference {
             None if self.gathered.n >= u64::from(rules.reference_min) && self.unusable.is_none() => {
                 Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))

@@ -78,7 +78,11 @@ fn figures(r: &GuardrailReading) -> Option<String> {
 /// `evidence 14x of the 20x needed`; below 1x there is none.
 pub fn evidence(ln: f64, need_ln: f64) -> String {
     let need = times(need_ln);
-    if ln <= 0.0 { format!("none of the {need} needed") } else { format!("{} of the {need} needed", times(ln)) }
+    if ln <= 0.0 {
+        format!("none of the {need} needed")
+    } else {
+        format!("{} of the {need} needed", times(ln))
+    }
 }
 
 fn times(ln: f64) -> String {
@@ -115,7 +119,9 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::Paused { by } => format!("paused by {by}"),
         Reason::Operator { by, reason } if reason.is_empty() => format!("ordered by {by}"),
         Reason::Operator { by, reason } => format!("ordered by {by}: {reason}"),
-        Reason::ActuatorRejected { actuator, why } => format!("actuator {actuator} rejected the command: {why}"),
+        Reason::ActuatorRejected { actuator, why } => {
+            format!("actuator {actuator} rejected the command: {why}")
+        }
         Reason::SoakOver => "the soak is over and no guardrail fails".into(),
     }
 }
@@ -124,9 +130,7 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
 pub fn decision(d: &Decision) -> String {
     let because: Vec<String> = d.because.iter().map(|r| reason(r, &d.readings)).collect();
     match d.choice {
-        Choice::Promote if because.is_empty() && d.step.is_none() => {
-            "first step".into()
-        }
+        Choice::Promote if because.is_empty() && d.step.is_none() => "first step".into(),
         Choice::Promote if because.is_empty() => {
             let safe = d.readings.iter().filter(|r| r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert);
             let names: Vec<&str> = safe.map(|r| r.name.as_str()).collect();

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod durable;
+pub mod intake;
 pub mod log;
 pub mod writer;

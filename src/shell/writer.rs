@@ -193,7 +193,11 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self, mut inbox: mpsc::Receiver<Job>, runtime: tokio::runtime::Handle) -> Result<(), LogError> {
+    fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Job>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<(), LogError> {
         // What the last process may not have published goes first.
         self.publish_from_log()?;
         loop {
@@ -203,7 +207,11 @@ impl Thread {
             if let Ok(Some(job)) = first {
                 self.job(job)?;
             }
-            while !stop && !self.urgent && self.waiting.len() < GROUP_FACTS && self.group.bytes().len() < GROUP_BYTES {
+            while !stop
+                && !self.urgent
+                && self.waiting.len() < GROUP_FACTS
+                && self.group.bytes().len() < GROUP_BYTES
+            {
                 match inbox.try_recv() {
                     Ok(Job::Stop) => stop = true,
                     Ok(job) => self.job(job)?,
@@ -257,7 +265,8 @@ impl Thread {
         }
         let first = self.fresh.len();
         let Thread { runner, group, fresh, urgent, .. } = self;
-        let taken = runner.take(clock::now(), fact, &mut |seq, at, event| record(group, fresh, urgent, seq, at, event));
+        let taken = runner
+            .take(clock::now(), fact, &mut |seq, at, event| record(group, fresh, urgent, seq, at, event));
         if taken == Taken::Duplicate {
             counter!("sluice_duplicates_total").increment(1);
         }

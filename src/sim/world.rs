@@ -131,7 +131,11 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
     let mut builder = Builder::new(start);
     for i in 0..traffic.per_second {
         let user = random.below(traffic.users);
-        let version = if in_canary(&traffic.service, user, traffic.weight) { &traffic.canary } else { &traffic.baseline };
+        let version = if in_canary(&traffic.service, user, traffic.weight) {
+            &traffic.canary
+        } else {
+            &traffic.baseline
+        };
         let Some(behaviour) = traffic.versions.get(version) else { continue };
         let served_at = start.plus(Span(u64::from(i) * 1_000 / u64::from(traffic.per_second)));
         for (metric, draw) in &behaviour.metrics {
@@ -151,7 +155,11 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
         }
     }
     let service = traffic.service.clone();
-    (!builder.is_empty()).then(|| Event::BatchReceived { service, columns: builder.finish(), origin: Origin::default() })
+    (!builder.is_empty()).then(|| Event::BatchReceived {
+        service,
+        columns: builder.finish(),
+        origin: Origin::default(),
+    })
 }
 
 /// Whether a user is served by the canary: flagd's `fractional` bucketing (murmur3-32 of flag key and

@@ -229,7 +229,8 @@ fn commands(
         // The id is the command's and the actuator's, not the event's: a resend is the same message. So is its
         // time: the decision's.
         let key = derived_id(id.0, actuator, command.decision);
-        let mut out = outgoing(state, seq, sent.issued_at, "command", Some(key), subject, Some(rollout), &body);
+        let mut out =
+            outgoing(state, seq, sent.issued_at, "command", Some(key), subject, Some(rollout), &body);
         out.urgent = true;
         out
     };

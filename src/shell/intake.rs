@@ -1,0 +1,148 @@
+//! The way in, whatever it came by: bytes are parsed, recorded (or recorded as refused), and answered once that
+//! is durable. NATS and HTTP are both thin over this.
+
+use crate::core::event::{Delivery, Event, Origin, Rejection};
+use crate::core::ids::EventSeq;
+use crate::runner::Taken;
+use crate::wire::error::InputError;
+use crate::wire::{ack, intent, telemetry};
+
+use super::clock;
+use super::writer::{Gone, Outcome, Receipt, Writer};
+
+/// One message as it came in.
+#[derive(Clone, Debug, Default)]
+pub struct Message<'a> {
+    pub body: &'a [u8],
+    pub content_type: Option<&'a str>,
+    /// The service in the subject, where there is one.
+    pub service: Option<&'a str>,
+    /// Subject or path, for the record of a refusal.
+    pub source: &'a str,
+    pub message_id: Option<&'a str>,
+    pub traceparent: Option<&'a str>,
+    pub delivery: Option<Delivery>,
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Intent,
+    Telemetry,
+    Ack,
+}
+
+/// The facts in a message: one, or several batches where telemetry had to be split.
+pub fn facts(kind: Kind, message: &Message<'_>) -> Vec<Event> {
+    match parse(kind, message) {
+        Ok(facts) => facts,
+        Err(error) => vec![rejected(error.rejection(message.body, message.source), message)],
+    }
+}
+
+fn parse(kind: Kind, m: &Message<'_>) -> Result<Vec<Event>, InputError> {
+    let now = clock::now();
+    match kind {
+        Kind::Intent => {
+            let intent = intent::parse_intent(m.body, m.content_type, m.service, m.message_id, now)?;
+            Ok(vec![Event::IntentReceived { intent, origin: origin(m, None) }])
+        }
+        Kind::Ack => {
+            let ack = ack::parse_ack(m.body, m.service)?;
+            Ok(vec![Event::AckReceived { ack, origin: origin(m, None) }])
+        }
+        Kind::Telemetry => {
+            let service = crate::wire::names::service("telemetry.service", m.service.unwrap_or_default())?;
+            let parsed = telemetry::parse_telemetry(m.body, m.content_type, now)?;
+            let id = m.message_id.map(str::to_owned).or(parsed.message_id);
+            let parts = parsed.columns.len();
+            let fact = |(part, columns)| {
+                let last = part + 1 == parts;
+                // The delivery counts as recorded with the last part; each part has an id of its own, so that a
+                // redelivery after a crash between them repeats none.
+                let id = match (&id, m.delivery) {
+                    (Some(id), _) if parts == 1 => Some(id.clone()),
+                    (Some(id), _) => Some(format!("{id}/{part}")),
+                    (None, Some(delivery)) if parts > 1 => Some(format!("stream/{}/{part}", delivery.seq)),
+                    (None, _) => None,
+                };
+                let mut origin = origin(m, id);
+                origin.delivery = origin.delivery.filter(|_| last);
+                Event::BatchReceived { service: service.clone(), columns, origin }
+            };
+            Ok(parsed.columns.into_iter().enumerate().map(fact).collect())
+        }
+    }
+}
+
+fn rejected(rejection: Rejection, m: &Message<'_>) -> Event {
+    Event::InputRejected { rejection, origin: origin(m, None) }
+}
+
+fn origin(m: &Message<'_>, message_id: Option<String>) -> Origin {
+    Origin { delivery: m.delivery, message_id, traceparent: m.traceparent.map(str::to_owned) }
+}
+
+/// How a message was answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// Durable; the first event, and what was concluded.
+    Recorded { seq: EventSeq, receipts: Vec<Receipt> },
+    /// It had been recorded before.
+    Duplicate,
+    /// Recorded as refused.
+    Refused { seq: EventSeq, code: String, message: String },
+    /// Nothing was recorded: the disk is nearly full.
+    Full { free: u64 },
+}
+
+/// Takes in one message and waits until it is durable.
+pub async fn take(writer: &Writer, kind: Kind, message: &Message<'_>) -> Result<Answer, Gone> {
+    let mut receipts = Vec::new();
+    for fact in facts(kind, message) {
+        receipts.push(writer.submit(fact).await?);
+    }
+    Ok(answer(receipts))
+}
+
+/// One answer from the receipts of a message's facts.
+pub fn answer(receipts: Vec<Receipt>) -> Answer {
+    let mut first = None;
+    for receipt in &receipts {
+        match &receipt.outcome {
+            Outcome::Full(free) => return Answer::Full { free: *free },
+            Outcome::Taken(Taken::Refused(seq, refusal)) => {
+                let (code, message) = (refusal.code.clone(), refusal.message.clone());
+                return Answer::Refused { seq: *seq, code, message };
+            }
+            Outcome::Taken(Taken::Recorded(seq)) => {
+                if let Some(Event::InputRejected { rejection, .. }) = receipt.news.first().map(|n| &n.event) {
+                    let (code, message) = (rejection.code.clone(), rejection.message.clone());
+                    return Answer::Refused { seq: *seq, code, message };
+                }
+                // What the core refuses is an answer too.
+                let refused = receipt.news.iter().find_map(|n| match &n.event {
+                    Event::IntentRefused { refusal, .. }
+                    | Event::AckRefused { refusal, .. }
+                    | Event::ActRefused { refusal, .. } => Some((n.seq, refusal)),
+                    _ => None,
+                });
+                if let Some((seq, refusal)) = refused {
+                    let (code, message) = (refusal.code.clone(), refusal.message.clone());
+                    return Answer::Refused { seq, code, message };
+                }
+                first.get_or_insert(*seq);
+            }
+            Outcome::Taken(Taken::Duplicate) => {}
+        }
+    }
+    match first {
+        Some(seq) => Answer::Recorded { seq, receipts },
+        None => Answer::Duplicate,
+    }
+}
+
+/// The service in the fourth part of a subject: `sluice.v1.telemetry.<service>`.
+pub fn service_in(subject: &str) -> Option<&str> {
+    subject.split('.').nth(3)
+}
