@@ -323,11 +323,11 @@ impl Api {
         let rollout = rollout.map(|name| self.writer.view().find(name).map(|r| RolloutId(r.rollout.clone())));
         let rollout = rollout.transpose()?;
         let (from, limit) = (request.from.max(1), request.limit as usize);
-        self.from_log(move |log, last| events::page(log, last, from, limit, rollout.as_ref())).await
+        self.read_log(move |log, last| events::page(log, last, from, limit, rollout.as_ref())).await
     }
 
     pub async fn event(&self, request: EventRequest) -> Result<EventAnswer, ApiError> {
-        self.from_log(move |log, last| events::one(log, last, request.seq, request.why)).await
+        self.read_log(move |log, last| events::one(log, last, request.seq, request.why)).await
     }
 
     pub async fn info(&self) -> Result<InfoAnswer, ApiError> {
@@ -373,7 +373,7 @@ impl Api {
     }
 
     /// Reads the log up to its durable end, on a thread of its own.
-    async fn from_log<T: Send + 'static>(
+    async fn read_log<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader, EventSeq) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, ApiError> {
