@@ -19,7 +19,7 @@ use crate::wire::events::name;
 use crate::wire::outgoing::rfc3339;
 
 /// Records looked at for one page. More than one fact can lead to, so that every page gets on.
-const SCAN_MAX: usize = 200_000;
+pub const SCAN_MAX: usize = 200_000;
 /// Events of one group shown around an event.
 const GROUP_MAX: usize = 1_000;
 /// Events read back at once for a feed that has fallen behind.
@@ -95,12 +95,13 @@ pub async fn reader(writer: &Writer) -> Result<(EventSeq, Reader), Gone> {
     writer.read(|state, log| (state.last, log.clone())).await
 }
 
-/// At most `limit` events from `from` on, up to `last`.
+/// At most `limit` events from `from` on, up to `last`, out of about `scan_max` records.
 pub fn page(
     log: &Reader,
     last: EventSeq,
     from: EventSeq,
     limit: usize,
+    scan_max: usize,
     rollout: Option<&RolloutId>,
 ) -> Result<EventsPage, LogError> {
     let mut events: Vec<EventView> = Vec::new();
@@ -111,7 +112,7 @@ pub fn page(
     let mut next = last + 1;
     for looked in 0.. {
         seq += 1;
-        if events.len() >= limit || looked >= SCAN_MAX {
+        if events.len() >= limit || looked >= scan_max {
             next = pending.unwrap_or(seq);
             break;
         }
@@ -252,4 +253,40 @@ fn chunk(log: &Reader, next: EventSeq, until: EventSeq) -> Result<(Vec<Arc<News>
     }
     let next = scan.head().seq + 1;
     Ok((news, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Outcome;
+    use crate::core::time::Timestamp;
+    use crate::shell::log::{Log, OpenOptions};
+    use crate::wire::envelope::Group;
+
+    /// A short look ends between a fact and what it led to: the fact begins the next page.
+    #[test]
+    fn a_page_that_stops_looking_loses_no_fact() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
+        let mut log = Log::open(dir.path(), &options).unwrap().log;
+        let mut group = Group::after(log.head());
+        let id = RolloutId::from("a-1");
+        let ended = |id: &str| Event::RolloutEnded { rollout: id.into(), outcome: Outcome::Aborted };
+        let started = || Event::DaemonStarted { build: "b".into() };
+        for event in [started(), started(), ended("b-1"), ended("b-1"), ended("a-1"), started(), ended("b-1")]
+        {
+            group.push(&event, Timestamp(1)).unwrap();
+        }
+        log.append(&group).unwrap();
+        for scan_max in 4..=8 {
+            let (mut seqs, mut from) = (Vec::new(), 1);
+            while from <= 7 {
+                let page = page(&log.reader(), 7, from, 10, scan_max, Some(&id)).unwrap();
+                assert!(page.next > from, "page from {from} leads to {}", page.next);
+                seqs.extend(page.events.iter().map(|event| event.seq));
+                from = page.next;
+            }
+            assert_eq!(seqs, [2, 5], "{scan_max} records at a time");
+        }
+    }
 }

@@ -1,0 +1,193 @@
+//! What people do to a rollout: checked, recorded (or only rehearsed), and told with what it led to.
+
+use std::sync::Arc;
+
+use tracing::{Instrument, info_span};
+
+use super::{ActAnswer, ActRequest, Api, ApiError, Caller, full, trace};
+use crate::core::event::{Act, Decision, Event, Origin, Verb};
+use crate::core::ids::{EventSeq, RolloutId};
+use crate::core::state::State;
+use crate::core::time::Timestamp;
+use crate::runner::Runner;
+use crate::shell::intake::{self, Answer};
+use crate::shell::writer::{News, Outcome, Receipt};
+use crate::shell::{clock, observe};
+use crate::view::{RolloutView, view};
+use crate::wire::{names, outgoing};
+
+/// Words of a command line kept with an act, and their bytes together.
+const ARGS_MAX: usize = 64;
+const ARGS_BYTES: usize = 8 * 1024;
+
+impl Api {
+    /// What a person does to a rollout.
+    pub async fn act(&self, verb: Verb, request: ActRequest, caller: &Caller) -> Result<ActAnswer, ApiError> {
+        let dry_run = request.dry_run;
+        let act = self.checked(verb, request)?;
+        let id = act.rollout.clone();
+        let span = info_span!("act", verb = verb.as_str(), rollout = %id, actor = act.actor, dry_run);
+        observe::continue_trace(&span, caller.traceparent.as_deref());
+        let origin = Origin { traceparent: trace(caller), ..Origin::default() };
+        let fact = Event::OperatorActed { act, origin };
+        let acting = async {
+            if dry_run {
+                return self.rehearse(verb, id, fact).await;
+            }
+            let receipt = self.writer.submit(fact).await?;
+            let done = acted(&id, receipt)?;
+            let told = {
+                let id = id.clone();
+                // This read also waits until the view shows what was done.
+                self.writer.read(move |state, _| done.told(state, &id)).await?
+            };
+            let view = self.writer.view().find(id.as_str())?.clone();
+            Ok(told.answer(verb, &view, false))
+        };
+        acting.instrument(span).await
+    }
+
+    /// Plays the act on a copy of what it could touch: the rollouts of its service.
+    async fn rehearse(&self, verb: Verb, id: RolloutId, fact: Event) -> Result<ActAnswer, ApiError> {
+        let part = {
+            let id = id.clone();
+            self.writer.read(move |state, _| part(state, &id)).await?
+        };
+        let mut runner = Runner::new(part);
+        let mut news = Vec::new();
+        let now = clock::now();
+        let taken = runner.take(now, fact, &mut |seq, at, event| {
+            news.push(Arc::new(News { seq, at, event: event.clone() }));
+        });
+        let done = acted(&id, Receipt { outcome: Outcome::Taken(taken), news })?;
+        let view = view(&runner.state, now);
+        Ok(done.told(&runner.state, &id).answer(verb, view.find(id.as_str())?, true))
+    }
+
+    fn checked(&self, verb: Verb, request: ActRequest) -> Result<Act, ApiError> {
+        let field = |name: &str| format!("{}.{name}", verb.as_str());
+        let Some(rollout) = &request.rollout else {
+            let message = format!("{}: required field rollout is missing", verb.as_str());
+            return Err(ApiError::new("E1005", message));
+        };
+        let rollout = RolloutId(self.writer.view().find(rollout)?.rollout.clone());
+        let needs = match verb {
+            Verb::Rollback | Verb::Note => Some(verb.as_str()),
+            Verb::Promote if request.force => Some("promote --override"),
+            _ => None,
+        };
+        if let (Some(what), "") = (needs, request.reason.trim()) {
+            let message = format!("{what} needs --reason TEXT (it is written to the log)");
+            return Err(ApiError::new("E4003", message));
+        }
+        let optional = |name: &str, text: String, max: usize| match text.is_empty() {
+            true => Ok(text),
+            false => names::prose(&field(name), &text, max),
+        };
+        let bytes = request.args.iter().map(String::len).sum::<usize>();
+        if request.args.len() > ARGS_MAX || bytes > ARGS_BYTES {
+            let message = format!(
+                "{}: at most {ARGS_MAX} words of {ARGS_BYTES} bytes together, got {} of {bytes}",
+                field("args"),
+                request.args.len()
+            );
+            return Err(ApiError::new("E1025", message));
+        }
+        Ok(Act {
+            rollout,
+            verb,
+            actor: names::prose(&field("actor"), &request.actor, names::BY_MAX)?,
+            host: optional("host", request.host, names::BY_MAX)?,
+            args: request.args,
+            reason: optional("reason", request.reason, names::REASON_MAX)?,
+            if_seq: request.if_seq,
+            force: request.force,
+        })
+    }
+}
+
+/// An accepted act: its event, and what it led to.
+struct Acted {
+    seq: EventSeq,
+    decision: Option<(EventSeq, Timestamp, Decision)>,
+    command: Option<String>,
+}
+
+fn acted(id: &RolloutId, receipt: Receipt) -> Result<Acted, ApiError> {
+    match intake::answer(vec![receipt]) {
+        Answer::Recorded { seq, receipts } => {
+            let mut acted = Acted { seq, decision: None, command: None };
+            for news in receipts.iter().flat_map(|r| &r.news).filter(|n| n.event.rollout() == Some(id)) {
+                match &news.event {
+                    Event::DecisionMade { decision, .. } => {
+                        acted.decision = Some((news.seq, news.at, decision.as_ref().clone()));
+                    }
+                    Event::CommandIssued { command, .. } => acted.command = Some(command.id.to_string()),
+                    _ => {}
+                }
+            }
+            Ok(acted)
+        }
+        Answer::Refused { code, message, .. } => {
+            let refused = ApiError::new(&code, message);
+            // Those name what to do already.
+            let told = matches!(code.as_str(), "E0314" | "E0315" | "E1021" | "E4004");
+            Err(if told { refused } else { refused.help(format!("sluice explain {id}")) })
+        }
+        Answer::Duplicate => Err(ApiError::new("E1021", "the act was already recorded; nothing sent")),
+        Answer::Full { free } => Err(full(free)),
+    }
+}
+
+impl Acted {
+    fn told(self, state: &State, id: &RolloutId) -> Told {
+        let message = |(seq, at, decision)| outgoing::decision_message(state, seq, at, id, &decision);
+        Told { seq: self.seq, decision: self.decision.map(message), command: self.command }
+    }
+}
+
+/// An accepted act as it is published.
+struct Told {
+    seq: EventSeq,
+    decision: Option<outgoing::DecisionMessage>,
+    command: Option<String>,
+}
+
+impl Told {
+    fn answer(self, verb: Verb, view: &RolloutView, dry_run: bool) -> ActAnswer {
+        let summary = self.decision.as_ref().map_or_else(|| view.summary.clone(), |d| d.summary.clone());
+        ActAnswer {
+            ok: true,
+            rollout: view.rollout.clone(),
+            verb: verb.as_str(),
+            seq: self.seq,
+            state: view.state,
+            summary,
+            decision: self.decision,
+            command: self.command,
+            dry_run,
+        }
+    }
+}
+
+/// The state as far as one rollout's service sees it.
+fn part(state: &State, id: &RolloutId) -> State {
+    let service = state.rollouts.get(id).map(|rollout| &rollout.opening.service);
+    let of_service = |rollout: &&crate::core::rollout::Rollout| Some(&rollout.opening.service) == service;
+    let rollouts = state.rollouts.values().filter(of_service);
+    State {
+        log: state.log,
+        last: state.last,
+        now: state.now,
+        policies: state.policies.clone(),
+        policy_names: state.policy_names.clone(),
+        services: service
+            .and_then(|name| state.services.get_key_value(name))
+            .map(|(name, service)| (name.clone(), service.clone()))
+            .into_iter()
+            .collect(),
+        rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
+        ended: state.ended.iter().filter(|ended| ended.id == *id).cloned().collect(),
+        ..State::default()
+    }
+}
