@@ -137,17 +137,25 @@ fn span_context(text: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// Tells the log what happens to rollouts, and gives each decision a span in the trace of its intent. Ends when
-/// the writer does.
-pub async fn narrate(writer: Writer) {
+/// Tells the log what happens to rollouts from now on, and gives each decision a span in the trace of its intent.
+/// Ends with `shutdown`, when everything that has happened by then is told.
+pub fn narrate(writer: Writer, shutdown: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
     let mut news = writer.follow();
-    loop {
-        match news.recv().await {
-            Ok(news) => tell(&writer, &news).await,
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                warn!(missed, "too many events to log each; all are in the durable log");
+    async move {
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = news.recv() => next,
+                () = &mut shutdown => return,
+            };
+            match next {
+                Ok(news) => tell(&writer, &news).await,
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    warn!(missed, "too many events to log each; all are in the durable log");
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
             }
-            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -1,214 +1,6 @@
-//! The API over a real socket, on a real log.
+//! Requests, refusals and limits over a real socket.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use reqwest::{Client, Method, RequestBuilder, Response};
-use serde_json::{Value, json};
-use sluice::core::event::{Act, Event, Origin, Verb};
-use sluice::core::ids::{Digest, Weight};
-use sluice::core::policy::*;
-use sluice::core::state::State;
-use sluice::core::time::{Span, Timestamp};
-use sluice::shell::api::{About, Api, Feed};
-use sluice::shell::log::{Log, OpenOptions};
-use sluice::shell::{http, observe, writer};
-use tempfile::TempDir;
-use tokio::sync::oneshot;
-
-/// Only a broken run waits this long.
-const DEADLINE: Duration = Duration::from_secs(30);
-const CANARY: &str = "prompt@42";
-
-/// The API on a new log that knows one policy.
-struct Server {
-    client: Client,
-    base: String,
-    api: Arc<Api>,
-    stop: Option<oneshot::Sender<()>>,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
-    _dir: TempDir,
-}
-
-fn policy() -> Policy {
-    let step = |percent, bake, deadline| Step {
-        to: Weight::percent(percent),
-        bake,
-        min_samples: BTreeMap::new(),
-        deadline,
-    };
-    Policy {
-        name: "prompt-default".into(),
-        applies_to: vec![ChangeKind::Prompt],
-        steps: vec![step(10, Span::hours(1), Some(Span::hours(3))), step(100, Span::ZERO, None)],
-        soak: Span::hours(6),
-        on_deadline: OnDeadline::Hold,
-        guardrails: vec![Guardrail {
-            name: "error.absolute".into(),
-            metric: "error".into(),
-            better: Better::Lower,
-            rule: Rule::Absolute { above: 0.2, of_last: 20 },
-            maturity: Span::ZERO,
-            on_fail: OnFail::Rollback,
-            weight: 0.0,
-            gates: false,
-        }],
-        evidence: EvidenceRules::default(),
-        stale_after: Span::hours(24),
-        approvals: Vec::new(),
-        concurrency: Concurrency::Queue,
-        actuators: vec!["router".into()],
-        ack_timeout: Span::hours(1),
-    }
-}
-
-impl Server {
-    async fn start() -> Server {
-        // An error only says that it is set already.
-        let _ = async_nats::rustls::crypto::ring::default_provider().install_default();
-        observe::install_metrics().unwrap();
-        let dir = TempDir::new().unwrap();
-        let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
-        let log = Log::open(dir.path(), &options).unwrap().log;
-        let (id, state) = (log.id(), State::default());
-        let (writer, _) = writer::start(log, state, None);
-        let policy = policy();
-        let digest = Digest::of(policy.name.as_bytes());
-        let created = Event::LogCreated { log: id, build: "test".into() };
-        let stored = Event::PolicyStored { digest, policy, source: "test".into() };
-        for fact in [created, stored] {
-            writer.submit(fact).await.unwrap();
-        }
-        let about = About { started: Timestamp(1), nats: false, hosts: vec!["sluice.example".into()] };
-        let api = Arc::new(Api::new(writer, about));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let shutdown = async move { drop(stopped.await) };
-        let served = tokio::spawn(http::serve(listener, api.clone(), shutdown));
-        let client = Client::builder().timeout(DEADLINE).build().unwrap();
-        Server { client, base, api, stop: Some(stop), served, _dir: dir }
-    }
-
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base))
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        answer(self.request(Method::GET, path)).await
-    }
-
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        answer(self.request(Method::POST, path).json(&body)).await
-    }
-
-    /// Starts a rollout of the canary on `service` and gives its id.
-    async fn deploy(&self, service: &str) -> String {
-        let (status, answer) = self.post("/v1/intents", intent(service)).await;
-        assert_eq!(status, 200, "{answer}");
-        answer["rollout"].as_str().unwrap().to_owned()
-    }
-
-    /// Confirms the last command of `rollout`; the sequence of its decision.
-    async fn confirm(&self, rollout: &str) -> u64 {
-        let (_, page) = self.get(&format!("/v1/events?rollout={rollout}&limit=1000")).await;
-        let events = page["events"].as_array().unwrap();
-        let issued = events.iter().rev().find(|e| e["kind"] == "command.issued").unwrap();
-        let command = &issued["event"]["CommandIssued"]["command"];
-        let service = rollout.rsplit_once('-').unwrap().0;
-        let ack = json!({
-            "service": service, "command": command["id"], "actuator": "router", "status": "applied"
-        });
-        let (status, answer) = self.post("/v1/acks", ack).await;
-        assert_eq!(status, 200, "{answer}");
-        command["decision"].as_u64().unwrap()
-    }
-
-    async fn stream(&self, path: &str) -> Stream {
-        Stream::of(self.request(Method::GET, path)).await
-    }
-
-    async fn stop(mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
-        tokio::time::timeout(DEADLINE, self.served).await.unwrap().unwrap().unwrap();
-    }
-}
-
-fn intent(service: &str) -> Value {
-    json!({
-        "service": service,
-        "change": {"kind": "prompt", "from": "prompt@41", "to": CANARY},
-        "by": "maya", "reason": "shorter refund flow"
-    })
-}
-
-/// Forty canary answers of which `bad` are errors.
-fn errors(bad: usize) -> Value {
-    (0..40).map(|i| json!({"version": CANARY, "error": i < bad})).collect()
-}
-
-async fn answer(request: RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    let text = response.text().await.unwrap();
-    let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} without JSON: {text}"));
-    (status, body)
-}
-
-/// The refusal's status and code; it must be well formed.
-fn refused((status, body): (u16, Value)) -> (u16, String) {
-    assert_eq!(body["ok"], false, "{status} {body}");
-    let message = body["message"].as_str().unwrap();
-    assert!(!message.is_empty() && !message.ends_with('.'), "{message}");
-    (status, body["code"].as_str().unwrap().to_owned())
-}
-
-/// One server-sent event.
-#[derive(Debug, PartialEq)]
-struct Frame {
-    id: u64,
-    name: String,
-    data: Value,
-}
-
-struct Stream {
-    response: Response,
-    text: String,
-}
-
-impl Stream {
-    async fn of(request: RequestBuilder) -> Stream {
-        let response = request.send().await.unwrap();
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Stream { response, text: String::new() }
-    }
-
-    /// The next event; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<Frame> {
-        loop {
-            if let Some(end) = self.text.find("\n\n") {
-                let block: String = self.text.drain(..end + 2).collect();
-                if let Some(frame) = frame(&block) {
-                    return Some(frame);
-                }
-                continue;
-            }
-            let chunk = tokio::time::timeout(DEADLINE, self.response.chunk()).await.unwrap().unwrap()?;
-            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
-    }
-}
-
-fn frame(block: &str) -> Option<Frame> {
-    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let data = field("data:")?;
-    Some(Frame {
-        id: field("id:")?.parse().unwrap(),
-        name: field("event:").unwrap_or_default().to_owned(),
-        data: serde_json::from_str(data).unwrap(),
-    })
-}
+use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_an_intent_to_the_rollback_that_errors_cause() {
@@ -252,73 +44,6 @@ async fn from_an_intent_to_the_rollback_that_errors_cause() {
     assert_eq!(list["rollouts"][0], rollout);
     server.stop().await;
     assert_eq!(decisions.next().await, None, "a stream ends with the server");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_resumes_after_the_last_event_that_was_seen() {
-    let server = Server::start().await;
-    server.deploy("a").await;
-    server.post("/v1/telemetry?service=a", errors(0)).await;
-    server.deploy("b").await;
-    let mut all = server.stream("/v1/follow?from=1").await;
-    let (_, info) = server.get("/v1/info").await;
-    let last = info["head"]["seq"].as_u64().unwrap();
-    let mut seen = Vec::new();
-    while seen.last().is_none_or(|frame: &Frame| frame.id < last) {
-        seen.push(all.next().await.unwrap());
-    }
-    assert!(seen.is_sorted_by(|a, b| a.id < b.id));
-    assert!(seen.iter().all(|frame| frame.data["kind"] != "batch.received"));
-    // Every event but the one batch.
-    assert_eq!(seen.len() as u64, last - 1);
-
-    for (i, frame) in seen.iter().enumerate() {
-        let request = server.request(Method::GET, "/v1/follow?from=1");
-        let mut resumed = Stream::of(request.header("Last-Event-ID", frame.id.to_string())).await;
-        if let Some(next) = seen.get(i + 1) {
-            assert_eq!(resumed.next().await.as_ref(), Some(next));
-        } else {
-            server.deploy("c").await;
-            assert_eq!(resumed.next().await.unwrap().id, last + 1, "after the end comes what is new");
-        }
-    }
-    let mut decisions = server.stream("/v1/decisions?from=1").await;
-    for service in ["a", "b", "c"] {
-        assert_eq!(decisions.next().await.unwrap().data["service"], service);
-    }
-    let bad = server.request(Method::GET, "/v1/follow").header("Last-Event-ID", "x");
-    assert_eq!(refused(answer(bad).await), (400, "E5014".into()));
-}
-
-/// More events than the broadcast keeps go by while nobody reads.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_misses_nothing() {
-    let server = Server::start().await;
-    let rollout = server.deploy("a").await;
-    let mut slow = Feed::open(server.api.writer(), None).await.unwrap();
-    let (_, info) = server.get("/v1/info").await;
-    let before = info["head"]["seq"].as_u64().unwrap();
-    for i in 0..3_000 {
-        let act = Act {
-            rollout: rollout.as_str().into(),
-            verb: Verb::Note,
-            actor: "maya".into(),
-            host: String::new(),
-            args: Vec::new(),
-            reason: i.to_string(),
-            if_seq: None,
-            force: false,
-        };
-        let fact = Event::OperatorActed { act, origin: Origin::default() };
-        server.api.writer().take(fact, Box::new(drop)).await.unwrap();
-    }
-    server.api.settled().await.unwrap();
-    // Each note is accepted, which is an event too.
-    for seq in before + 1..=before + 6_000 {
-        assert_eq!(slow.next().await.unwrap().seq, seq);
-    }
-    server.deploy("b").await;
-    assert_eq!(slow.next().await.unwrap().seq, before + 6_001);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -497,7 +222,8 @@ async fn only_loopback_is_listened_on() {
     let server = Server::start().await;
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let error = http::serve(listener, server.api.clone(), std::future::pending()).await.unwrap_err();
+    let error =
+        sluice::shell::http::serve(listener, server.api.clone(), std::future::pending()).await.unwrap_err();
     let expected = format!("HTTP has no authentication yet, so it listens on loopback only; got {address}");
     assert!(error.to_string().starts_with(&expected), "{error}");
 }
@@ -526,31 +252,16 @@ async fn health_metrics_and_info_are_there() {
     }
 }
 
+/// The watermark is higher than any disk: there is no room from the start.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_events_join_without_gap_or_overlap() {
-    let server = Server::start().await;
-    for service in ["a", "b", "c"] {
-        server.deploy(service).await;
+async fn a_full_disk_stops_intake_and_says_so() {
+    let server = Server::on(Watermark { pct: 5, bytes: u64::MAX }).await;
+    for (path, body) in [("/v1/intents", intent("a")), ("/v1/telemetry?service=a", errors(0))] {
+        let (status, body) = server.post(path, body).await;
+        assert_eq!((status, &body["code"]), (503, &json!("E5021")));
+        let message = body["message"].as_str().unwrap();
+        assert!(message.starts_with("storage unavailable: "), "{message}");
+        assert!(message.ends_with("kept for decisions; nothing was accepted"), "{message}");
     }
-    for of in ["", "&rollout=b-1"] {
-        let (_, whole) = server.get(&format!("/v1/events?limit=1000{of}")).await;
-        let whole = whole["events"].as_array().unwrap();
-        for limit in 1..=3 {
-            let (mut pages, mut from) = (Vec::new(), 1);
-            loop {
-                let (_, page) = server.get(&format!("/v1/events?from={from}&limit={limit}{of}")).await;
-                let events = page["events"].as_array().unwrap();
-                assert!(events.len() <= limit);
-                pages.extend(events.clone());
-                from = page["next"].as_u64().unwrap();
-                if from > page["last"].as_u64().unwrap() {
-                    break;
-                }
-            }
-            assert_eq!(&pages, whole, "limit {limit} {of}");
-        }
-    }
-    let (_, page) = server.get("/v1/events?rollout=b-1").await;
-    let kinds: Vec<&Value> = page["events"].as_array().unwrap().iter().map(|e| &e["kind"]).collect();
-    assert_eq!(kinds, ["intent.received", "rollout.created", "decision.made", "command.issued"]);
+    assert_eq!(server.get("/v1/info").await.1["head"]["seq"], 2);
 }

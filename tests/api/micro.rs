@@ -1,20 +1,12 @@
 //! The API as a NATS micro service, on a real server.
 
-mod support;
-
-use std::sync::Arc;
-
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
-use serde_json::{Value, json};
-use sluice::core::event::Event;
-use sluice::core::state::State;
-use sluice::core::time::Timestamp;
-use sluice::shell::api::{About, Api, VERBS};
-use sluice::shell::log::{Log, OpenOptions};
-use sluice::shell::{micro, writer};
-use support::{DEADLINE, NatsServer};
-use tokio::sync::oneshot;
+use sluice::shell::api::VERBS;
+use sluice::shell::micro;
+
+use super::support::NatsServer;
+use super::*;
 
 async fn ask(client: &Client, verb: &str, body: &str) -> (Option<HeaderMap>, Value) {
     let subject = format!("sluice.v1.api.{verb}");
@@ -27,14 +19,7 @@ async fn ask(client: &Client, verb: &str, body: &str) -> (Option<HeaderMap>, Val
 async fn a_verb_over_nats_is_answered_like_one_over_http() {
     let server = NatsServer::start();
     let client = async_nats::connect(server.url()).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
-    let log = Log::open(dir.path(), &options).unwrap().log;
-    let created = Event::LogCreated { log: log.id(), build: "test".into() };
-    let (writer, _) = writer::start(log, State::default(), None);
-    writer.submit(created).await.unwrap();
-    let about = About { started: Timestamp(1), nats: true, hosts: Vec::new() };
-    let api = Arc::new(Api::new(writer, about));
+    let (api, _dir) = api(Watermark::default()).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(micro::serve(client.clone(), api, async move { drop(stopped.await) }));
 
@@ -59,7 +44,7 @@ async fn a_verb_over_nats_is_answered_like_one_over_http() {
     assert_eq!(subjects, expected);
 
     let (_, info) = ask(&client, "info", "").await;
-    assert_eq!((&info["nats"], &info["head"]["seq"]), (&json!(true), &json!(1)));
+    assert_eq!((&info["nats"], &info["head"]["seq"]), (&json!(false), &json!(2)));
     let (_, list) = ask(&client, "ls", r#"{"all":true}"#).await;
     assert_eq!(list["rollouts"], json!([]));
 
@@ -72,9 +57,12 @@ async fn a_verb_over_nats_is_answered_like_one_over_http() {
     let (_, error) = ask(&client, "ls", r#"{"al":true}"#).await;
     assert_eq!(error["code"], "E1009");
 
-    let body = r#"{"service":"a","change":{"kind":"prompt","from":"p@1","to":"p@2"},"by":"m","reason":"r"}"#;
-    let (_, error) = ask(&client, "deploy", body).await;
-    assert_eq!(error["code"], "E3022");
+    let (_, receipt) = ask(&client, "deploy", &intent("a").to_string()).await;
+    assert_eq!((&receipt["ok"], &receipt["rollout"]), (&json!(true), &json!("a-1")));
+    let act = r#"{"rollout":"@last","actor":"maya","reason":"bad refunds"}"#;
+    let (headers, done) = ask(&client, "rollback", act).await;
+    assert_eq!((&done["ok"], &done["state"]), (&json!(true), &json!("rolling_back")));
+    assert!(headers.unwrap().get("Nats-Service-Error").is_none());
     stop.send(()).unwrap();
     tokio::time::timeout(DEADLINE, served).await.unwrap().unwrap().unwrap();
 }
