@@ -17,13 +17,14 @@ use super::api::{Api, Caller, VERBS};
 use crate::wire::outgoing::ROOT;
 
 /// Requests answered at a time; more wait in the client.
-const REQUESTS_MAX: usize = 64;
+const REQUESTS_MAX: u32 = 64;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the NATS service cannot be offered: {0}")]
 pub struct MicroError(#[source] async_nats::Error);
 
-/// Offers the service until `shutdown`; then answers what has come in and leaves.
+/// Offers the service until `shutdown`; then answers what has come in and leaves. Without a connection the
+/// leaving waits for one: the caller limits how long.
 pub async fn serve(
     client: Client,
     api: Arc<Api>,
@@ -44,26 +45,30 @@ pub async fn serve(
         endpoints.push(endpoint.map(move |request| (verb, request)));
     }
     let mut requests = select_all(endpoints);
-    let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let slots = Arc::new(Semaphore::new(REQUESTS_MAX as usize));
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut service = Some(service);
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (verb, request) = tokio::select! {
-            () = &mut shutdown => break,
-            next = requests.next() => match next {
-                Some(next) => next,
-                None => break,
-            },
+        let next = tokio::select! {
+            () = &mut shutdown, if service.is_some() => {
+                // The endpoints end once what has come in is read.
+                if let Some(service) = service.take() {
+                    service.stop().await.map_err(MicroError)?;
+                }
+                continue;
+            }
+            next = requests.next() => next,
         };
+        let Some((verb, request)) = next else { break };
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let api = api.clone();
         tokio::spawn(async move {
             answer(&api, verb, request).await;
             drop(slot);
         });
     }
-    let all = u32::try_from(REQUESTS_MAX).expect("a small number");
-    let _idle = slots.acquire_many(all - 1).await;
-    service.stop().await.map_err(MicroError)
+    let _idle = slots.acquire_many(REQUESTS_MAX).await;
+    Ok(())
 }
 
 async fn answer(api: &Api, verb: &str, request: Request) {
