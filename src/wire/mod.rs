@@ -5,8 +5,11 @@
 //! the value and the limit.
 
 pub mod ack;
+pub mod config_file;
 pub mod error;
 pub mod intent;
 pub mod json;
 pub mod names;
+pub mod policy_file;
 pub mod telemetry;
+pub mod yaml;
