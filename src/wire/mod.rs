@@ -6,10 +6,13 @@
 
 pub mod ack;
 pub mod envelope;
+pub mod config_file;
 pub mod error;
 pub mod events;
 pub mod intent;
 pub mod json;
 pub mod names;
 pub mod outgoing;
+pub mod policy_file;
 pub mod telemetry;
+pub mod yaml;
