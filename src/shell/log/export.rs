@@ -302,8 +302,7 @@ fn fill(export: Export, dir: &Path, options: &OpenOptions) -> Result<Verified, L
     let mut scan = export.scan();
     while let Some(pushed) = scan.advance(|record| group.push_stored(record))? {
         pushed.expect("the scan has checked the chain");
-        // A group must not exceed what is written at once, however its records fall into pages.
-        if group.bytes().len() >= BLOCK_TARGET / 2 {
+        if group.bytes().len() >= super::GROUP_BYTES {
             log.append(&group)?;
             group.appended();
         }
