@@ -39,7 +39,9 @@ pub enum Divergence {
     Differs { seq: EventSeq, at: Timestamp, recorded: Box<Event>, replayed: Option<Box<Event>> },
     #[error("after seq {seq}: the replay concludes something that the record does not have")]
     Missing { seq: EventSeq, at: Timestamp, replayed: Box<Event> },
-    #[error("seq {seq} was decided by engine {engine}; this build has engine {ENGINE}; replay it with a sluice that has engine {engine}")]
+    #[error(
+        "seq {seq} was decided by engine {engine}; this build has engine {ENGINE}; replay it with a sluice that has engine {engine}"
+    )]
     Engine { seq: EventSeq, engine: u32 },
 }
 

@@ -41,7 +41,10 @@ pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Run
     };
     let log = uuid::Uuid::from_u64_pair(0x7363_656e_6172_696f, seed);
     play.take(START, Event::LogCreated { log, build: "scenario".into() });
-    play.take(START, Event::PolicyStored { digest: Digest::of(source.as_bytes()), policy, source: source.into() });
+    play.take(
+        START,
+        Event::PolicyStored { digest: Digest::of(source.as_bytes()), policy, source: source.into() },
+    );
     for (number, line) in script.lines().enumerate() {
         let line = line.split('#').next().unwrap_or("").trim();
         if !line.is_empty() {

@@ -5,8 +5,8 @@
 //! the value and the limit.
 
 pub mod ack;
-pub mod envelope;
 pub mod config_file;
+pub mod envelope;
 pub mod error;
 pub mod events;
 pub mod intent;
