@@ -11,5 +11,6 @@ pub mod intent;
 pub mod json;
 pub mod names;
 pub mod policy_file;
+pub mod schema;
 pub mod telemetry;
 pub mod yaml;

@@ -17,7 +17,7 @@ use crate::wire::names;
 /// boolean (true is 1, false is 0).
 #[derive(schemars::JsonSchema)]
 #[expect(dead_code, reason = "documents what `SampleSeed` reads")]
-#[schemars(title = "Sample")]
+#[schemars(extend("propertyNames" = {"pattern": "^[a-z][a-z0-9_.]{0,62}$"}))]
 pub struct SampleShape {
     /// What served the request.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
