@@ -169,7 +169,7 @@ fn finite(path: &str, value: &Part) -> Result<f64, Fault> {
         Part::Text(_) => number(Value::Text),
         Part::Map(_) => number(Value::Nested),
     };
-    result.or_else(|(code, what)| fault(code, path, what))
+    result.or_else(|(code, what)| fault(code, path, &what))
 }
 
 /// The fields of an object, none twice.
