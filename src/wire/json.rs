@@ -18,6 +18,8 @@ pub const KEYS_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     One,
+    /// One object without arrays in it: serde would take one for a struct, by position.
+    Object,
     /// One object after another, usually a line each.
     Lines,
 }
@@ -59,17 +61,17 @@ pub fn object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputErr
         Some(b'n') => Some("null"),
         _ => Some("something that is not JSON"),
     };
-    scan(what, text, Form::One)?;
+    scan(what, text, Form::Object)?;
     if let Some(found) = found {
         let message = format!("{what}: top level must be an object, got {found}");
         return Err(InputError::new("E1004", message));
     }
-    serde_json::from_str(text).map_err(|error| explain(what, text, Form::One, &error))
+    serde_json::from_str(text).map_err(|error| explain(what, text, Form::Object, &error))
 }
 
 /// Checks what serde does not: nesting, keys given twice, literals that are not JSON, trailing data.
 ///
-/// Errors: E1010, E1008, E1029 too many keys, E2001 NaN or Infinity, E1003.
+/// Errors: E1010, E1008, E1005 an array in [`Form::Object`], E1029 too many keys, E2001 NaN or Infinity, E1003.
 pub fn scan(what: &str, text: &str, form: Form) -> Result<(), InputError> {
     let mut scanner = Scanner::new(text, form);
     let Some(fault) = scanner.run(text.len()) else { return Ok(()) };
@@ -87,6 +89,9 @@ pub fn scan(what: &str, text: &str, form: Form) -> Result<(), InputError> {
                 "E1008",
                 format!("{}: field {key} appears twice ({both})", scanner.path(what, false)),
             )
+        }
+        Fault::Array => {
+            InputError::new("E1005", format!("{}: must not be an array", scanner.path(what, true)))
         }
         Fault::ManyKeys => InputError::new(
             "E1029",
@@ -136,18 +141,20 @@ pub fn explain(what: &str, text: &str, form: Form, error: &serde_json::Error) ->
         return InputError::new("E1005", format!("{path}: required field {word} is missing"));
     }
     let path = scanner.path(what, true);
-    InputError::new("E1005", format!("{path}: {}", shown_long(message)))
+    InputError::new("E1005", format!("{path}: {}", plain(message)))
 }
 
-/// serde's own sentences are short, but quote strings of any length.
-fn shown_long(message: &str) -> String {
-    match message.split_once(", expected ") {
-        Some((found, expected)) => format!(
-            "expected {expected}, got {}",
-            shown(&found.replace("invalid type: ", "").replace("invalid value: ", ""))
-        ),
-        None => shown(message),
-    }
+/// serde's own sentence, without the words of Rust; it may quote a string of any length.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message.split_once(", expected ") else { return shown(message) };
+    let found = found.replace("invalid type: ", "").replace("invalid value: ", "").replace('`', "");
+    let expected = match expected {
+        "u64" | "u32" => "a whole number, 0 or more",
+        "f64" => "a number",
+        expected if expected.starts_with("struct ") => "an object",
+        expected => expected,
+    };
+    format!("expected {expected}, got {}", shown(&found))
 }
 
 /// Line and column of a byte, both from 1, columns in characters.
@@ -174,6 +181,7 @@ enum Fault {
     Deep,
     Twice { first: usize, second: usize },
     ManyKeys,
+    Array,
     Literal(&'static str),
     Trailing(usize),
 }
@@ -227,6 +235,10 @@ impl<'a> Scanner<'a> {
                         return Some(Fault::Deep);
                     }
                     let object = open == b'{';
+                    let in_object = self.frames.first().is_some_and(|frame| frame.object);
+                    if self.form == Form::Object && in_object && !object {
+                        return Some(Fault::Array);
+                    }
                     self.frames.push(Frame { object, key: None, keys_from: self.keys.len(), index: 0 });
                     self.expects_key = object;
                 }

@@ -14,5 +14,6 @@ pub mod json;
 pub mod names;
 pub mod outgoing;
 pub mod policy_file;
+pub mod schema;
 pub mod telemetry;
 pub mod yaml;

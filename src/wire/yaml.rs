@@ -15,7 +15,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error as Yaml, Options, Spanned};
 
-use super::error::{InputError, did_you_mean, head, shown};
+use super::error::{InputError, did_you_mean, grouped, head, shown};
 use super::json::NESTING_MAX;
 use crate::core::time::Span;
 
@@ -113,7 +113,11 @@ impl<'a> Checker<'a> {
     /// The structure of the file. `not_yet`: keys of the full grammar that this version does not read.
     pub fn parse<T: DeserializeOwned>(&mut self, not_yet: &[&str]) -> Option<T> {
         if self.text.len() > FILE_MAX {
-            let message = format!("{} bytes exceeds the {FILE_MAX}-byte limit", self.text.len());
+            let message = format!(
+                "{} bytes exceeds the {}-byte limit",
+                grouped(self.text.len() as u64),
+                grouped(FILE_MAX as u64)
+            );
             self.refuse("E3023", Place::default(), "", &message);
             return None;
         }
@@ -148,6 +152,7 @@ impl<'a> Checker<'a> {
                 (
                     "E3004",
                     match self.first_line_of(&key, place) {
+                        Some(first) if first == place.line => format!("{key} given twice on line {first}"),
                         Some(first) => format!("{key} given twice (lines {first} and {})", place.line),
                         None => format!("{key} given twice"),
                     },

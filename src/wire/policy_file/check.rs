@@ -41,7 +41,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         }
     }
     let guardrails = guardrails(c, spec);
-    let steps = steps(c, spec);
+    let steps = steps(c, spec, guardrails.as_deref().unwrap_or_default());
     let soak = c.get_or("spec.exposure.soak", &spec.exposure.soak, Span::ZERO);
     let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, OnDeadline::Hold);
     let evidence = evidence(c, spec);
@@ -87,14 +87,15 @@ fn at_least_a_second(
     value
 }
 
-fn steps(c: &mut Checker, spec: &Spec) -> Option<Vec<Step>> {
+/// `guardrails`: empty where there was something wrong with them; then nothing is held against them.
+fn steps(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail]) -> Option<Vec<Step>> {
     let At { value: bodies, place } = &spec.exposure.percent;
     if bodies.is_empty() || bodies.len() > STEPS_MAX {
         let message = format!("must have 1 to {STEPS_MAX} steps, got {}", bodies.len());
         c.refuse("E3009", *place, "spec.exposure.percent", &message);
         return None;
     }
-    let metrics: BTreeSet<&str> = spec.guardrails.value.iter().map(|g| g.metric.text.as_str()).collect();
+    let metrics: BTreeSet<&str> = guardrails.iter().map(|guardrail| guardrail.metric.as_str()).collect();
     let mut before = Weight::ZERO;
     let mut steps = Vec::new();
     let mut sound = true;
@@ -127,7 +128,7 @@ fn step(c: &mut Checker, path: &str, body: &StepBody, metrics: &BTreeSet<&str>, 
         let path = format!("{path}.min_samples.{}", shown(metric));
         match c.get(&path, node) {
             Some(0) => c.refuse("E3008", node.place, &path, "must be 1 or more"),
-            Some(n) if metrics.contains(metric.as_str()) => {
+            Some(n) if metrics.is_empty() || metrics.contains(metric.as_str()) => {
                 min_samples.insert(Metric(metric.clone()), n);
             }
             Some(_) => {
@@ -487,11 +488,12 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: &Option<Vec<Step>>) -> Vec<App
 }
 
 fn actuators(c: &mut Checker, spec: &Spec) -> Option<Vec<Actuator>> {
-    let Some(nodes) = &spec.actuators else { return Some(vec![Actuator::from("default")]) };
-    let place = nodes.first().map_or(Place::default(), |node| node.place);
+    let Some(At { value: nodes, place }) = &spec.actuators else {
+        return Some(vec![Actuator::from("default")]);
+    };
     if nodes.is_empty() || nodes.len() > ACTUATORS_MAX {
         let message = format!("must name 1 to {ACTUATORS_MAX}, got {}", nodes.len());
-        c.refuse("E3018", place, "spec.actuators", &message);
+        c.refuse("E3018", *place, "spec.actuators", &message);
         return None;
     }
     let mut actuators = Vec::new();

@@ -75,7 +75,7 @@ pub struct Spec {
     pub concurrency: Option<Node<Concurrency>>,
     /// Everyone who must confirm a command (default: one, called default).
     #[schemars(length(min = 1, max = 16))]
-    pub actuators: Option<Vec<Node<Label>>>,
+    pub actuators: Option<At<Vec<Node<Label>>>>,
     /// After this long without a confirmation the command is sent again (default: 30s).
     pub ack_timeout: Option<Node<Span>>,
 }

@@ -9,7 +9,7 @@ mod batch;
 mod sample;
 mod values;
 
-use super::error::{InputError, grouped};
+use super::error::{InputError, grouped, shown};
 use super::intent::{media_type, unaccepted};
 use super::json::{self, Form};
 use crate::core::columns::{Builder, Columns};
@@ -124,21 +124,27 @@ fn parse_msgpack(bytes: &[u8], now: Timestamp) -> Result<Parsed, InputError> {
     };
     let at = bytes.len() - input.get_ref().len();
     match read {
-        Ok(()) if at < bytes.len() => Err(InputError::new(
-            "E1003",
-            format!("telemetry: {} bytes of trailing data after byte {at}", bytes.len() - at),
-        )),
+        Ok(()) if at < bytes.len() => {
+            Err(InputError::new("E1003", format!("telemetry: trailing data after byte {at}")))
+        }
         Ok(()) => finish(intake),
         Err(error) => Err(intake.fault.take().unwrap_or_else(|| broken_msgpack(at, &error))),
     }
 }
 
 fn broken_msgpack(at: usize, error: &rmp_serde::decode::Error) -> InputError {
-    if matches!(error, rmp_serde::decode::Error::DepthLimitExceeded) {
-        let max = json::NESTING_MAX;
-        return InputError::new("E1010", format!("telemetry: nesting deeper than {max} levels"));
-    }
-    InputError::new("E1002", format!("telemetry: not valid MessagePack before byte {at}: {error}"))
+    use rmp_serde::decode::Error;
+    let what = match error {
+        Error::DepthLimitExceeded => {
+            let max = json::NESTING_MAX;
+            return InputError::new("E1010", format!("telemetry: nesting deeper than {max} levels"));
+        }
+        Error::InvalidMarkerRead(_) | Error::InvalidDataRead(_) => {
+            "it ends in the middle of a value".to_owned()
+        }
+        other => shown(&other.to_string()),
+    };
+    InputError::new("E1002", format!("telemetry: not valid MessagePack before byte {at}: {what}"))
 }
 
 fn finish(intake: Intake) -> Result<Parsed, InputError> {
