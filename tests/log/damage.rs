@@ -69,21 +69,24 @@ fn a_damaged_last_page_is_refused_at_once() {
 fn damage_to_the_store_never_panics_and_never_loses_in_silence() {
     let dir = tempfile::tempdir().unwrap();
     close(filled(dir.path(), 200));
-    let files: Vec<_> = ["db", "conf"].iter().map(|name| dir.path().join("sled").join(name)).collect();
-    let whole: Vec<_> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
-    let anchor = std::fs::read(dir.path().join("anchor")).unwrap();
-    let used = whole[0].iter().rposition(|byte| *byte != 0).unwrap();
+    let parts = ["sled/conf", "anchor"].map(|name| (name, std::fs::read(dir.path().join(name)).unwrap()));
+    let db = std::fs::read(dir.path().join("sled/db")).unwrap();
+    let opened = |db: &[u8]| {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(copy.path().join("sled/blobs")).unwrap();
+        for (name, bytes) in &parts {
+            std::fs::write(copy.path().join(name), bytes).unwrap();
+        }
+        std::fs::write(copy.path().join("sled/db"), db).unwrap();
+        Log::open(copy.path(), &options()).and_then(|opened| opened.log.reader().verify())
+    };
+    assert_eq!(opened(&db).unwrap().events, 200);
+    let used = db.iter().rposition(|byte| *byte != 0).unwrap();
     let (mut refusals, mut harmless) = (0, 0);
     for at in (0..used).step_by(used / 60) {
-        let copy = tempfile::tempdir().unwrap();
-        std::fs::create_dir(copy.path().join("sled")).unwrap();
-        std::fs::create_dir(copy.path().join("sled/blobs")).unwrap();
-        std::fs::write(copy.path().join("sled/conf"), &whole[1]).unwrap();
-        let mut damaged = whole[0].clone();
+        let mut damaged = db.clone();
         damaged[at] ^= 0x10;
-        std::fs::write(copy.path().join("sled/db"), damaged).unwrap();
-        std::fs::write(copy.path().join("anchor"), &anchor).unwrap();
-        match Log::open(copy.path(), &options()).and_then(|opened| opened.log.reader().verify()) {
+        match opened(&damaged) {
             Ok(verified) => {
                 assert_eq!(verified.events, 200, "byte {at}");
                 harmless += 1;
