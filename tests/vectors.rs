@@ -48,8 +48,12 @@ fn balanced_bets() {
         let p = &vector["params"];
         let (setting, lean, eps) = (setting(p), lean(&p["s"]), numbers(&p["eps"]));
         let mut wealth = Wealth::staked(eps.len(), number(&p["w0"]));
-        for (i, (block, expected)) in
-            vector["blocks"].as_array().expect("blocks").iter().zip(vector["expected"].as_array().expect("expected")).enumerate()
+        for (i, (block, expected)) in vector["blocks"]
+            .as_array()
+            .expect("blocks")
+            .iter()
+            .zip(vector["expected"].as_array().expect("expected"))
+            .enumerate()
         {
             let what = format!("{name}, block {i}");
             if block["epoch"].as_bool() == Some(true) {
@@ -78,7 +82,8 @@ fn balanced_bets() {
             }
             wealth.add(pays);
             close(wealth.ln(), number(&expected["log_e"]), &what);
-            for (word, want) in wealth.words.iter().zip(expected["w_fixed_point"].as_array().expect("words")) {
+            for (word, want) in wealth.words.iter().zip(expected["w_fixed_point"].as_array().expect("words"))
+            {
                 let want: i64 = want.as_str().expect("a word").parse().expect("an integer");
                 assert!((word - want).abs() <= 2, "{what}: word {word} is not {want}");
             }
@@ -142,7 +147,8 @@ fn combining_grids_and_the_displayed_range() {
     for v in file["vectors"].as_array().expect("vectors") {
         let name = v["name"].as_str().expect("a name");
         if name.starts_with("weighted_average") {
-            let parts: Vec<(f64, f64)> = numbers(&v["weights"]).into_iter().zip(numbers(&v["log_e"])).collect();
+            let parts: Vec<(f64, f64)> =
+                numbers(&v["weights"]).into_iter().zip(numbers(&v["log_e"])).collect();
             close(ln_weighted(parts.into_iter()), number(&v["expected_log_e"]), name);
         } else if name == "display_bound" {
             let bound = normal_mixture_bound(number(&v["v"]), number(&v["alpha"]), number(&v["v_opt"]));
