@@ -70,11 +70,14 @@ pub fn object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputErr
 }
 
 /// Checks what serde does not: nesting, keys given twice, literals that are not JSON, trailing data.
+/// Returns how many objects or arrays there are at the top, a last unfinished one included.
 ///
 /// Errors: E1010, E1008, E1005 an array in [`Form::Object`], E1029 too many keys, E2001 NaN or Infinity, E1003.
-pub fn scan(what: &str, text: &str, form: Form) -> Result<(), InputError> {
+pub fn scan(what: &str, text: &str, form: Form) -> Result<usize, InputError> {
     let mut scanner = Scanner::new(text, form);
-    let Some(fault) = scanner.run(text.len()) else { return Ok(()) };
+    let Some(fault) = scanner.run(text.len()) else {
+        return Ok(scanner.documents + usize::from(!scanner.frames.is_empty()));
+    };
     Err(match fault {
         Fault::Deep => InputError::new("E1010", format!("{what}: nesting deeper than {NESTING_MAX} levels")),
         Fault::Twice { first, second } => {
@@ -247,9 +250,8 @@ impl<'a> Scanner<'a> {
                         self.keys.truncate(frame.keys_from);
                     }
                     self.expects_key = false;
-                    if self.frames.is_empty() && self.form == Form::Lines {
-                        self.documents += 1;
-                    } else if self.frames.is_empty() {
+                    self.documents += usize::from(self.frames.is_empty());
+                    if self.frames.is_empty() && self.form != Form::Lines {
                         let rest = &bytes[at + 1..];
                         let next = rest.iter().position(|byte| !byte.is_ascii_whitespace());
                         return next.map(|next| Fault::Trailing(at + 1 + next));

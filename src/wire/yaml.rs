@@ -63,8 +63,8 @@ impl fmt::Display for Fault {
         let number = line.to_string();
         let margin = " ".repeat(number.len());
         let source: String = self.source.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let room = source.chars().count().saturating_sub(column - 1).max(1);
-        let (pad, mark) = (" ".repeat(column - 1), "^".repeat(length.min(room)));
+        let room = source.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
+        let (pad, mark) = (" ".repeat(column.saturating_sub(1)), "^".repeat(length.min(room)));
         write!(f, "\n{margin}--> {}:{line}:{column}", self.file)?;
         write!(f, "\n{margin} |\n{number} | {source}\n{margin} | {pad}{mark}")
     }
@@ -198,11 +198,11 @@ impl<'a> Checker<'a> {
             |rest: &str| rest.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
         let lines: Vec<&str> = self.text.lines().take(again.line).collect();
         let (last, above) = lines.split_last()?;
-        let before: String = last.chars().take(again.column - 1).collect();
+        let before: String = last.chars().take(again.column.saturating_sub(1)).collect();
         if before.match_indices(key).any(|(at, _)| is_key(&before[at..])) {
             return Some(again.line);
         }
-        let after_column = |line: &str| line.chars().skip(again.column - 1).collect::<String>();
+        let after_column = |line: &str| line.chars().skip(again.column.saturating_sub(1)).collect::<String>();
         above.iter().rposition(|line| is_key(&after_column(line))).map(|line| line + 1)
     }
 

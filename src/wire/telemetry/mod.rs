@@ -83,28 +83,20 @@ fn has_lines(text: &str) -> bool {
 }
 
 fn parse_json(text: &str, form: Form, now: Timestamp) -> Result<Parsed, InputError> {
-    json::scan("sample", text, form)?;
+    let documents = json::scan("sample", text, form)?;
     let mut input = serde_json::Deserializer::from_str(text);
     let mut intake = Intake::new(now);
-    let read = match text.trim_start().as_bytes()[0] {
-        b'[' => intake.array(&mut input),
-        b'{' if form == Form::Lines => loop {
-            match input.end() {
-                Ok(()) => break Ok(()),
-                Err(_) => {
-                    if let Err(error) = intake.one_of_many(&mut input) {
-                        break Err(error);
-                    }
-                }
-            }
-        },
-        b'{' => intake.single(&mut input),
+    let read = match text.trim_start().as_bytes().first() {
+        Some(b'[') => intake.array(&mut input),
+        // Counted beforehand: asking serde_json for the end after each would cost a pass over the text.
+        Some(b'{') if form == Form::Lines => (0..documents).try_for_each(|_| intake.one_of_many(&mut input)),
+        Some(b'{') => intake.single(&mut input),
         _ => {
             let message = "telemetry: expected a JSON object, an array of objects or an object a line";
             return Err(InputError::new("E1004", message));
         }
     };
-    match read {
+    match read.and_then(|()| input.end()) {
         Ok(()) => finish(intake),
         Err(error) => Err(intake.fault.take().unwrap_or_else(|| json::explain("sample", text, form, &error))),
     }
