@@ -58,3 +58,19 @@ fn the_ballast_is_set_aside_and_a_low_disk_is_seen() {
     with.watermark = sluice::shell::log::Watermark { pct: 0, bytes: 1 };
     assert!(!Log::open(dir.path(), &with).unwrap().log.space().unwrap().low);
 }
+
+/// A scan of a folder keeps it open, and lets go of it at its end.
+#[test]
+fn a_folder_reads_as_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 30);
+    let (id, events) = (log.id(), all(&log, 1));
+    close(log);
+    let history = History::open(dir.path()).unwrap();
+    assert_eq!(history.log_id(), id);
+    let mut scan = history.scan().unwrap();
+    assert_eq!(scan.by_ref().collect::<Result<Vec<_>, _>>().unwrap(), events);
+    assert!(refused(dir.path(), &options()).contains("is locked by process"));
+    drop(scan);
+    assert_eq!(open(dir.path()).head().seq, 30);
+}
