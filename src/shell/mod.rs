@@ -1,5 +1,6 @@
 //! Everything that touches the world: disk, network, clock.
 
+pub mod bus;
 pub mod clock;
 pub mod durable;
 pub mod intake;
