@@ -3,18 +3,26 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
-use super::api::Api;
+use super::api::{About, Api};
 use super::bus::{self, BusError, NatsSettings};
 use super::log::{Log, LogError, OpenOptions};
+use super::micro::{self, MicroError};
+use super::observe;
 use super::policies::{self, PoliciesError};
 use super::recover::recover;
-use super::writer::{self, Gone, OUTBOX_MAX};
-use super::{clock, http, micro, observe};
+use super::writer::{self, Gone, OUTBOX_MAX, Writer};
+use super::{clock, http};
 use crate::core::event::Event;
 use crate::core::state::State;
+
+/// How long the broker may take to accept what is on its way when the daemon stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Everything `sluice serve` can be told.
 #[derive(Clone, Debug)]
@@ -23,26 +31,28 @@ pub struct Settings {
     pub policies: Option<PathBuf>,
     pub nats: Option<NatsSettings>,
     pub http: SocketAddr,
+    /// Names that HTTP clients may call the daemon by, besides loopback ones.
+    pub hosts: Vec<String>,
     pub log: OpenOptions,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    #[error("{0}")]
+    #[error(transparent)]
     Log(#[from] LogError),
-    #[error("{0}")]
+    #[error(transparent)]
     Policies(#[from] PoliciesError),
-    #[error("{0}")]
+    #[error(transparent)]
     Bus(#[from] BusError),
+    #[error(transparent)]
+    Micro(#[from] MicroError),
     #[error("cannot listen on http://{address}: {cause}")]
     Listen { address: SocketAddr, cause: std::io::Error },
-    #[error("{0}")]
-    Http(#[from] http::HttpError),
-    #[error("{0}")]
-    Micro(#[from] micro::MicroError),
-    #[error("{0}")]
+    #[error("HTTP failed: {0}")]
+    Http(std::io::Error),
+    #[error(transparent)]
     Gone(#[from] Gone),
-    #[error("the writer thread panicked; restart sluice, which recovers all that was acknowledged")]
+    #[error("a part of sluice panicked; start it again, it recovers all that was acknowledged")]
     Panicked,
 }
 
@@ -51,90 +61,92 @@ pub fn build() -> String {
     format!("sluice {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Runs until a signal, or until the log fails. `ready` is told the HTTP address once everything is up.
+/// Runs until a signal, or until something fails that it cannot go on without. `ready` is told the HTTP address
+/// once everything is up.
 pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), DaemonError> {
+    let started = clock::now();
     let policies = policies::load(settings.policies.as_deref())?;
-    let metrics = observe::metrics();
+    let address = settings.http;
+    let listener =
+        TcpListener::bind(address).await.map_err(|cause| DaemonError::Listen { address, cause })?;
+    let address = listener.local_addr().map_err(DaemonError::Http)?;
     let opened = Log::open(&settings.data, &settings.log)?;
     if let Some(accepted) = &opened.accepted {
-        tracing::warn!("continuing with a log that differs from its anchor: {accepted}");
+        tracing::warn!("going on with a log that disagrees with its anchor, as told to: {accepted}");
     }
-    let log = opened.log;
-    let state = recover(&log)?;
-    let started = start_facts(&log, &state, policies);
-    tracing::info!(log = %log.id(), events = log.head().seq, "log recovered");
-
+    let state = recover(&opened.log)?;
+    tracing::info!(log = %opened.log.id(), events = opened.log.head().seq, "log recovered");
     let bus = match &settings.nats {
         Some(nats) => Some(bus::connect(nats).await?),
         None => None,
     };
-    let (outbox, messages) = match bus {
-        Some(_) => {
-            let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
-            (Some(outbox), Some(messages))
-        }
-        None => (None, None),
-    };
-    let (writer, thread) = writer::start(log, state, outbox);
-    for fact in started {
+
+    let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
+    let first = first_facts(&opened.log, &state, policies);
+    let (writer, thread) = writer::start(opened.log, state, bus.is_some().then_some(outbox));
+    // The writer ends by itself only when the log failed: then nothing else may go on.
+    let mut thread = tokio::task::spawn_blocking(move || thread.join());
+    for fact in first {
         writer.submit(fact).await?;
     }
-
+    let about = About { started, nats: bus.is_some(), hosts: settings.hosts };
+    let api = Arc::new(Api::new(writer.clone(), about));
     let (stop, stopped) = watch::channel(false);
-    let api = Arc::new(Api::new(writer.clone(), bus.is_some(), metrics));
-    let listener = http::listen(settings.http).await?;
-    let address = listener.local_addr().map_err(|cause| DaemonError::Listen { address: settings.http, cause })?;
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn({
-        let (api, stopped) = (api.clone(), stopped.clone());
-        async move { http::serve(listener, api, until(stopped)).await.map_err(DaemonError::from) }
-    });
-    if let (Some(bus), Some(messages)) = (bus, messages) {
+    let mut fronts: JoinSet<Result<(), DaemonError>> = JoinSet::new();
+    let mut running = None;
+    if let Some(bus) = bus {
         let client = bus.client();
-        tasks.spawn({
-            let (writer, stopped) = (writer.clone(), stopped.clone());
-            async move { bus.run(writer, messages, until(stopped)).await.map_err(DaemonError::from) }
-        });
-        tasks.spawn({
-            let (api, stopped) = (api.clone(), stopped.clone());
-            async move { micro::serve(client, api, until(stopped)).await.map_err(DaemonError::from) }
-        });
+        running = Some(bus.start(&writer, messages).await?);
+        let (api, stopped) = (api.clone(), stopped.clone());
+        fronts.spawn(async move { Ok(micro::serve(client, api, until(stopped)).await?) });
     }
+    fronts.spawn({
+        let (api, stopped) = (api.clone(), stopped.clone());
+        async move { http::serve(listener, api, until(stopped)).await.map_err(DaemonError::Http) }
+    });
+    tokio::spawn(observe::narrate(writer.clone()));
     ready(address);
 
-    // The writer thread ends by itself only when the log failed: then nothing may go on.
-    let (ended, mut writer_ended) = mpsc::channel(1);
-    tokio::task::spawn_blocking(move || {
-        let result = thread.join().unwrap_or(Err(LogError::Poisoned));
-        // The receiver is gone only when the daemon has already given up.
-        let _ = ended.blocking_send(result);
-    });
-    let mut result = tokio::select! {
-        ended = writer_ended.recv() => return Err(ended.map_or(DaemonError::Panicked, |r| {
-            r.err().map_or(DaemonError::Panicked, DaemonError::Log)
-        })),
-        () = signalled() => Ok(()),
-        Some(task) = tasks.join_next() => match task {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) | Err(_) => Err(DaemonError::Panicked),
-        },
+    let failed = tokio::select! {
+        ended = &mut thread => return Err(end_of(ended).err().unwrap_or(DaemonError::Panicked)),
+        () = signalled() => None,
+        front = fronts.join_next() => Some(match front {
+            Some(Ok(Err(error))) => error,
+            _ => DaemonError::Panicked,
+        }),
     };
     tracing::info!("stopping");
     stop.send_replace(true);
-    while let Some(task) = tasks.join_next().await {
-        if let (Ok(Err(error)), Ok(())) = (task, &result) {
-            result = Err(error);
-        }
+    if let Some(running) = running {
+        running.stop(GRACE).await;
     }
-    writer.stop().await;
-    match writer_ended.recv().await {
-        Some(Err(error)) => Err(error.into()),
-        _ => result,
+    let rest = tokio::time::timeout(GRACE, async { while fronts.join_next().await.is_some() {} });
+    if rest.await.is_err() {
+        tracing::warn!("some requests were cut off after {} s", GRACE.as_secs());
+    }
+    close(writer, thread).await?;
+    failed.map_or(Ok(()), Err)
+}
+
+type Ended = Result<std::thread::Result<Result<(), LogError>>, tokio::task::JoinError>;
+
+fn end_of(ended: Ended) -> Result<(), DaemonError> {
+    match ended {
+        Ok(Ok(result)) => Ok(result?),
+        Ok(Err(_)) | Err(_) => Err(DaemonError::Panicked),
     }
 }
 
+async fn close(
+    writer: Writer,
+    thread: tokio::task::JoinHandle<std::thread::Result<Result<(), LogError>>>,
+) -> Result<(), DaemonError> {
+    writer.stop().await;
+    end_of(thread.await)
+}
+
 /// What a start adds to the log: its creation, the start itself, and policies that are new.
-fn start_facts(log: &Log, state: &State, policies: Vec<policies::Loaded>) -> Vec<Event> {
+fn first_facts(log: &Log, state: &State, policies: Vec<policies::Loaded>) -> Vec<Event> {
     let mut facts = Vec::new();
     if state.last == 0 {
         facts.push(Event::LogCreated { log: log.id(), build: build() });
@@ -145,7 +157,7 @@ fn start_facts(log: &Log, state: &State, policies: Vec<policies::Loaded>) -> Vec
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means the sender is gone, which is a stop as well.
+    // An error means that the sender is gone, which is a stop as well.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
@@ -158,9 +170,4 @@ async fn signalled() {
         _ = int.recv() => {}
         _ = term.recv() => {}
     }
-}
-
-/// When this process started, for `info`.
-pub fn started() -> crate::core::time::Timestamp {
-    clock::now()
 }

@@ -6,13 +6,14 @@ use crate::core::event::Event;
 use crate::core::ids::Digest;
 use crate::core::policy::Policy;
 use crate::core::state::State;
-use crate::wire::policy_file::{self}, yaml::FileError;
+use crate::wire::policy_file;
+use crate::wire::yaml::FileError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PoliciesError {
     #[error("cannot read policies from {}: {cause}", .path.display())]
     Read { path: std::path::PathBuf, cause: std::io::Error },
-    #[error("{0}")]
+    #[error(transparent)]
     Policy(#[from] FileError),
     #[error("policy {name} is in both {first} and {second}; a name stands for one policy")]
     Twice { name: String, first: String, second: String },

@@ -1,0 +1,153 @@
+//! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
+
+use crate::core::event::Reason;
+use crate::core::ids::RolloutId;
+use crate::core::judge::{self, Gate};
+use crate::core::policy::{OnDeadline, OnFail, Policy};
+use crate::core::rollout::{Rollout, Stage};
+use crate::core::state::State;
+use crate::core::time::Timestamp;
+use crate::core::verdict::Verdict;
+use crate::core::words;
+use crate::wire::outgoing::rfc3339;
+
+/// Sentences on what happens next, and command lines, about the rollout `id` at `now`.
+pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec<String>) {
+    let Some(rollout) = state.rollouts.get(id) else {
+        return (vec!["nothing: it is over".into()], vec![format!("sluice deploy {} VERSION", service(id))]);
+    };
+    let policy = state.policy_of(rollout);
+    let now = now.max(state.now);
+    (next(rollout, policy, now), you_can(rollout, policy))
+}
+
+fn service(id: &RolloutId) -> &str {
+    id.0.rsplit_once('-').map_or(id.as_str(), |(service, _)| service)
+}
+
+fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
+    let mut next = Vec::new();
+    let unconfirmed = || {
+        let waiting = rollout.sent.iter().flat_map(|sent| &sent.waiting);
+        waiting.map(|actuator| actuator.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    if rollout.armed() {
+        let watching = policy.guardrails.iter().filter(|g| g.on_fail == OnFail::Rollback);
+        let names: Vec<&str> = watching.map(|g| g.name.as_str()).collect();
+        match names.as_slice() {
+            [] => {}
+            [one] => next.push(format!("rolls back by itself if {one} is shown to be beyond its limit")),
+            many => next
+                .push(format!("rolls back by itself if any is shown beyond its limit: {}", many.join(", "))),
+        }
+    }
+    match &rollout.stage {
+        Stage::Queued => next.push(match &rollout.opening.behind {
+            Some(_) if rollout.paused.is_some() => "starts after it is resumed".into(),
+            Some(behind) => format!("starts by itself when {behind} and whatever is before it are over"),
+            None => "starts by itself".into(),
+        }),
+        Stage::Applying { step } => {
+            let to = policy.steps[usize::from(*step)].to;
+            next.push(format!(
+                "watches {to} as soon as {} has confirmed; the command is sent again until then",
+                unconfirmed()
+            ));
+        }
+        Stage::RollingBack => next.push(format!(
+            "is over as soon as {} has confirmed; the command is sent again until then",
+            unconfirmed()
+        )),
+        Stage::Baking(_) | Stage::Soaking(_) => {
+            next.push(promotion(rollout, policy, now));
+            next.extend(deadline(rollout, policy, now));
+        }
+        Stage::Ended(_) => {}
+    }
+    next
+}
+
+/// When the next promotion can come, and what else it waits for.
+fn promotion(rollout: &Rollout, policy: &Policy, now: Timestamp) -> String {
+    let judgement = judge::judge(rollout, policy, now);
+    let gates = judge::gates(rollout, policy, &judgement.readings, now);
+    let does = match rollout.step().map(|step| policy.steps.get(usize::from(step) + 1)) {
+        Some(Some(step)) => format!("promotes to {}", step.to),
+        _ => "completes".into(),
+    };
+    let mut at = now;
+    let mut waits = Vec::new();
+    for Gate { reason, .. } in gates.iter().filter(|gate| !gate.met) {
+        match reason {
+            Reason::Bake { left_ms } => at = Timestamp(now.0 + left_ms),
+            Reason::Guardrail { name } => {
+                let failing =
+                    judgement.readings.iter().any(|r| r.name == *name && r.verdict == Verdict::Fail);
+                let needs = if failing { "no longer fails" } else { "is shown to be within its limit" };
+                waits.push(format!("{name} {needs}"));
+            }
+            Reason::Paused { by } => waits.push(format!("{by}'s pause is ended")),
+            Reason::Samples { metric, have, need } => {
+                waits.push(format!("{metric} has {} more observations", words::count(need - have)));
+            }
+            Reason::Approvals { have, need } => waits.push(format!("{} more approve", need - have)),
+            other => waits.push(words::reason(other, &judgement.readings)),
+        }
+    }
+    let earliest = if rollout.paused.is_some() || at == now {
+        String::new()
+    } else {
+        format!(" at {} at the earliest", clock_time(at, now))
+    };
+    if waits.is_empty() {
+        format!("{does}{earliest}")
+    } else {
+        format!("{does}{earliest}, once {}", waits.join("; "))
+    }
+}
+
+fn deadline(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<String> {
+    let Stage::Baking(bake) = &rollout.stage else { return None };
+    let deadline = policy.steps[usize::from(bake.step)].deadline?;
+    let left = deadline.minus(rollout.watched(now));
+    let then = match policy.on_deadline {
+        OnDeadline::Hold => "holds and asks for a person",
+        OnDeadline::Rollback => "rolls back",
+    };
+    (left.0 > 0 && rollout.paused.is_none())
+        .then(|| format!("{then} if it is not promoted by {}", clock_time(now.plus(left), now)))
+}
+
+/// `14:02:06 UTC`, with its date when that is not today's.
+fn clock_time(at: Timestamp, now: Timestamp) -> String {
+    let (at, now) = (rfc3339(at), rfc3339(now));
+    match (at.get(..10), now.get(..10), at.get(11..19)) {
+        (Some(day), Some(today), Some(time)) if day == today => format!("{time} UTC"),
+        (Some(day), _, Some(time)) => format!("{day} {time} UTC"),
+        _ => at,
+    }
+}
+
+fn you_can(rollout: &Rollout, policy: &Policy) -> Vec<String> {
+    let id = &rollout.id;
+    if matches!(rollout.stage, Stage::RollingBack | Stage::Ended(_)) {
+        return Vec::new();
+    }
+    let mut can = Vec::new();
+    can.push(if rollout.exposed() {
+        format!("sluice rollback {id} --reason TEXT")
+    } else {
+        format!("sluice abort {id} --reason TEXT")
+    });
+    can.push(format!(
+        "sluice {} {id} --reason TEXT",
+        if rollout.paused.is_some() { "resume" } else { "pause" }
+    ));
+    if matches!(rollout.stage, Stage::Baking(_)) {
+        if judge::approvals(rollout, policy).1 > 0 {
+            can.push(format!("sluice approve {id} --reason TEXT"));
+        }
+        can.push(format!("sluice promote {id} --reason TEXT"));
+    }
+    can
+}

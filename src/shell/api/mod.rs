@@ -1,0 +1,558 @@
+//! The one request handler. HTTP and the NATS micro service are thin over it, so that a verb means the same
+//! everywhere.
+//!
+//! Whatever changes something is answered when it is durable; whatever reads never holds up the writer.
+
+mod events;
+mod explain;
+mod shapes;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tracing::{Instrument, info_span};
+
+pub use events::Feed;
+pub use shapes::*;
+
+use super::intake::{self, Answer, Kind, Message};
+use super::log::{LogError, Reader};
+use super::writer::{Gone, News, Outcome, Receipt, Writer};
+use super::{clock, observe};
+use crate::core::event::{Act, Decision, ENGINE, Event, Opening, Origin, Verb};
+use crate::core::ids::{EventSeq, IntentId, RolloutId};
+use crate::core::policy::Policy;
+use crate::core::state::State;
+use crate::core::time::{Span, Timestamp};
+use crate::runner::Runner;
+use crate::view::{NotFound, RolloutView, view};
+use crate::wire::{json, names, outgoing};
+
+/// Ended rollouts that are listed unless all are asked for.
+const ENDED_SHOWN: usize = 20;
+/// Words of a command line kept with an act, and their bytes together.
+const ARGS_MAX: usize = 64;
+const ARGS_BYTES: usize = 8 * 1024;
+
+/// What the daemon knows about itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub started: Timestamp,
+    /// It works with a NATS server.
+    pub nats: bool,
+    /// Names, besides loopback ones and addresses, that HTTP clients may call it by.
+    pub hosts: Vec<String>,
+}
+
+/// Who asks, and by which way.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Path or subject.
+    pub source: String,
+    pub content_type: Option<String>,
+    /// The caller's own id of the message: makes a repetition harmless.
+    pub message_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+pub struct Api {
+    writer: Writer,
+    pub about: About,
+}
+
+impl Api {
+    pub fn new(writer: Writer, about: About) -> Api {
+        Api { writer, about }
+    }
+
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Answers `verb` (one of [`VERBS`]) with the JSON object `body`; an empty body is an empty object.
+    pub async fn call(&self, verb: &str, body: &[u8], caller: &Caller) -> Result<Value, ApiError> {
+        match verb {
+            "ls" => Ok(value(self.list(&request(verb, body)?))),
+            "status" => Ok(value(self.status(&request(verb, body)?)?.as_ref())),
+            "explain" => Ok(value(self.explain(&request(verb, body)?).await?)),
+            "deploy" => Ok(value(self.deploy(body, caller).await?)),
+            "ack" => Ok(value(self.ack(body, None, caller).await?)),
+            "events" => Ok(value(self.events(request(verb, body)?).await?)),
+            "event" => Ok(value(self.event(request(verb, body)?).await?)),
+            "info" => {
+                let InfoRequest {} = request(verb, body)?;
+                Ok(value(self.info().await?))
+            }
+            _ => {
+                let Some(act) = act_verb(verb) else {
+                    let names: Vec<&str> = VERBS.iter().map(|(name, _)| *name).collect();
+                    let message = crate::wire::error::unknown("verb", verb, &names);
+                    return Err(ApiError::new("E5006", message));
+                };
+                Ok(value(self.act(act, request(verb, body)?, caller).await?))
+            }
+        }
+    }
+
+    pub fn list(&self, request: &ListRequest) -> ListAnswer {
+        let view = self.writer.view();
+        let mut ended = 0;
+        let shown = view.rollouts.iter().filter(|rollout| {
+            ended += usize::from(rollout.state.is_over());
+            request.all || !rollout.state.is_over() || ended <= ENDED_SHOWN
+        });
+        let rollouts = shown.map(|rollout| rollout.as_ref().clone()).collect();
+        ListAnswer { seq: view.seq, at_ms: view.at.0, rollouts }
+    }
+
+    pub fn status(&self, request: &RolloutRequest) -> Result<Arc<RolloutView>, ApiError> {
+        Ok(self.writer.view().find(&request.rollout)?.clone())
+    }
+
+    pub async fn explain(&self, request: &RolloutRequest) -> Result<Explanation, ApiError> {
+        let id = RolloutId(self.status(request)?.rollout.clone());
+        let ahead = {
+            let id = id.clone();
+            self.writer.read(move |state, _| explain::ahead(state, &id, clock::now())).await?
+        };
+        // Taken after the sentences, so that it is not older than they are.
+        let rollout = self.status(request)?.as_ref().clone();
+        Ok(Explanation { rollout, next: ahead.0, you_can: ahead.1 })
+    }
+
+    /// Takes in an intent: JSON, or a structured CloudEvent.
+    pub async fn deploy(&self, body: &[u8], caller: &Caller) -> Result<DeployAnswer, ApiError> {
+        let span = info_span!("intent", rollout = tracing::field::Empty);
+        observe::continue_trace(&span, caller.traceparent.as_deref());
+        let deploying = async {
+            let message = message(body, None, caller)?;
+            match intake::take(&self.writer, Kind::Intent, &message).await? {
+                Answer::Recorded { receipts, .. } => {
+                    let news = receipts.iter().flat_map(|receipt| &receipt.news);
+                    let created = news.filter_map(|news| created(news.seq, &news.event)).next();
+                    let created = created.expect("an intent is refused or becomes a rollout");
+                    tracing::Span::current().record("rollout", created.1.as_str());
+                    self.deployed(created, false).await
+                }
+                Answer::Refused { seq, code, .. } if code == "E1014" => self.deployed_before(seq).await,
+                Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
+                Answer::Duplicate => {
+                    Err(ApiError::new("E1014", "the intent was already received; no effect"))
+                }
+                Answer::Full { free } => Err(full(free)),
+            }
+        };
+        deploying.instrument(span).await
+    }
+
+    /// The answer that the first of two equal intents got; `refused` is the event that refused the second.
+    async fn deployed_before(&self, refused: EventSeq) -> Result<DeployAnswer, ApiError> {
+        let first = self.writer.read(move |state, log| {
+            let Event::IntentRefused { intent, .. } = log.read(refused)?.event else { return Ok(None) };
+            first_answer(state, log, &intent)
+        });
+        match first.await?? {
+            Some((seq, event)) => match (created(seq, &event), event) {
+                (Some(created), _) => self.deployed(created, true).await,
+                (None, Event::IntentRefused { refusal, .. }) => {
+                    Err(ApiError::new(&refusal.code, refusal.message))
+                }
+                _ => Err(ApiError::new("E5090", "the log has no answer to the intent")),
+            },
+            None => Err(ApiError::new("E5090", "the log has no answer to the intent")),
+        }
+    }
+
+    async fn deployed(
+        &self,
+        (seq, rollout, opening): (EventSeq, RolloutId, Opening),
+        duplicate: bool,
+    ) -> Result<DeployAnswer, ApiError> {
+        let digest = opening.policy;
+        // This read also waits until the view shows the rollout.
+        let plan = self.writer.read(move |state, _| state.policies.get(&digest).map(plan)).await?;
+        let state = self.writer.view().find(rollout.as_str())?.state;
+        Ok(DeployAnswer {
+            ok: true,
+            rollout: rollout.0,
+            seq,
+            state,
+            plan: plan.unwrap_or_default(),
+            behind: opening.behind.map(|id| id.0),
+            duplicate,
+        })
+    }
+
+    /// Takes in an ack. `service` where the address names it.
+    pub async fn ack(
+        &self,
+        body: &[u8],
+        service: Option<&str>,
+        caller: &Caller,
+    ) -> Result<AckAnswer, ApiError> {
+        match intake::take(&self.writer, Kind::Ack, &message(body, service, caller)?).await? {
+            Answer::Recorded { seq, .. } => {
+                self.settled().await?;
+                Ok(AckAnswer { ok: true, seq: Some(seq), duplicate: false })
+            }
+            Answer::Duplicate => Ok(AckAnswer { ok: true, seq: None, duplicate: true }),
+            Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
+            Answer::Full { free } => Err(full(free)),
+        }
+    }
+
+    /// Takes in one telemetry message.
+    pub async fn telemetry(
+        &self,
+        body: &[u8],
+        service: Option<&str>,
+        caller: &Caller,
+    ) -> Result<TelemetryAnswer, ApiError> {
+        let facts = intake::facts(Kind::Telemetry, &message(body, service, caller)?);
+        let mut observations = 0;
+        let mut receipts = Vec::with_capacity(facts.len());
+        for fact in facts {
+            if let Event::BatchReceived { columns, .. } = &fact {
+                observations += columns.observations();
+            }
+            receipts.push(self.writer.submit(fact).await?);
+        }
+        match intake::answer(receipts) {
+            Answer::Recorded { seq, .. } => {
+                Ok(TelemetryAnswer { ok: true, seq: Some(seq), observations, duplicate: false })
+            }
+            Answer::Duplicate => Ok(TelemetryAnswer { ok: true, seq: None, observations, duplicate: true }),
+            Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
+            Answer::Full { free } => Err(full(free)),
+        }
+    }
+
+    /// What a person does to a rollout.
+    pub async fn act(&self, verb: Verb, request: ActRequest, caller: &Caller) -> Result<ActAnswer, ApiError> {
+        let dry_run = request.dry_run;
+        let act = self.checked(verb, request)?;
+        let id = act.rollout.clone();
+        let span = info_span!("act", verb = verb.as_str(), rollout = %id, actor = act.actor, dry_run);
+        observe::continue_trace(&span, caller.traceparent.as_deref());
+        let origin = Origin { traceparent: trace(caller), ..Origin::default() };
+        let fact = Event::OperatorActed { act, origin };
+        let acting = async {
+            if dry_run {
+                return self.rehearse(verb, id, fact).await;
+            }
+            let receipt = self.writer.submit(fact).await?;
+            let done = acted(&id, receipt)?;
+            let told = {
+                let id = id.clone();
+                // This read also waits until the view shows what was done.
+                self.writer.read(move |state, _| done.told(state, &id)).await?
+            };
+            let view = self.writer.view().find(id.as_str())?.clone();
+            Ok(told.answer(verb, &view, false))
+        };
+        acting.instrument(span).await
+    }
+
+    /// Plays the act on a copy of what it could touch: the rollouts of its service.
+    async fn rehearse(&self, verb: Verb, id: RolloutId, fact: Event) -> Result<ActAnswer, ApiError> {
+        let part = {
+            let id = id.clone();
+            self.writer.read(move |state, _| part(state, &id)).await?
+        };
+        let mut runner = Runner::new(part);
+        let mut news = Vec::new();
+        let now = clock::now();
+        let taken = runner.take(now, fact, &mut |seq, at, event| {
+            news.push(Arc::new(News { seq, at, event: event.clone() }));
+        });
+        let done = acted(&id, Receipt { outcome: Outcome::Taken(taken), news })?;
+        let view = view(&runner.state, now);
+        Ok(done.told(&runner.state, &id).answer(verb, view.find(id.as_str())?, true))
+    }
+
+    fn checked(&self, verb: Verb, request: ActRequest) -> Result<Act, ApiError> {
+        let field = |name: &str| format!("{}.{name}", verb.as_str());
+        let Some(rollout) = &request.rollout else {
+            let message = format!("{}: required field rollout is missing", verb.as_str());
+            return Err(ApiError::new("E1005", message));
+        };
+        let rollout = RolloutId(self.writer.view().find(rollout)?.rollout.clone());
+        let needs = match verb {
+            Verb::Rollback | Verb::Note => Some(verb.as_str()),
+            Verb::Promote if request.force => Some("promote --override"),
+            _ => None,
+        };
+        if let (Some(what), "") = (needs, request.reason.trim()) {
+            let message = format!("{what} needs --reason TEXT (it is written to the log)");
+            return Err(ApiError::new("E4003", message));
+        }
+        let optional = |name: &str, text: String, max: usize| match text.is_empty() {
+            true => Ok(text),
+            false => names::prose(&field(name), &text, max),
+        };
+        let bytes = request.args.iter().map(String::len).sum::<usize>();
+        if request.args.len() > ARGS_MAX || bytes > ARGS_BYTES {
+            let message = format!(
+                "{}: at most {ARGS_MAX} words of {ARGS_BYTES} bytes together, got {} of {bytes}",
+                field("args"),
+                request.args.len()
+            );
+            return Err(ApiError::new("E1025", message));
+        }
+        Ok(Act {
+            rollout,
+            verb,
+            actor: names::prose(&field("actor"), &request.actor, names::BY_MAX)?,
+            host: optional("host", request.host, names::BY_MAX)?,
+            args: request.args,
+            reason: optional("reason", request.reason, names::REASON_MAX)?,
+            if_seq: request.if_seq,
+            force: request.force,
+        })
+    }
+
+    pub async fn events(&self, request: EventsRequest) -> Result<EventsPage, ApiError> {
+        if !(1..=1000).contains(&request.limit) {
+            let message = format!("limit must be 1-1000, got {}", request.limit);
+            return Err(ApiError::new("E5015", message));
+        }
+        let rollout = request.rollout.as_deref();
+        let rollout = rollout.map(|name| self.writer.view().find(name).map(|r| RolloutId(r.rollout.clone())));
+        let rollout = rollout.transpose()?;
+        let (from, limit) = (request.from.max(1), request.limit as usize);
+        self.read_log(move |log, last| events::page(log, last, from, limit, rollout.as_ref())).await
+    }
+
+    pub async fn event(&self, request: EventRequest) -> Result<EventAnswer, ApiError> {
+        self.read_log(move |log, last| events::one(log, last, request.seq, request.why)).await
+    }
+
+    pub async fn info(&self) -> Result<InfoAnswer, ApiError> {
+        let (log, policies, head) = self
+            .writer
+            .read(|state, log| {
+                let policy = |(name, digest): (&String, _)| PolicyView {
+                    name: name.clone(),
+                    hash: format!("{digest}"),
+                    applies_to: state.policies[digest].applies_to.clone(),
+                };
+                (state.log, state.policy_names.iter().map(policy).collect(), log.head())
+            })
+            .await?;
+        let head = head?;
+        Ok(InfoAnswer {
+            version: env!("CARGO_PKG_VERSION"),
+            engine: ENGINE,
+            log: log.to_string(),
+            head: HeadView { seq: head.seq, hash: head.hash.to_string() },
+            started_ms: self.about.started.0,
+            nats: self.about.nats,
+            policies,
+        })
+    }
+
+    /// The decision at `news`, as it is published.
+    pub async fn decision(
+        &self,
+        news: &News,
+        rollout: &RolloutId,
+        decision: &Decision,
+    ) -> Result<outgoing::DecisionMessage, ApiError> {
+        let (seq, at, rollout, decision) = (news.seq, news.at, rollout.clone(), decision.clone());
+        let message =
+            move |state: &State, _: &Reader| outgoing::decision_message(state, seq, at, &rollout, &decision);
+        Ok(self.writer.read(message).await?)
+    }
+
+    /// Waits until the writer has shown everything that was answered so far.
+    pub async fn settled(&self) -> Result<(), ApiError> {
+        Ok(self.writer.read(|_, _| ()).await?)
+    }
+
+    /// Reads the log up to its durable end, on a thread of its own.
+    async fn read_log<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader, EventSeq) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (last, log) = events::reader(&self.writer).await?;
+        let read = tokio::task::spawn_blocking(move || read(&log, last)).await;
+        Ok(read.expect("reading does not panic")?)
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InfoRequest {}
+
+fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    Ok(json::object(verb, json::text(verb, body, crate::wire::intent::INTENT_MAX)?)?)
+}
+
+fn value(answer: impl Serialize) -> Value {
+    serde_json::to_value(answer).expect("answers have string keys")
+}
+
+/// What a caller says about a message ends up in the log, so it is checked like the rest.
+fn message<'a>(
+    body: &'a [u8],
+    service: Option<&'a str>,
+    caller: &'a Caller,
+) -> Result<Message<'a>, ApiError> {
+    if let Some(id) = &caller.message_id {
+        names::visible("message id", id)?;
+    }
+    Ok(Message {
+        body,
+        content_type: caller.content_type.as_deref(),
+        service,
+        source: &caller.source,
+        message_id: caller.message_id.as_deref(),
+        traceparent: caller.traceparent.as_deref().filter(|text| observe::is_traceparent(text)),
+        delivery: None,
+    })
+}
+
+fn trace(caller: &Caller) -> Option<String> {
+    caller.traceparent.clone().filter(|text| observe::is_traceparent(text))
+}
+
+fn created(seq: EventSeq, event: &Event) -> Option<(EventSeq, RolloutId, Opening)> {
+    match event {
+        Event::RolloutCreated { rollout, opening } => Some((seq, rollout.clone(), opening.clone())),
+        _ => None,
+    }
+}
+
+fn first_answer(
+    state: &State,
+    log: &Reader,
+    intent: &IntentId,
+) -> Result<Option<(EventSeq, Event)>, LogError> {
+    let Some((_, seq)) = state.intents.get(intent) else { return Ok(None) };
+    Ok(Some((*seq, log.read(*seq)?.event)))
+}
+
+/// An accepted act: its event, and what it led to.
+struct Acted {
+    seq: EventSeq,
+    decision: Option<(EventSeq, Timestamp, Decision)>,
+    command: Option<String>,
+}
+
+fn acted(id: &RolloutId, receipt: Receipt) -> Result<Acted, ApiError> {
+    match intake::answer(vec![receipt]) {
+        Answer::Recorded { seq, receipts } => {
+            let mut acted = Acted { seq, decision: None, command: None };
+            for news in receipts.iter().flat_map(|r| &r.news).filter(|n| n.event.rollout() == Some(id)) {
+                match &news.event {
+                    Event::DecisionMade { decision, .. } => {
+                        acted.decision = Some((news.seq, news.at, decision.as_ref().clone()));
+                    }
+                    Event::CommandIssued { command, .. } => acted.command = Some(command.id.to_string()),
+                    _ => {}
+                }
+            }
+            Ok(acted)
+        }
+        Answer::Refused { code, message, .. } => {
+            let refused = ApiError::new(&code, message);
+            // Those name what to do already.
+            let told = matches!(code.as_str(), "E0314" | "E0315" | "E1021" | "E4004");
+            Err(if told { refused } else { refused.help(format!("sluice explain {id}")) })
+        }
+        Answer::Duplicate => Err(ApiError::new("E1021", "the act was already recorded; nothing sent")),
+        Answer::Full { free } => Err(full(free)),
+    }
+}
+
+impl Acted {
+    fn told(self, state: &State, id: &RolloutId) -> Told {
+        let message = |(seq, at, decision)| outgoing::decision_message(state, seq, at, id, &decision);
+        Told { seq: self.seq, decision: self.decision.map(message), command: self.command }
+    }
+}
+
+/// An accepted act as it is published.
+struct Told {
+    seq: EventSeq,
+    decision: Option<outgoing::DecisionMessage>,
+    command: Option<String>,
+}
+
+impl Told {
+    fn answer(self, verb: Verb, view: &RolloutView, dry_run: bool) -> ActAnswer {
+        let summary = self.decision.as_ref().map_or_else(|| view.summary.clone(), |d| d.summary.clone());
+        ActAnswer {
+            ok: true,
+            rollout: view.rollout.clone(),
+            verb: verb.as_str(),
+            seq: self.seq,
+            state: view.state,
+            summary,
+            decision: self.decision,
+            command: self.command,
+            dry_run,
+        }
+    }
+}
+
+/// The state as far as one rollout's service sees it.
+fn part(state: &State, id: &RolloutId) -> State {
+    let service = state.rollouts.get(id).map(|rollout| &rollout.opening.service);
+    let of_service = |rollout: &&crate::core::rollout::Rollout| Some(&rollout.opening.service) == service;
+    let rollouts = state.rollouts.values().filter(of_service);
+    State {
+        log: state.log,
+        last: state.last,
+        now: state.now,
+        policies: state.policies.clone(),
+        policy_names: state.policy_names.clone(),
+        services: service
+            .and_then(|name| state.services.get_key_value(name))
+            .map(|(name, service)| (name.clone(), service.clone()))
+            .into_iter()
+            .collect(),
+        rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
+        ended: state.ended.iter().filter(|ended| ended.id == *id).cloned().collect(),
+        ..State::default()
+    }
+}
+
+/// `1% 4h > 5% 4h > 100% soak 24h`
+fn plan(policy: &Policy) -> String {
+    let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
+    let steps: Vec<String> = policy.steps.iter().map(|step| timed(step.to.to_string(), step.bake)).collect();
+    let plan = steps.join(" > ");
+    if policy.soak == Span::ZERO { plan } else { format!("{plan} soak {}", policy.soak) }
+}
+
+fn full(free: u64) -> ApiError {
+    let free = crate::core::words::count(free);
+    ApiError::new(
+        "E5021",
+        format!("storage unavailable: {free} bytes free are kept for decisions; nothing was accepted"),
+    )
+}
+
+impl From<Gone> for ApiError {
+    fn from(gone: Gone) -> ApiError {
+        ApiError::new("E5021", format!("{gone}; nothing was accepted"))
+    }
+}
+
+impl From<NotFound> for ApiError {
+    fn from(error: NotFound) -> ApiError {
+        ApiError::new("E4004", error.to_string())
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> ApiError {
+        let code = if matches!(error, LogError::NoSuchEvent { .. }) { "E4004" } else { "E5090" };
+        ApiError::new(code, error.to_string())
+    }
+}

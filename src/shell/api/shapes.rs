@@ -1,0 +1,361 @@
+//! Requests and answers of the API, the same over HTTP and over NATS. Strict on the way in: an unknown field is
+//! an error. On the way out fields are only ever added.
+
+use schemars::{JsonSchema, schema_for};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::core::event::Verb;
+use crate::core::ids::EventSeq;
+use crate::core::policy::ChangeKind;
+use crate::view::{RolloutView, Standing};
+use crate::wire::error::InputError;
+use crate::wire::outgoing::{AlertMessage, CommandMessage, DecisionMessage, RejectedMessage};
+
+/// Why a request is not answered: a code for programs, words for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Stable: `E0313`.
+    pub code: String,
+    /// As HTTP counts.
+    pub status: u16,
+    pub message: String,
+    /// A command line that helps.
+    pub help: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(code: &str, message: impl Into<String>) -> ApiError {
+        ApiError { code: code.to_owned(), status: status(code), message: message.into(), help: None }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> ApiError {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn body(&self) -> ErrorBody {
+        let ApiError { code, message, help, .. } = self.clone();
+        ErrorBody { ok: false, code, message, help }
+    }
+}
+
+/// What a code means to an HTTP client.
+fn status(code: &str) -> u16 {
+    match code {
+        "E5003" | "E5005" => 403,
+        "E4004" | "E5006" => 404,
+        "E5008" => 405,
+        "E5009" => 408,
+        // What the core refuses: it was understood, and does not fit how things stand.
+        "E1014" | "E1015" | "E1021" | "E2101" | "E3021" | "E3022" => 409,
+        code if code.starts_with("E03") || code.starts_with("E103") => 409,
+        "E1011" => 413,
+        "E1028" | "E5004" => 415,
+        "E5090" => 500,
+        "E5021" => 503,
+        _ => 400,
+    }
+}
+
+impl From<InputError> for ApiError {
+    fn from(error: InputError) -> ApiError {
+        ApiError::new(error.code, error.message)
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorBody {
+    /// Always false.
+    pub ok: bool,
+    pub code: String,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListRequest {
+    /// Every ended rollout that is still listed, not only the last 20.
+    #[serde(default)]
+    pub all: bool,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ListAnswer {
+    /// The event this is as of, and the time.
+    pub seq: EventSeq,
+    pub at_ms: u64,
+    pub rollouts: Vec<RolloutView>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// Its id, a unique suffix of it (`118`), or `@last`.
+    pub rollout: String,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Explanation {
+    #[serde(flatten)]
+    pub rollout: RolloutView,
+    /// What happens next if nobody does anything, one sentence each.
+    pub next: Vec<String>,
+    /// What a person can do about it, as command lines.
+    pub you_can: Vec<String>,
+}
+
+/// Answer to an intent.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct DeployAnswer {
+    /// Always true.
+    pub ok: bool,
+    pub rollout: String,
+    /// The event that created the rollout.
+    pub seq: EventSeq,
+    pub state: Standing,
+    /// `1% 4h > 5% 4h > 100% soak 24h`
+    pub plan: String,
+    /// The rollout it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+    /// The same intent had come before; nothing was done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+/// What a person does to a rollout.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActRequest {
+    /// As in `status`. Over HTTP the path names it.
+    pub rollout: Option<String>,
+    /// Who does it.
+    #[schemars(length(min = 1, max = 200))]
+    pub actor: String,
+    #[serde(default)]
+    #[schemars(length(max = 200))]
+    pub host: String,
+    /// The command line as given, for the record.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub args: Vec<String>,
+    /// Why. `rollback`, `note` and an overriding `promote` need one.
+    #[serde(default)]
+    #[schemars(length(max = 2000))]
+    pub reason: String,
+    /// Refuse when the rollout has moved since this event.
+    pub if_seq: Option<EventSeq>,
+    /// Promote although a guardrail or an approval is in the way.
+    #[serde(default, rename = "override")]
+    pub force: bool,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ActAnswer {
+    /// Always true.
+    pub ok: bool,
+    pub rollout: String,
+    pub verb: &'static str,
+    /// The event of the act. Of a dry run: the one it would have become.
+    pub seq: EventSeq,
+    /// Where the rollout stands now. Of a dry run: would stand.
+    pub state: Standing,
+    pub summary: String,
+    /// What was decided because of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionMessage>,
+    /// Id of the command that carries it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Nothing was recorded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Answer to an ack.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct AckAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The event of the ack; none for a duplicate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<EventSeq>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+/// Answer to telemetry.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TelemetryAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The event of its first part; none for a duplicate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<EventSeq>,
+    /// Observations in the message, aggregated ones counted each.
+    pub observations: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventsRequest {
+    /// First event; 1 when left out.
+    #[serde(default = "one")]
+    pub from: EventSeq,
+    #[serde(default = "hundred")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: u64,
+    /// Only conclusions about this rollout, each group behind the fact that led to it.
+    pub rollout: Option<String>,
+}
+
+fn one() -> EventSeq {
+    1
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct EventsPage {
+    pub events: Vec<EventView>,
+    /// Where the next page begins. A page may be short, or empty, before the end of the log.
+    pub next: EventSeq,
+    /// The last event of the log.
+    pub last: EventSeq,
+}
+
+/// One event for people and programs.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct EventView {
+    pub seq: EventSeq,
+    /// RFC 3339, UTC.
+    pub at: String,
+    pub at_ms: u64,
+    pub kind: &'static str,
+    /// One line.
+    pub text: String,
+    /// The event itself; its form may grow with the log's format.
+    pub event: Value,
+}
+
+/// One line of `/v1/follow`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct FollowLine {
+    pub seq: EventSeq,
+    pub at: String,
+    pub kind: &'static str,
+    pub text: String,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventRequest {
+    pub seq: EventSeq,
+    /// With the fact that led to it, and everything else that fact led to.
+    #[serde(default)]
+    pub why: bool,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct EventAnswer {
+    #[serde(flatten)]
+    pub event: EventView,
+    /// BLAKE3 of the record before it, and of it.
+    pub prev: String,
+    pub hash: String,
+    /// The fact first, then what followed from it, this event included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<EventView>,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct InfoAnswer {
+    pub version: &'static str,
+    pub engine: u32,
+    /// Identity of the log.
+    pub log: String,
+    pub head: HeadView,
+    pub started_ms: u64,
+    /// Whether it is connected to a NATS server, or runs on its own.
+    pub nats: bool,
+    pub policies: Vec<PolicyView>,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct HeadView {
+    pub seq: EventSeq,
+    pub hash: String,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PolicyView {
+    pub name: String,
+    pub hash: String,
+    /// Kinds it is the default for.
+    pub applies_to: Vec<ChangeKind>,
+}
+
+/// What a verb of the API does; the names of the NATS endpoints.
+pub const VERBS: [(&str, &str); 15] = [
+    ("ls", "open rollouts and the last ended ones"),
+    ("status", "one rollout in full"),
+    ("explain", "one rollout, what happens next, and what you can do"),
+    ("deploy", "an intent: starts a rollout"),
+    ("promote", "one step now"),
+    ("pause", "no promotion until resumed; guardrails stay armed"),
+    ("resume", "ends a pause"),
+    ("rollback", "canary to 0 now"),
+    ("abort", "withdraws a rollout that has no traffic"),
+    ("approve", "satisfies an approval gate"),
+    ("note", "adds a remark to the log"),
+    ("ack", "an actuator confirms a command"),
+    ("events", "a page of the log"),
+    ("event", "one event, and why it came"),
+    ("info", "version, log, policies"),
+];
+
+/// The verbs that act on a rollout.
+pub fn act_verb(verb: &str) -> Option<Verb> {
+    Verb::ALL.into_iter().find(|v| v.as_str() == verb)
+}
+
+/// JSON Schemas of everything the API takes and gives and the bus carries out, by name.
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    macro_rules! of {
+        ($($name:literal $type:ty),* $(,)?) => { vec![$(($name, schema_for!($type).to_value())),*] };
+    }
+    of![
+        "decision" DecisionMessage,
+        "command" CommandMessage,
+        "alert" AlertMessage,
+        "rejected" RejectedMessage,
+        "rollout" RolloutView,
+        "api-error" ErrorBody,
+        "api-ls-request" ListRequest,
+        "api-ls" ListAnswer,
+        "api-status-request" RolloutRequest,
+        "api-explain" Explanation,
+        "api-deploy" DeployAnswer,
+        "api-act-request" ActRequest,
+        "api-act" ActAnswer,
+        "api-ack" AckAnswer,
+        "api-telemetry" TelemetryAnswer,
+        "api-events-request" EventsRequest,
+        "api-events" EventsPage,
+        "api-event-request" EventRequest,
+        "api-event" EventAnswer,
+        "api-follow" FollowLine,
+        "api-info" InfoAnswer,
+    ]
+}

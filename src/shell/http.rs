@@ -1,0 +1,406 @@
+//! The API over HTTP, with server-sent events, metrics and probes. Loopback only: there is no authentication yet.
+//!
+//! Every answer is JSON (streams and metrics excepted), errors included. What a browser could be tricked into
+//! sending is refused: foreign hosts, foreign origins, bodies that are not declared as what they are.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::stream;
+use metrics::counter;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::api::{
+    ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, Feed, FollowLine, ListRequest,
+    RolloutRequest, act_verb,
+};
+use super::observe;
+use super::writer::News;
+use crate::core::event::Event;
+use crate::core::ids::EventSeq;
+use crate::core::words;
+use crate::wire::ack::ACK_MAX;
+use crate::wire::intent::{INTENT_MAX, media_type};
+use crate::wire::telemetry::MESSAGE_MAX;
+use crate::wire::{intent, json, telemetry};
+
+/// Longest wait for a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A comment this often keeps a silent stream open, and shows that it is.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const ACT_MAX: usize = 64 * 1024;
+
+/// Serves until `shutdown`, then ends the streams and answers what is under way.
+///
+/// Errors: the listener is not on a loopback address.
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        let message =
+            format!("HTTP has no authentication yet, so it listens on loopback only; got {address} (E5022)");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    let (stop, stopping) = watch::channel(false);
+    let router = router(Context { api, stopping });
+    let shutdown = async move {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+#[derive(Clone)]
+struct Context {
+    api: Arc<Api>,
+    /// True from the beginning of the shutdown on.
+    stopping: watch::Receiver<bool>,
+}
+
+fn router(context: Context) -> Router {
+    Router::new()
+        .route("/v1/intents", post(intents))
+        .route("/v1/telemetry", post(telemetry_in))
+        .route("/v1/acks", post(acks))
+        .route("/v1/rollouts", get(rollouts))
+        .route("/v1/rollouts/{id}", get(rollout))
+        .route("/v1/rollouts/{id}/explain", get(explain))
+        .route("/v1/rollouts/{id}/{verb}", post(act))
+        .route("/v1/events", get(events))
+        .route("/v1/events/{seq}", get(event))
+        .route("/v1/info", get(info))
+        .route("/v1/decisions", get(decisions))
+        .route("/v1/follow", get(follow))
+        .route("/metrics", get(metrics_text))
+        .route("/livez", get(async || json(&Health { ok: true })))
+        .route("/readyz", get(ready))
+        .fallback(async |request: Request| {
+            let path = crate::wire::error::shown(request.uri().path());
+            ApiError::new("E5006", format!("not found: {path}"))
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let path = crate::wire::error::shown(request.uri().path());
+            ApiError::new("E5008", format!("{} is not for {path}", request.method()))
+        })
+        .layer(from_fn_with_state(context.clone(), guard))
+        .with_state(context)
+}
+
+/// Turns away what a browser may have been tricked into; counts.
+async fn guard(State(context): State<Context>, request: Request, next: Next) -> Response {
+    let response = match admit(&context.api.about.hosts, request.method(), request.headers()) {
+        Ok(()) => in_json(next.run(request).await).await,
+        Err(error) => error.into_response(),
+    };
+    counter!("sluice_http_requests_total", "status" => response.status().as_str().to_owned()).increment(1);
+    response
+}
+
+/// What axum says in plain text about a path or a query it could not read, as our own error.
+async fn in_json(response: Response) -> Response {
+    let plain = text(response.headers(), &header::CONTENT_TYPE).is_some_and(|t| t.starts_with("text/plain"));
+    if response.status() != StatusCode::BAD_REQUEST || !plain {
+        return response;
+    }
+    let said = to_bytes(response.into_body(), ACT_MAX).await.unwrap_or_default();
+    ApiError::new("E5014", String::from_utf8_lossy(&said)).into_response()
+}
+
+fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    let authority = text(headers, &header::HOST).unwrap_or_default();
+    let host = host_of(authority);
+    let known = host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+    if !known {
+        let host = crate::wire::error::shown(host);
+        return Err(ApiError::new("E5005", format!("host {host} is not in allowed_hosts")));
+    }
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let same = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        if same.is_none_or(|(_, of)| !of.eq_ignore_ascii_case(authority)) {
+            return Err(ApiError::new("E5003", "cross-site request refused"));
+        }
+    }
+    if method == Method::POST {
+        let given = media_type(text(headers, &header::CONTENT_TYPE));
+        let accepted = intent::CONTENT_TYPES.iter().chain(&telemetry::CONTENT_TYPES);
+        if !accepted.into_iter().any(|accepted| *accepted == given) {
+            return Err(ApiError::new("E5004", "use Content-Type: application/json"));
+        }
+    }
+    Ok(())
+}
+
+/// The name or address in a Host header, without the port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn caller(headers: &HeaderMap, source: &str) -> Caller {
+    let owned = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Caller {
+        source: source.to_owned(),
+        content_type: owned("content-type"),
+        message_id: owned("idempotency-key"),
+        traceparent: owned("traceparent"),
+    }
+}
+
+/// The whole body, of at most `limit` bytes.
+async fn body(what: &str, body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_large(&error) => {
+            let limit = words::count(limit as u64);
+            Err(ApiError::new("E1011", format!("{what}: body exceeds the {limit}-byte limit")))
+        }
+        Ok(Err(error)) => Err(ApiError::new("E1002", format!("{what}: the body broke off: {error}"))),
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            Err(ApiError::new("E5009", format!("{what}: no whole body within {seconds} s")))
+        }
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.to_string() == "length limit exceeded" {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, json(&self.body())).into_response()
+    }
+}
+
+type Answer = Result<Response, ApiError>;
+
+fn json(answer: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(answer).expect("answers have string keys");
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[derive(Serialize)]
+struct Health {
+    ok: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Of {
+    service: Option<String>,
+}
+
+async fn intents(State(c): State<Context>, headers: HeaderMap, given: Body) -> Answer {
+    let bytes = body("intent", given, INTENT_MAX).await?;
+    Ok(json(&c.api.deploy(&bytes, &caller(&headers, "/v1/intents")).await?))
+}
+
+async fn telemetry_in(
+    State(c): State<Context>,
+    Query(Of { service }): Query<Of>,
+    headers: HeaderMap,
+    given: Body,
+) -> Answer {
+    let bytes = body("telemetry", given, MESSAGE_MAX).await?;
+    let caller = caller(&headers, "/v1/telemetry");
+    Ok(json(&c.api.telemetry(&bytes, service.as_deref(), &caller).await?))
+}
+
+async fn acks(
+    State(c): State<Context>,
+    Query(Of { service }): Query<Of>,
+    headers: HeaderMap,
+    given: Body,
+) -> Answer {
+    let bytes = body("ack", given, ACK_MAX).await?;
+    Ok(json(&c.api.ack(&bytes, service.as_deref(), &caller(&headers, "/v1/acks")).await?))
+}
+
+async fn rollouts(State(c): State<Context>, Query(request): Query<ListRequest>) -> Answer {
+    Ok(json(&c.api.list(&request)))
+}
+
+async fn rollout(State(c): State<Context>, Path(rollout): Path<String>) -> Answer {
+    Ok(json(c.api.status(&RolloutRequest { rollout })?.as_ref()))
+}
+
+async fn explain(State(c): State<Context>, Path(rollout): Path<String>) -> Answer {
+    Ok(json(&c.api.explain(&RolloutRequest { rollout }).await?))
+}
+
+async fn act(
+    State(c): State<Context>,
+    Path((rollout, verb)): Path<(String, String)>,
+    headers: HeaderMap,
+    given: Body,
+) -> Answer {
+    let Some(verb) = act_verb(&verb) else {
+        let verb = crate::wire::error::shown(&verb);
+        return Err(ApiError::new("E5006", format!("not found: there is no verb {verb}")));
+    };
+    let bytes = body(verb.as_str(), given, ACT_MAX).await?;
+    let mut request: ActRequest = json::object(verb.as_str(), json::text(verb.as_str(), &bytes, ACT_MAX)?)?;
+    if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
+        let (verb, named) = (verb.as_str(), crate::wire::error::shown(&named));
+        let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");
+        return Err(ApiError::new("E1026", message));
+    }
+    let caller = caller(&headers, "/v1/rollouts");
+    Ok(json(&c.api.act(verb, request, &caller).await?))
+}
+
+async fn events(State(c): State<Context>, Query(request): Query<EventsRequest>) -> Answer {
+    Ok(json(&c.api.events(request).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Why {
+    #[serde(default)]
+    why: bool,
+}
+
+async fn event(
+    State(c): State<Context>,
+    Path(seq): Path<EventSeq>,
+    Query(Why { why }): Query<Why>,
+) -> Answer {
+    Ok(json(&c.api.event(EventRequest { seq, why }).await?))
+}
+
+async fn info(State(c): State<Context>) -> Answer {
+    Ok(json(&c.api.info().await?))
+}
+
+/// Ready when the writer answers.
+async fn ready(State(c): State<Context>) -> Answer {
+    c.api.settled().await?;
+    Ok(json(&Health { ok: true }))
+}
+
+async fn metrics_text() -> Response {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], observe::metrics_text()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct From {
+    from: Option<EventSeq>,
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    Decisions,
+    Everything,
+}
+
+/// Decisions as they are published, each with its log sequence as id.
+async fn decisions(
+    State(c): State<Context>,
+    Query(From { from }): Query<From>,
+    headers: HeaderMap,
+) -> Answer {
+    let feed = Feed::open(c.api.writer(), start(from, &headers)?).await?;
+    Ok(stream(c, feed, Stream::Decisions))
+}
+
+/// Every durable event but telemetry, one line each.
+async fn follow(State(c): State<Context>, Query(From { from }): Query<From>, headers: HeaderMap) -> Answer {
+    let feed = Feed::open(c.api.writer(), start(from, &headers)?).await?;
+    Ok(stream(c, feed, Stream::Everything))
+}
+
+/// Where a stream begins: after the last event the client got, or where it asks for.
+fn start(from: Option<EventSeq>, headers: &HeaderMap) -> Result<Option<EventSeq>, ApiError> {
+    match text(headers, &HeaderName::from_static("last-event-id")).filter(|id| !id.is_empty()) {
+        None => Ok(from.map(|from| from.max(1))),
+        Some(id) => match id.parse::<EventSeq>() {
+            Ok(id) => Ok(Some(id.saturating_add(1))),
+            Err(_) => {
+                let id = crate::wire::error::shown(id);
+                Err(ApiError::new("E5014", format!("Last-Event-ID {id} is not the number of an event")))
+            }
+        },
+    }
+}
+
+fn frame(seq: EventSeq, name: Option<&str>, data: &impl Serialize) -> sse::Event {
+    let data = serde_json::to_string(data).expect("answers have string keys");
+    let event = sse::Event::default().id(seq.to_string()).data(data);
+    match name {
+        Some(name) => event.event(name),
+        None => event,
+    }
+}
+
+/// What a stream shows of an event; nothing for what it leaves out.
+async fn show(of: Stream, api: &Api, news: &News) -> Result<Option<sse::Event>, ApiError> {
+    match (of, &news.event) {
+        (Stream::Decisions, Event::DecisionMade { rollout, decision }) => {
+            let message = api.decision(news, rollout, decision).await?;
+            Ok(Some(frame(news.seq, Some(decision.choice.as_str()), &message)))
+        }
+        (Stream::Decisions, _) => Ok(None),
+        (Stream::Everything, _) => Ok(Some(frame(news.seq, None, &FollowLine::new(news)))),
+    }
+}
+
+/// The feed as server-sent events, until the daemon stops. A stream that breaks is taken up again by its client
+/// where it ended.
+fn stream(context: Context, feed: Feed, of: Stream) -> Response {
+    let events = stream::unfold((context, feed), move |(mut context, mut feed)| async move {
+        loop {
+            let next = async {
+                let news = feed.next().await?;
+                show(of, &context.api, &news).await
+            };
+            let shown = tokio::select! {
+                _ = context.stopping.wait_for(|stopping| *stopping) => return None,
+                shown = next => shown,
+            };
+            match shown {
+                Ok(Some(event)) => return Some((Ok::<_, Infallible>(event), (context, feed))),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(%error, "a stream of events ends early");
+                    return None;
+                }
+            }
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
