@@ -16,6 +16,7 @@
 
 #![deny(unsafe_code)] // `shell::durable` alone may, and says why
 
+pub mod cli;
 pub mod core;
 pub mod replay;
 pub mod runner;

@@ -30,7 +30,6 @@ const START: Timestamp = Timestamp(1_767_603_600_000);
 const GROUP: usize = 192 << 10;
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  sluice demo --keep ./demo-data && sluice replay --verify --data ./demo-data")]
 pub struct Args {
     /// Seed of the made-up traffic: the same seed gives the same story
     #[arg(long, default_value_t = 7)]
@@ -68,19 +67,33 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         // The story's own error matters more than a folder left behind.
         let _ = std::fs::remove_dir_all(&folder);
     }
-    told?;
-    println!("\n{:.1} s for {} of virtual time.", (clock::monotonic() - began).as_secs_f64(), "days of traffic");
+    let virtual_time = told?;
+    println!("        {virtual_time} of traffic in {:.1} s", (clock::monotonic() - began).as_secs_f64());
+    if let Some(folder) = &args.keep {
+        println!(
+            "\ntry     sluice log tail --data {0} --until-end   ·   sluice replay --verify --data {0}",
+            folder.display()
+        );
+    } else {
+        println!(
+            "\ntry     sluice demo --keep ./demo   then look into it: sluice log tail --data ./demo --until-end"
+        );
+    }
     Ok(exit::OK)
 }
 
-fn tell(folder: &Path, seed: u64, temporary: bool) -> Result<(), CliError> {
+fn tell(folder: &Path, seed: u64, temporary: bool) -> Result<Span, CliError> {
     let place = if temporary { "a temporary folder".to_owned() } else { folder.display().to_string() };
-    println!("One service, {PER_SECOND} requests a second, three model versions one after another. Seed {seed}; log in {place}.");
-    println!("Ramp 1 > 5 > 25 > 50 > 100 %. Roll back when evals are more than 3 points worse; alert when cost is up 20 %.\n");
+    println!(
+        "One service, {PER_SECOND} requests a second, three model versions one after another. Seed {seed}; log in {place}."
+    );
+    println!(
+        "Ramp 1 > 5 > 25 > 50 > 100 %. Roll back when evals are more than 3 points worse; alert when cost is up 20 %.\n"
+    );
     let options = OpenOptions { ballast: 0, log_id: Some(log_id(seed)), ..OpenOptions::default() };
     let mut stage = Stage::new(Log::open(folder, &options)?.log, seed);
     stage.take(START, Event::LogCreated { log: log_id(seed), build: crate::shell::daemon::build() })?;
-    let policy = policy_file::parse_policy(POLICY, "demo.yaml").map_err(CliError::policy)?;
+    let policy = policy_file::parse_policy(POLICY, "demo.yaml").map_err(CliError::policies)?;
     let digest = Digest::of(POLICY.as_bytes());
     stage.take(START, Event::PolicyStored { digest, policy, source: POLICY.into() })?;
     for change in &CHANGES {
@@ -88,7 +101,9 @@ fn tell(folder: &Path, seed: u64, temporary: bool) -> Result<(), CliError> {
         stage.roll_out(change)?;
         println!();
     }
-    stage.verify()
+    let virtual_time = stage.world.now.since(START);
+    stage.verify()?;
+    Ok(virtual_time)
 }
 
 fn log_id(seed: u64) -> uuid::Uuid {
@@ -186,9 +201,9 @@ impl Stage {
         let mut verifier = Verifier::from(State::default());
         for envelope in self.log.reader().scan(1)? {
             let e = envelope?;
-            verifier.next(e.seq, e.at, &e.event).map_err(CliError::divergence)?;
+            verifier.next(e.seq, e.at, &e.event).map_err(super::replay::differs)?;
         }
-        verifier.settled().map_err(CliError::divergence)?;
+        verifier.settled().map_err(super::replay::differs)?;
         let same = verifier.state.digest() == self.runner.state.digest();
         let counts = verifier.counts;
         println!(
@@ -200,7 +215,11 @@ impl Stage {
         );
         println!("        log head {}", self.log.head().hash.short());
         self.log.close()?;
-        if same { Ok(()) } else { Err(CliError::mismatch("the folded state differs after replay")) }
+        if same {
+            Ok(())
+        } else {
+            Err(CliError::new(exit::MISMATCH, "E0921", "the folded state differs after replay"))
+        }
     }
 }
 

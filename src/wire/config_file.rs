@@ -53,9 +53,9 @@ impl Default for Config {
         Config {
             nats: None,
             http_listen: SocketAddr::from(([127, 0, 0, 1], 7117)),
-            data: "data".to_owned(),
+            data: "./sluice-data".to_owned(),
             policies: None,
-            disk: Disk { free_min: 1 << 30, ballast: 64 << 20 },
+            disk: Disk { free_min: 256 << 20, ballast: 64 << 20 },
             log_format: LogFormat::Text,
         }
     }
