@@ -39,6 +39,9 @@ impl Sluice {
     }
 
     async fn start_at(dir: &Path, url: &str) -> Result<Sluice, BusError> {
+        // RUST_LOG=sluice=debug shows what the bus says.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let (outbox, sent) = tokio::sync::mpsc::channel(OUTBOX_MAX);
         let (writer, thread) = open(dir, Some(outbox)).await;
         let bus = bus::connect(&settings(url)).await.expect("connect");
@@ -165,8 +168,10 @@ fn settings(url: &str) -> NatsSettings {
     NatsSettings { servers: vec![url.into()], creds: None }
 }
 
-fn intent(to: &str) -> Value {
-    json!({"change": {"kind": "prompt", "from": "prompt@1", "to": to}, "by": "ci", "reason": "test"})
+/// An intent for a service.
+fn intent(service: &str) -> String {
+    let change = json!({"kind": "prompt", "from": "prompt@1", "to": "prompt@2"});
+    json!({"service": service, "change": change, "by": "ci", "reason": "test"}).to_string()
 }
 
 /// A program beside sluice on the same broker.
@@ -207,7 +212,8 @@ impl Peer {
     /// Waits until the stream holds so many messages.
     async fn wait_messages(&self, stream: &str, n: u64) {
         let poll = async {
-            while self.js.get_stream(stream).await.expect("the stream").cached_info().state.messages != n {
+            let found = async || Some(self.js.get_stream(stream).await.ok()?.cached_info().state.messages);
+            while found().await != Some(n) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -275,7 +281,7 @@ async fn an_intent_becomes_a_rollout_and_its_command_arrives() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     // Header names as an HTTP bridge would spell them.
     let headers = [("content-type", "application/json"), ("nats-msg-id", "deploy-1"), ("Traceparent", trace)];
-    peer.publish("sluice.v1.intent.chat", &headers, intent("prompt@2").to_string()).await;
+    peer.publish("sluice.v1.intent.chat", &headers, intent("chat")).await;
 
     let (message, command) = next(&mut commands).await;
     assert_eq!(message.subject.as_str(), "sluice.v1.command.chat.router");
@@ -303,7 +309,7 @@ async fn a_message_that_was_recorded_but_not_confirmed_counts_once() {
     let (nats, dir) = (NatsServer::start(), TempDir::new().unwrap());
     Sluice::start(dir.path(), &nats).await.stop().await;
     let peer = Peer::join(&nats.url()).await;
-    let body = intent("prompt@2").to_string();
+    let body = intent("chat");
     let seq = peer.publish("sluice.v1.intent.chat", &[], body.clone()).await;
     let (writer, thread) = open(dir.path(), None).await;
     let message = intake::Message {
@@ -331,7 +337,7 @@ async fn a_killed_broker_loses_nothing_in_either_direction() {
     let (mut nats, dir) = (NatsServer::start(), TempDir::new().unwrap());
     let sluice = Sluice::start(dir.path(), &nats).await;
     let peer = Peer::join(&nats.url()).await;
-    peer.publish("sluice.v1.intent.chat", &[], intent("prompt@2").to_string()).await;
+    peer.publish("sluice.v1.intent.chat", &[], intent("chat")).await;
     sluice.wait_for("the first rollout", |state| state.rollouts.keys().next().cloned()).await;
     nats.stop();
     let rejection = Rejection {
@@ -347,7 +353,8 @@ async fn a_killed_broker_loses_nothing_in_either_direction() {
 
     let peer = Peer::join(&nats.url()).await;
     for i in 0..20 {
-        peer.publish(&format!("sluice.v1.intent.service-{i}"), &[], intent("prompt@2").to_string()).await;
+        let service = format!("service-{i}");
+        peer.publish(&format!("sluice.v1.intent.{service}"), &[], intent(&service)).await;
     }
     sluice.wait_recorded(Inbound::Intents, 21).await;
     assert_eq!(sluice.count("rollout.created").await, 21);
@@ -409,24 +416,19 @@ async fn a_removed_stream_is_made_again_and_counts_on() {
     let sluice = Sluice::start(dir.path(), &nats).await;
     let peer = Peer::join(&nats.url()).await;
     for service in ["a", "b", "c"] {
-        peer.publish(&format!("sluice.v1.intent.{service}"), &[], intent("prompt@2").to_string()).await;
+        peer.publish(&format!("sluice.v1.intent.{service}"), &[], intent(service)).await;
     }
     sluice.wait_recorded(Inbound::Intents, 3).await;
+    peer.wait_messages(streams::OUT, sluice.announced().await).await;
     for stream in ["SLUICE_INTENTS", streams::OUT] {
         peer.js.delete_stream(stream).await.expect("remove the stream");
     }
-    let seq = peer.publish("sluice.v1.intent.d", &[], intent("prompt@2").to_string()).await;
+    let seq = peer.publish("sluice.v1.intent.d", &[], intent("d")).await;
     assert_eq!(seq, 4, "numbers that were used would be taken for redeliveries");
     sluice.wait_recorded(Inbound::Intents, 4).await;
     assert_eq!(sluice.count("rollout.created").await, 4);
-    // The outbound stream comes back with the next message.
-    let out = async {
-        while peer.js.get_stream(streams::OUT).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, out).await.expect("the outbound stream is made again");
-    peer.wait_messages(streams::OUT, 1).await;
+    // The outbound stream comes back with the next decision, and its command.
+    peer.wait_messages(streams::OUT, 2).await;
     sluice.stop().await;
 }
 
@@ -436,7 +438,7 @@ async fn a_stream_that_counts_from_anew_is_refused() {
     let sluice = Sluice::start(dir.path(), &nats).await;
     let peer = Peer::join(&nats.url()).await;
     for service in ["a", "b", "c"] {
-        peer.publish(&format!("sluice.v1.intent.{service}"), &[], intent("prompt@2").to_string()).await;
+        peer.publish(&format!("sluice.v1.intent.{service}"), &[], intent(service)).await;
     }
     sluice.wait_recorded(Inbound::Intents, 3).await;
     sluice.stop().await;
@@ -448,7 +450,7 @@ async fn a_stream_that_counts_from_anew_is_refused() {
     // As the message says.
     peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
     let sluice = Sluice::start(dir.path(), &nats).await;
-    assert_eq!(peer.publish("sluice.v1.intent.d", &[], intent("prompt@2").to_string()).await, 4);
+    assert_eq!(peer.publish("sluice.v1.intent.d", &[], intent("d")).await, 4);
     sluice.wait_recorded(Inbound::Intents, 4).await;
     sluice.stop().await;
 }
@@ -522,7 +524,7 @@ async fn rate() {
             n += 1;
             let asked = Instant::now();
             let subject = format!("sluice.v1.intent.{what}-{n}");
-            peer.client.publish(subject, intent("prompt@2").to_string().into()).await.unwrap();
+            peer.client.publish(subject, intent(&format!("{what}-{n}")).into()).await.unwrap();
             next(&mut commands).await;
             waits.push(asked.elapsed());
             tokio::time::sleep(Duration::from_millis(5)).await;
