@@ -287,7 +287,7 @@ async fn an_intent_becomes_a_rollout_and_its_command_arrives() {
     assert_eq!(message.subject.as_str(), "sluice.v1.command.chat.router");
     assert_eq!((&command["canary"], &command["canary_weight"]), (&json!("prompt@2"), &json!(5.0)));
     let headers = message.headers.expect("headers");
-    assert_eq!(headers.get("ce-type").expect("a type").as_str(), "dev.sluice.command.v1");
+    assert_eq!(headers.get("ce-type").expect("a type").as_str(), "dev.cdeventsx.sluice-command.issued.0.1.0");
     assert_eq!(headers.get("traceparent").expect("a trace").as_str(), trace);
     assert!(sluice.writer.read(|state, _| state.intents.contains_key(&"deploy-1".into())).await.unwrap());
 
@@ -376,7 +376,7 @@ async fn bad_input_comes_out_on_rejected() {
     assert_eq!(body["code"], "E1007");
     assert_eq!(body["source"], "sluice.v1.telemetry.Chat");
     let headers = message.headers.expect("headers");
-    assert_eq!(headers.get("ce-type").expect("a type").as_str(), "dev.sluice.rejected.v1");
+    assert_eq!(headers.get("ce-type").expect("a type").as_str(), "dev.cdeventsx.sluice-input.rejected.0.1.0");
     assert!(headers.get("Nats-Msg-Id").is_some());
     peer.publish("sluice.v1.intent.chat", &[("Content-Type", "text/plain")], "deploy please").await;
     assert_eq!(next(&mut rejected).await.1["code"], "E1028");

@@ -2,13 +2,15 @@
 //!
 //! One command a line; `#` begins a comment.
 //!
+//! ```text
 //!     traffic assistant 50/s                      users send 50 requests a second
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
 //!     intent a -> b by maya: shorter answers
 //!     actuator router silent | rejects | after 2s
 //!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
-//!     run 30m                                      or `run end 12h`: until no rollout is open
+//!     run 30m                                      or "run end 12h": until no rollout is open
+//! ```
 //!
 //! `promote!` is a promotion with `--override`.
 

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::columns::{Row, Sums};
 use crate::core::event::*;
-use crate::core::evidence::{Evidence, Range};
+use crate::core::evidence::{Evidence, GuardrailKind, Range};
 use crate::core::ids::Weight;
 use crate::core::policy::*;
 use crate::core::time::Span;
@@ -24,6 +24,7 @@ fn reading() -> GuardrailReading {
     GuardrailReading {
         name: "eval_pass".into(),
         metric: "eval_pass".into(),
+        kind: GuardrailKind::Proportion,
         on_fail: OnFail::Rollback,
         verdict: Verdict::Undecided,
         baseline: ArmCount { n: 3, sum: 2.0 },
@@ -33,7 +34,9 @@ fn reading() -> GuardrailReading {
         harm_need_ln: 2.5,
         safe_ln: -0.0,
         safe_need_ln: f64::NEG_INFINITY,
+        limit: Some(-0.03),
         waiting: 7,
+        late: 1,
         reference: Some(reference()),
         epoch: 2,
         blocks: 11,
@@ -173,6 +176,7 @@ fn one_of_each() -> Vec<Event> {
                 reason: "better".into(),
                 attempt: 2,
                 behind: Some(rollout()),
+                traceparent: None,
             },
         },
         Event::ActAccepted { rollout: rollout(), verb: Verb::Approve, actor: "ann".into() },
@@ -200,6 +204,8 @@ fn one_of_each() -> Vec<Event> {
             rollout: rollout(),
             decision: Box::new(Decision {
                 choice: Choice::Rollback,
+                baseline: "v@1".into(),
+                canary: "v@2".into(),
                 step: Some(3),
                 weight_from: Weight::percent(5),
                 weight_to: Weight::ZERO,
