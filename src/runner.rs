@@ -43,7 +43,10 @@ impl Runner {
         record: &mut dyn FnMut(EventSeq, Timestamp, &Event),
     ) -> Taken {
         debug_assert!(fact.is_fact());
-        self.tick(now, record);
+        // What came due while the daemon was down is looked at after the start has been taken into account.
+        if !matches!(fact, Event::DaemonStarted { .. } | Event::LogCreated { .. }) {
+            self.tick(now, record);
+        }
         match self.state.admit(&fact) {
             Admission::Accept => Taken::Recorded(self.put(now, &fact, record)),
             Admission::Duplicate => Taken::Duplicate,

@@ -8,14 +8,15 @@ use std::path::Path;
 
 /// A module may name itself and whatever stands before it in this list. `sim` and `shell` perform the
 /// same effects in two ways and must not know each other, so neither order between them would do.
-const LAYERS: [&[&str]; 7] =
-    [&["core"], &["wire"], &["runner"], &["replay"], &["sim", "shell"], &["cli"], &["main"]];
+const LAYERS: [&[&str]; 8] =
+    [&["core"], &["view"], &["wire"], &["runner"], &["replay"], &["sim", "shell"], &["cli"], &["main"]];
 
 /// The modules whose results depend on their arguments alone.
-const PURE: [&str; 4] = ["core", "wire", "runner", "replay"];
+const PURE: [&str; 5] = ["core", "view", "wire", "runner", "replay"];
 
 /// What would let the world into a pure module: clock, I/O, async, logging, randomness, hash order.
-const WORLD: [&str; 24] = [
+/// An address (`std::net::SocketAddr`) is a plain value.
+const WORLD: [&str; 27] = [
     "async_nats",
     "axum",
     "metrics",
@@ -30,7 +31,10 @@ const WORLD: [&str; 24] = [
     "std::env",
     "std::fs",
     "std::hash::RandomState",
-    "std::net",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
     "std::process",
     "std::thread",
     "std::time::Instant",

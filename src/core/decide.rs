@@ -138,6 +138,9 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         let Some(ended) = state.ended.iter().rev().find(|ended| ended.id == *id) else {
             return Err(refusal("E4004", format!("no rollout {id}; see: sluice ls")));
         };
+        if act.verb == Verb::Note {
+            return Ok(());
+        }
         let how = match ended.outcome {
             Outcome::Completed => "completed",
             Outcome::RolledBack => "rolled back",
@@ -231,15 +234,6 @@ fn refuse_ack(state: &State, ack: &Ack) -> Event {
     let active =
         state.services.get(service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
     let message = match active.and_then(|rollout| rollout.sent.as_ref()) {
-        Some(sent) if sent.command.id == ack.command => {
-            let names: Vec<&str> = sent.command.actuators.iter().map(|a| a.as_str()).collect();
-            format!(
-                "command {} is not for actuator {}; it is for {}",
-                ack.command,
-                ack.actuator,
-                names.join(", ")
-            )
-        }
         Some(sent) => {
             format!("service {service} waits for command {}, not {}; no effect", sent.command.id, ack.command)
         }

@@ -68,8 +68,7 @@ fn read(
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();
     }
-    let quiet_since = watch.last_canary.or(rollout.steps.first().map(|(at, _)| *at));
-    let silent = quiet_since.is_some_and(|at| now.since(at) >= policy.stale_after);
+    let silent = rollout.quiet_since(watch).is_some_and(|at| now.since(at) >= policy.stale_after);
     let verdict = if failed {
         Verdict::Fail
     } else if watch.canary_seen == 0 {
@@ -130,7 +129,7 @@ fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
 
 /// The e-value of safety that the next promotion needs.
 fn promote_level(rollout: &Rollout, policy: &Policy) -> f64 {
-    let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
+    let next = rollout.serving_step().map_or(0, |step| usize::from(step) + 1);
     if next + 1 >= policy.steps.len() { policy.evidence.promote_last } else { policy.evidence.promote }
 }
 

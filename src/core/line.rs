@@ -2,7 +2,7 @@
 //! character, always the same for the same event.
 
 use super::event::{AckStatus, AlertKind, Event};
-use super::ids::EventSeq;
+use super::ids::{CommandId, EventSeq};
 use super::time::Timestamp;
 use super::words;
 
@@ -27,8 +27,10 @@ pub fn text(event: &Event) -> String {
             )
         }
         Event::AckReceived { ack, .. } => match &ack.status {
-            AckStatus::Applied => format!("{} {} applied", ack.service, ack.actuator),
-            AckStatus::Rejected(why) => format!("{} {} rejected: {why}", ack.service, ack.actuator),
+            AckStatus::Applied => format!("{} {} {} applied", ack.service, short(&ack.command), ack.actuator),
+            AckStatus::Rejected(why) => {
+                format!("{} {} {} rejected: {why}", ack.service, short(&ack.command), ack.actuator)
+            }
         },
         Event::OperatorActed { act, .. } => {
             let (verb, reason) = (act.verb.as_str(), &act.reason);
@@ -85,13 +87,16 @@ pub fn text(event: &Event) -> String {
         }
         Event::CommandIssued { rollout, command } => {
             let names: Vec<&str> = command.actuators.iter().map(|a| a.as_str()).collect();
-            format!("{rollout} set {} = {} to {}", command.canary, command.weight, names.join(", "))
+            let id = short(&command.id);
+            format!("{rollout} {id} set {} = {} to {}", command.canary, command.weight, names.join(", "))
         }
-        Event::CommandResent { rollout, attempt, actuators, .. } => {
+        Event::CommandResent { rollout, command, attempt, actuators } => {
             let names: Vec<&str> = actuators.iter().map(|a| a.as_str()).collect();
-            format!("{rollout} to {}, attempt {attempt}", names.join(", "))
+            format!("{rollout} {} to {}, attempt {attempt}", short(command), names.join(", "))
         }
-        Event::CommandApplied { rollout, .. } => format!("{rollout} confirmed by all"),
+        Event::CommandApplied { rollout, command } => {
+            format!("{rollout} {} confirmed by all", short(command))
+        }
         Event::AckRefused { actuator, refusal, .. } => {
             format!("{actuator} {}: {}", refusal.code, refusal.message)
         }
@@ -117,6 +122,11 @@ pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> St
     let ms = at.since(start).0;
     let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms as f64 / 1_000.0 % 60.0);
     format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", text(event))
+}
+
+/// The first eight digits of a command's id.
+fn short(command: &CommandId) -> String {
+    command.to_string()[..8].to_owned()
 }
 
 fn round(x: f64) -> String {

@@ -8,7 +8,7 @@ use super::cohort::{Arm, position_key, unit_key};
 use super::columns::{Columns, Sums};
 use super::event::{Act, AlertKind, Command, Decision, Opening, Outcome, Reason, Verb};
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
-use super::policy::Policy;
+use super::policy::{Guardrail, Policy};
 use super::time::{Span, Timestamp};
 use super::watch::{Observation, Watch};
 
@@ -86,6 +86,9 @@ pub struct Rollout {
     pub alert_texts: Vec<String>,
     /// Set at a restart: commands not confirmed are sent again.
     pub resend: bool,
+    /// The last restart: silence before it says nothing about the senders, and what they sent meanwhile may
+    /// still be on its way.
+    pub resumed: Timestamp,
 }
 
 /// How far apart two resends may grow.
@@ -113,6 +116,7 @@ impl Rollout {
             alerts: BTreeSet::new(),
             alert_texts: Vec::new(),
             resend: false,
+            resumed: Timestamp::default(),
         }
     }
 
@@ -128,6 +132,23 @@ impl Rollout {
             Stage::Baking(bake) | Stage::Soaking(bake) => Some(bake),
             _ => None,
         }
+    }
+
+    /// Index of the step that serves: the last one applied.
+    pub fn serving_step(&self) -> Option<u16> {
+        self.steps.last().map(|(_, step)| *step)
+    }
+
+    /// Since when a watch has heard nothing of the canary; `None` before the first step.
+    pub fn quiet_since(&self, watch: &Watch) -> Option<Timestamp> {
+        let began = self.steps.first().map(|(at, _)| *at)?;
+        Some(watch.last_canary.unwrap_or(began).max(self.resumed))
+    }
+
+    /// When a cohort settles. After a restart, what was sent meanwhile gets one cohort's time to arrive.
+    fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
+        let length = policy.evidence.cohort;
+        start.plus(length).plus(guardrail.maturity).max(self.resumed.plus(length))
     }
 
     /// Index of the step whose traffic is, or is about to be, served.
@@ -215,7 +236,9 @@ impl Rollout {
                 value: sample.value,
             };
             for &i in fed {
-                fired |= self.watches[i].observe(&policy.guardrails[i], &policy.evidence, now, observation);
+                let guardrail = &policy.guardrails[i];
+                let settles = self.settles(policy, guardrail, cohort);
+                fired |= self.watches[i].observe(guardrail, length, now, settles, observation);
             }
         }
         for (index, aggregate) in columns.aggregates.iter().enumerate() {
@@ -230,17 +253,18 @@ impl Rollout {
                 value: 0.0,
             };
             for &i in fed {
-                let (watch, guardrail) = (&mut self.watches[i], &policy.guardrails[i]);
+                let guardrail = &policy.guardrails[i];
+                let settles = self.settles(policy, guardrail, cohort);
+                let watch = &mut self.watches[i];
                 match &aggregate.sums {
                     Sums::Ones(ones) => {
                         let n = aggregate.n;
-                        fired |=
-                            watch.observe_counts(guardrail, &policy.evidence, now, observation, n, *ones);
+                        fired |= watch.observe_counts(guardrail, length, now, settles, observation, n, *ones);
                     }
                     // Of values only their mean is known: it counts as one observation of it.
                     Sums::Moments { sum, .. } if aggregate.n > 0 => {
                         observation.value = sum / aggregate.n as f64;
-                        fired |= watch.observe(guardrail, &policy.evidence, now, observation);
+                        fired |= watch.observe(guardrail, length, now, settles, observation);
                     }
                     Sums::Moments { .. } | Sums::Histogram { .. } => {}
                 }
@@ -254,9 +278,8 @@ impl Rollout {
         let mut times: Vec<Timestamp> = Vec::new();
         if self.armed() && !self.steps.is_empty() {
             for (watch, guardrail) in self.watches.iter().zip(&policy.guardrails) {
-                times.extend(watch.due(guardrail, &policy.evidence));
-                let seen = watch.last_canary.or(self.steps.first().map(|(at, _)| *at));
-                times.extend(seen.map(|at| at.plus(policy.stale_after)));
+                times.extend(watch.oldest().map(|start| self.settles(policy, guardrail, start)));
+                times.extend(self.quiet_since(watch).map(|at| at.plus(policy.stale_after)));
             }
         }
         if let (Some(bake), None) = (self.bake(), &self.paused) {
@@ -278,11 +301,9 @@ impl Rollout {
     pub fn settled(&self, policy: &Policy, now: Timestamp) -> Option<(usize, Timestamp)> {
         let watches = self.watches.iter().zip(&policy.guardrails).enumerate();
         watches
-            .filter(|(_, (watch, guardrail))| {
-                watch.due(guardrail, &policy.evidence).is_some_and(|at| at <= now)
-            })
-            .filter_map(|(i, (watch, _))| watch.cohorts.keys().next().map(|start| (i, *start)))
-            .next()
+            .filter_map(|(i, (watch, guardrail))| Some((i, guardrail, watch.oldest()?)))
+            .find(|(_, guardrail, start)| self.settles(policy, guardrail, *start) <= now)
+            .map(|(i, _, start)| (i, start))
     }
 
     pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
@@ -357,8 +378,9 @@ impl Rollout {
     }
 
     /// Time in which the daemon was down does not count as watched.
-    pub fn apply_restart(&mut self, down: Span) {
+    pub fn apply_restart(&mut self, down: Span, at: Timestamp) {
         self.resend = self.sent.is_some();
+        self.resumed = at;
         if self.paused.is_none() {
             if let Some(bake) = self.bake_mut() {
                 bake.unwatched = bake.unwatched.plus(down);

@@ -9,7 +9,7 @@ use super::columns::{Columns, Series};
 use super::event::{
     Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, Intent, Opening, Outcome, Refusal,
 };
-use super::ids::{Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use super::intake::Intake;
 use super::policy::{ChangeKind, Policy};
 use super::rollout::{Rollout, Stage};
@@ -17,6 +17,7 @@ use super::time::Timestamp;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
+const COMMANDS_MAX: usize = 32;
 /// Series (version and metric) a service may send.
 pub const SERIES_MAX: usize = 1_000;
 
@@ -54,6 +55,9 @@ pub struct ServiceState {
     pub serving: Option<Version>,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
+    /// The last commands issued, newest last, at most [`COMMANDS_MAX`]: a late or repeated confirmation of one is
+    /// nothing to complain of.
+    pub commands: VecDeque<CommandId>,
     /// Series seen, with their observations.
     pub series: BTreeMap<Series, u64>,
 }
@@ -111,7 +115,7 @@ impl State {
             Event::DaemonStarted { .. } => {
                 let down = at.since(before);
                 for rollout in self.rollouts.values_mut() {
-                    rollout.apply_restart(down);
+                    rollout.apply_restart(down, at);
                     self.touched.insert(rollout.id.clone());
                 }
             }
@@ -145,6 +149,15 @@ impl State {
             }
             Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
             Event::ActRefused { .. } | Event::AckRefused { .. } => self.question = None,
+            Event::ActAccepted { rollout: id, .. } => {
+                // A note may be about a rollout that is over: then the record of it is all there is to do.
+                if let (Some(Question::Act(act)), Some(rollout)) =
+                    (self.question.take(), self.rollouts.get_mut(id))
+                {
+                    rollout.apply_act(&act, seq, at);
+                    self.touched.insert(id.clone());
+                }
+            }
             _ => {
                 let Some(id) = event.rollout() else { return };
                 self.apply_to_rollout(seq, at, &id.clone(), event);
@@ -172,7 +185,11 @@ impl State {
     }
 
     fn apply_ack(&mut self, ack: &Ack) {
-        let Some(id) = self.services.get(&ack.service).and_then(|s| s.active.clone()) else { return };
+        let Some(service) = self.services.get(&ack.service) else { return };
+        if service.commands.contains(&ack.command) {
+            self.question = None;
+        }
+        let Some(id) = service.active.clone() else { return };
         let Some(rollout) = self.rollouts.get_mut(&id) else { return };
         if rollout.sent.as_ref().is_some_and(|sent| {
             sent.command.id == ack.command && sent.command.actuators.contains(&ack.actuator)
@@ -182,7 +199,6 @@ impl State {
                 AckStatus::Rejected(why) => Some(why.as_str()),
             };
             rollout.apply_ack(ack.command, &ack.actuator, refused);
-            self.question = None;
             self.touched.insert(id);
         }
     }
@@ -212,11 +228,6 @@ impl State {
         let guardrail = |name: &str| policy.guardrails.iter().position(|g| g.name == *name);
         self.touched.insert(id.clone());
         match event {
-            Event::ActAccepted { .. } => {
-                if let Some(Question::Act(act)) = self.question.take() {
-                    rollout.apply_act(&act, seq, at);
-                }
-            }
             Event::ReferenceFrozen { guardrail: name, reference, .. } => {
                 let step = rollout.step().unwrap_or(0);
                 if let Some(i) = guardrail(name) {
@@ -229,7 +240,7 @@ impl State {
                 }
             }
             Event::VerdictReached { reading, .. } => {
-                let step = rollout.step();
+                let step = rollout.serving_step();
                 if let Some(i) = guardrail(&reading.name) {
                     rollout.watches[i].apply_verdict(reading.verdict, step);
                 }
@@ -246,7 +257,14 @@ impl State {
             Event::DecisionMade { decision, .. } => {
                 apply_decision(rollout, decision, seq);
             }
-            Event::CommandIssued { command, .. } => rollout.apply_issued(command, policy, at),
+            Event::CommandIssued { command, .. } => {
+                rollout.apply_issued(command, policy, at);
+                let commands = &mut self.services.entry(command.service.clone()).or_default().commands;
+                commands.push_back(command.id);
+                if commands.len() > COMMANDS_MAX {
+                    commands.pop_front();
+                }
+            }
             Event::CommandResent { attempt, .. } => rollout.apply_resent(*attempt, policy, at),
             Event::CommandApplied { .. } => rollout.apply_applied(policy, seq, at),
             Event::RolloutEnded { outcome, .. } => self.apply_ended(seq, at, id, *outcome),

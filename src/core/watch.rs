@@ -9,7 +9,7 @@ use super::event::ArmCount;
 use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored};
 use super::policy::{Better, EvidenceRules, Guardrail, Rule};
 use super::reference::{GATHERED_MAX, Gathered, Reference};
-use super::time::Timestamp;
+use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -101,13 +101,15 @@ impl Watch {
         Watch { recent, ..Watch::default() }
     }
 
-    /// Takes in one observation at log time `now`. Returns whether an absolute guard fired by it.
+    /// Takes in one observation at log time `now`, of a cohort of `length` that settles at `settles`. Returns
+    /// whether an absolute guard fired by it.
     #[inline]
     pub fn observe(
         &mut self,
         guardrail: &Guardrail,
-        rules: &EvidenceRules,
+        length: Span,
         now: Timestamp,
+        settles: Timestamp,
         o: Observation,
     ) -> bool {
         if o.arm == Arm::Canary {
@@ -117,7 +119,7 @@ impl Watch {
         if let Rule::Absolute { above, .. } = guardrail.rule {
             return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, o.value, 1);
         }
-        if self.is_late(guardrail, rules, now, o.cohort) {
+        if settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored) {
             self.late += 1;
             return false;
         }
@@ -125,7 +127,7 @@ impl Watch {
         let offset = o.served_at.since(o.cohort);
         match (&guardrail.rule, o.unit) {
             (Rule::Proportion { .. }, None) => {
-                cohort.count(o.arm, offset, rules.cohort, 1, u64::from(o.value >= 0.5));
+                cohort.count(o.arm, offset, length, 1, u64::from(o.value >= 0.5));
             }
             (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), o.value),
         }
@@ -133,11 +135,13 @@ impl Watch {
     }
 
     /// Takes in zeros and ones that the sender summed.
+    #[allow(clippy::too_many_arguments, reason = "an observation with its counts and its moment")]
     pub fn observe_counts(
         &mut self,
         guardrail: &Guardrail,
-        rules: &EvidenceRules,
+        length: Span,
         now: Timestamp,
+        settles: Timestamp,
         o: Observation,
         n: u64,
         ones: u64,
@@ -152,12 +156,12 @@ impl Watch {
                 && (self.observe_absolute(guardrail.better, above, 1.0, ones)
                     | self.observe_absolute(guardrail.better, above, 0.0, n - ones));
         }
-        if self.is_late(guardrail, rules, now, o.cohort) {
+        if settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored) {
             self.late += n;
             return false;
         }
         let cohort = self.cohorts.entry(o.cohort).or_default();
-        cohort.count(o.arm, o.served_at.since(o.cohort), rules.cohort, n, ones);
+        cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
         false
     }
 
@@ -171,20 +175,9 @@ impl Watch {
         recent.fired && !before
     }
 
-    #[inline]
-    fn is_late(
-        &self,
-        guardrail: &Guardrail,
-        rules: &EvidenceRules,
-        now: Timestamp,
-        cohort: Timestamp,
-    ) -> bool {
-        self.scored_to.is_some_and(|scored| cohort <= scored) || settles(guardrail, rules, cohort) <= now
-    }
-
-    /// When the oldest waiting cohort settles.
-    pub fn due(&self, guardrail: &Guardrail, rules: &EvidenceRules) -> Option<Timestamp> {
-        self.cohorts.keys().next().map(|start| settles(guardrail, rules, *start))
+    /// Start of the oldest cohort that waits.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.cohorts.keys().next().copied()
     }
 
     /// Scores the cohort that starts at `start`, served at `step`: what it held and the evidence afterwards.
@@ -296,11 +289,6 @@ impl Watch {
         self.reference = Some(reference.clone());
         self.gathered = Gathered::default();
     }
-}
-
-/// When the cohort that starts at `start` settles: at its end plus the metric's maturity.
-fn settles(guardrail: &Guardrail, rules: &EvidenceRules, start: Timestamp) -> Timestamp {
-    start.plus(rules.cohort).plus(guardrail.maturity)
 }
 
 impl ArmCount {

@@ -60,3 +60,25 @@ pub fn room(path: &Path) -> io::Result<Room> {
     let unit = stat.f_frsize as u64;
     Ok(Room { free: stat.f_bavail as u64 * unit, total: stat.f_blocks as u64 * unit })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_flush_that_did_not_come_by_here_is_not_durable() {
+        let before = syncs();
+        assert!(!in_force(u64::MAX));
+        assert_eq!(sync_file_range(0, 0, 0, 0), -1);
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS));
+        assert!(in_force(before));
+    }
+
+    #[test]
+    fn the_room_of_a_folder_is_known() {
+        let room = room(&std::env::temp_dir()).unwrap();
+        assert!(room.free <= room.total && room.total > 0);
+        assert_eq!(super::room(Path::new("/no/such")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

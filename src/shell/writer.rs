@@ -127,10 +127,34 @@ impl Writer {
     }
 }
 
+/// Where groups become durable: the log, or what a benchmark compares it with. The one place at which another log of
+/// record would be put in.
+pub trait Journal: Send + 'static {
+    /// All of `group` or nothing, durable when this returns.
+    fn append(&mut self, group: &Group) -> Result<(), LogError>;
+    /// The log that keeps anchor, snapshots and cursor, and that is read.
+    fn log(&mut self) -> &mut Log;
+    fn into_log(self) -> Log;
+}
+
+impl Journal for Log {
+    fn append(&mut self, group: &Group) -> Result<(), LogError> {
+        Log::append(self, group)
+    }
+
+    fn log(&mut self) -> &mut Log {
+        self
+    }
+
+    fn into_log(self) -> Log {
+        self
+    }
+}
+
 /// Starts the writer thread on an opened log and its recovered state. `outbox` gets what is to be published, from
 /// where the last process stopped. Returns the handle and the thread, which ends with the log's error, if any.
-pub fn start(
-    log: Log,
+pub fn start<J: Journal>(
+    mut journal: J,
     state: State,
     outbox: Option<mpsc::Sender<Outgoing>>,
 ) -> (Writer, std::thread::JoinHandle<Result<(), LogError>>) {
@@ -142,11 +166,11 @@ pub fn start(
     let thread = std::thread::Builder::new()
         .name("writer".into())
         .spawn(move || {
-            let group = Group::after(log.head());
+            let group = Group::after(journal.log().head());
             let now = clock::monotonic();
             let thread = Thread {
                 group,
-                log,
+                journal,
                 runner: Runner::new(state),
                 outbox,
                 outstanding: 0,
@@ -167,8 +191,8 @@ pub fn start(
     (writer, thread)
 }
 
-struct Thread {
-    log: Log,
+struct Thread<J> {
+    journal: J,
     runner: Runner,
     group: Group,
     outbox: Option<mpsc::Sender<Outgoing>>,
@@ -192,7 +216,7 @@ struct Thread {
     urgent: bool,
 }
 
-impl Thread {
+impl<J: Journal> Thread<J> {
     fn run(
         mut self,
         mut inbox: mpsc::Receiver<Job>,
@@ -227,10 +251,10 @@ impl Thread {
     }
 
     /// How long nothing needs to be done unless a job arrives.
-    fn wait(&self) -> Duration {
+    fn wait(&mut self) -> Duration {
         let now = clock::monotonic();
         let due = self.runner.state.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
-        let anchor = self.log.anchor_due().map(|at| at.saturating_duration_since(now));
+        let anchor = self.journal.log().anchor_due().map(|at| at.saturating_duration_since(now));
         let refresh = self.stale.then(|| self.refresh_at.saturating_duration_since(now));
         let soonest = [due, anchor, refresh].into_iter().flatten().min();
         // The wall clock may be set while we wait, so never for long.
@@ -243,10 +267,10 @@ impl Thread {
             Job::Read(read) => {
                 // Reads see what is durable only.
                 self.commit()?;
-                read(&self.runner.state, &self.log.reader());
+                read(&self.runner.state, &self.journal.log().reader());
             }
             Job::Published { seq, n } => {
-                self.log.set_outbox_cursor(seq)?;
+                self.journal.log().set_outbox_cursor(seq)?;
                 self.outstanding -= n;
                 if self.behind && self.outstanding == 0 {
                     self.publish_from_log()?;
@@ -284,7 +308,7 @@ impl Thread {
         self.urgent = false;
         if !self.group.is_empty() {
             let start = clock::monotonic();
-            self.log.append(&self.group)?;
+            self.journal.append(&self.group)?;
             histogram!("sluice_log_append_seconds").record(clock::monotonic() - start);
             counter!("sluice_events_total").increment(self.group.len() as u64);
             counter!("sluice_log_bytes_total").increment(self.group.bytes().len() as u64);
@@ -311,7 +335,7 @@ impl Thread {
         if self.stale && (told || self.refresh_at <= now) {
             self.refresh(now)?;
         }
-        self.log.anchor_if_due(now)?;
+        self.journal.log().anchor_if_due(now)?;
         if self.since_snapshot >= SNAPSHOT_BYTES {
             self.snapshot()?;
         }
@@ -324,9 +348,10 @@ impl Thread {
         if self.refresh_at <= now {
             // Nothing is on its way: a restart need not look for messages before this.
             if self.outbox.is_some() && self.outstanding == 0 && !self.behind {
-                self.log.set_outbox_cursor(self.log.head().seq)?;
+                let log = self.journal.log();
+                log.set_outbox_cursor(log.head().seq)?;
             }
-            let space = self.log.space()?;
+            let space = self.journal.log().space()?;
             self.full = space.low.then_some(space.free);
             gauge!("sluice_disk_free_bytes").set(space.free as f64);
             gauge!("sluice_rollouts_open").set(self.runner.state.rollouts.len() as f64);
@@ -337,7 +362,8 @@ impl Thread {
 
     fn snapshot(&mut self) -> Result<(), LogError> {
         let bytes = rmp_serde::to_vec_named(&self.runner.state).expect("the state is made of storable types");
-        self.log.put_snapshot(self.log.head(), &bytes)?;
+        let log = self.journal.log();
+        log.put_snapshot(log.head(), &bytes)?;
         self.since_snapshot = 0;
         Ok(())
     }
@@ -348,7 +374,8 @@ impl Thread {
         if self.outbox.is_none() {
             return Ok(());
         }
-        for envelope in self.log.reader().scan(self.log.outbox_cursor()? + 1)? {
+        let log = self.journal.log();
+        for envelope in log.reader().scan(log.outbox_cursor()? + 1)? {
             let envelope = envelope?;
             self.publish(envelope.seq, envelope.at, &envelope.event);
             if self.behind {
@@ -373,7 +400,7 @@ impl Thread {
         if self.since_snapshot > 0 {
             self.snapshot()?;
         }
-        self.log.close()
+        self.journal.into_log().close()
     }
 }
 

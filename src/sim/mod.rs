@@ -2,4 +2,5 @@
 //! One seed, one history.
 
 pub mod random;
+pub mod script;
 pub mod world;

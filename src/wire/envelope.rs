@@ -337,3 +337,6 @@ impl Group {
         &self.ends
     }
 }
+
+#[cfg(test)]
+mod tests;

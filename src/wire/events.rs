@@ -136,3 +136,6 @@ fn whole<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, PayloadError
         Ok(_) => Err(PayloadError::Damaged("bytes follow its last field".into())),
     }
 }
+
+#[cfg(test)]
+mod tests;

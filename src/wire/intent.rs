@@ -130,6 +130,8 @@ pub fn unaccepted(what: &str, media_type: &str, accepted: &[&str]) -> InputError
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const BODY: &str = r#"{"service":"support-bot","change":{"kind":"prompt","from":"prompt@41","to":"prompt@42"},
@@ -172,5 +174,27 @@ mod tests {
         assert_eq!(parse(&body, Some("search")).unwrap().service, "search".into());
         assert_eq!(parse(&body, None).unwrap_err().code, "E1024");
         assert_eq!(parse(BODY, Some("search")).unwrap_err().code, "E1026");
+    }
+
+    proptest! {
+        /// A sound intent with one byte changed, and perhaps cut there; as an ack too.
+        #[test]
+        fn nearly_right_bytes_do_not_panic(
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(), noise in any::<Vec<u8>>()
+        ) {
+            let mut bytes = BODY.as_bytes().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if cut {
+                bytes.truncate(at);
+            }
+            for bytes in [bytes, noise] {
+                for content_type in CONTENT_TYPES {
+                    let _ = parse_intent(&bytes, Some(content_type), None, None, Timestamp(7))
+                        .map_err(|error| error.rejection(&bytes, "subject"));
+                }
+                let _ = crate::wire::ack::parse_ack(&bytes, None);
+            }
+        }
     }
 }

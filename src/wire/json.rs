@@ -18,6 +18,8 @@ pub const KEYS_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     One,
+    /// One object without arrays in it: serde would take one for a struct, by position.
+    Object,
     /// One object after another, usually a line each.
     Lines,
 }
@@ -59,20 +61,23 @@ pub fn object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputErr
         Some(b'n') => Some("null"),
         _ => Some("something that is not JSON"),
     };
-    scan(what, text, Form::One)?;
+    scan(what, text, Form::Object)?;
     if let Some(found) = found {
         let message = format!("{what}: top level must be an object, got {found}");
         return Err(InputError::new("E1004", message));
     }
-    serde_json::from_str(text).map_err(|error| explain(what, text, Form::One, &error))
+    serde_json::from_str(text).map_err(|error| explain(what, text, Form::Object, &error))
 }
 
 /// Checks what serde does not: nesting, keys given twice, literals that are not JSON, trailing data.
+/// Returns how many objects or arrays there are at the top, a last unfinished one included.
 ///
-/// Errors: E1010, E1008, E1029 too many keys, E2001 NaN or Infinity, E1003.
-pub fn scan(what: &str, text: &str, form: Form) -> Result<(), InputError> {
+/// Errors: E1010, E1008, E1005 an array in [`Form::Object`], E1029 too many keys, E2001 NaN or Infinity, E1003.
+pub fn scan(what: &str, text: &str, form: Form) -> Result<usize, InputError> {
     let mut scanner = Scanner::new(text, form);
-    let Some(fault) = scanner.run(text.len()) else { return Ok(()) };
+    let Some(fault) = scanner.run(text.len()) else {
+        return Ok(scanner.documents + usize::from(!scanner.frames.is_empty()));
+    };
     Err(match fault {
         Fault::Deep => InputError::new("E1010", format!("{what}: nesting deeper than {NESTING_MAX} levels")),
         Fault::Twice { first, second } => {
@@ -87,6 +92,9 @@ pub fn scan(what: &str, text: &str, form: Form) -> Result<(), InputError> {
                 "E1008",
                 format!("{}: field {key} appears twice ({both})", scanner.path(what, false)),
             )
+        }
+        Fault::Array => {
+            InputError::new("E1005", format!("{}: must not be an array", scanner.path(what, true)))
         }
         Fault::ManyKeys => InputError::new(
             "E1029",
@@ -136,18 +144,20 @@ pub fn explain(what: &str, text: &str, form: Form, error: &serde_json::Error) ->
         return InputError::new("E1005", format!("{path}: required field {word} is missing"));
     }
     let path = scanner.path(what, true);
-    InputError::new("E1005", format!("{path}: {}", shown_long(message)))
+    InputError::new("E1005", format!("{path}: {}", plain(message)))
 }
 
-/// serde's own sentences are short, but quote strings of any length.
-fn shown_long(message: &str) -> String {
-    match message.split_once(", expected ") {
-        Some((found, expected)) => format!(
-            "expected {expected}, got {}",
-            shown(&found.replace("invalid type: ", "").replace("invalid value: ", ""))
-        ),
-        None => shown(message),
-    }
+/// serde's own sentence, without the words of Rust; it may quote a string of any length.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message.split_once(", expected ") else { return shown(message) };
+    let found = found.replace("invalid type: ", "").replace("invalid value: ", "").replace('`', "");
+    let expected = match expected {
+        "u64" | "u32" => "a whole number, 0 or more",
+        "f64" => "a number",
+        expected if expected.starts_with("struct ") => "an object",
+        expected => expected,
+    };
+    format!("expected {expected}, got {}", shown(&found))
 }
 
 /// Line and column of a byte, both from 1, columns in characters.
@@ -174,6 +184,7 @@ enum Fault {
     Deep,
     Twice { first: usize, second: usize },
     ManyKeys,
+    Array,
     Literal(&'static str),
     Trailing(usize),
 }
@@ -227,6 +238,10 @@ impl<'a> Scanner<'a> {
                         return Some(Fault::Deep);
                     }
                     let object = open == b'{';
+                    let in_object = self.frames.first().is_some_and(|frame| frame.object);
+                    if self.form == Form::Object && in_object && !object {
+                        return Some(Fault::Array);
+                    }
                     self.frames.push(Frame { object, key: None, keys_from: self.keys.len(), index: 0 });
                     self.expects_key = object;
                 }
@@ -235,9 +250,8 @@ impl<'a> Scanner<'a> {
                         self.keys.truncate(frame.keys_from);
                     }
                     self.expects_key = false;
-                    if self.frames.is_empty() && self.form == Form::Lines {
-                        self.documents += 1;
-                    } else if self.frames.is_empty() {
+                    self.documents += usize::from(self.frames.is_empty());
+                    if self.frames.is_empty() && self.form != Form::Lines {
                         let rest = &bytes[at + 1..];
                         let next = rest.iter().position(|byte| !byte.is_ascii_whitespace());
                         return next.map(|next| Fault::Trailing(at + 1 + next));

@@ -5,6 +5,7 @@
 //! the value and the limit.
 
 pub mod ack;
+pub mod config_file;
 pub mod envelope;
 pub mod error;
 pub mod events;
@@ -12,4 +13,7 @@ pub mod intent;
 pub mod json;
 pub mod names;
 pub mod outgoing;
+pub mod policy_file;
+pub mod schema;
 pub mod telemetry;
+pub mod yaml;

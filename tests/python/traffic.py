@@ -10,7 +10,7 @@ import gzip
 import random
 from dataclasses import dataclass, field
 
-USERS = 50_000  # so many that hardly one comes twice: evidence counts a user once per cohort
+USERS = 50_000  # so many that hardly one comes twice within a cohort, where evidence may count it once
 
 
 def murmur3_32(data: bytes, seed: int = 0) -> int:

@@ -173,12 +173,12 @@ impl Daemon {
 
     /// GET; the status and the JSON body (`Null` when the body is not JSON).
     pub fn get(&self, path: &str) -> (u16, Value) {
-        reply(http().get(self.url(path)))
+        reply(http().get(self.url(path))).expect("an HTTP answer from the daemon")
     }
 
     /// POST of JSON; the status and the JSON body.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        reply(http().post(self.url(path)).json(body))
+        try_post(&self.url(path), body).expect("an HTTP answer from the daemon")
     }
 
     /// Everything this run has written to standard error so far.
@@ -259,10 +259,23 @@ fn http() -> reqwest::blocking::Client {
     reqwest::blocking::Client::builder().timeout(DEADLINE).build().expect("an HTTP client")
 }
 
-fn reply(request: reqwest::blocking::RequestBuilder) -> (u16, Value) {
-    let response = request.send().expect("an HTTP answer from the daemon");
+/// POST of JSON to a daemon that may be dying: nothing when no whole answer came.
+pub fn try_post(url: &str, body: &Value) -> Option<(u16, Value)> {
+    reply(http().post(url).json(body))
+}
+
+fn reply(request: reqwest::blocking::RequestBuilder) -> Option<(u16, Value)> {
+    let response = request.send().ok()?;
     let status = response.status().as_u16();
-    (status, response.json().unwrap_or(Value::Null))
+    let body = response.bytes().ok()?;
+    Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+}
+
+/// Runs an offline verb of the binary; its exit code and everything it wrote.
+pub fn sluice(args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice")).args(args).output().expect("run sluice");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
 #[test]

@@ -82,7 +82,6 @@ impl Anchor {
         let mut anchor = Anchor { file, log, head, slot: 0, written: Instant::now() };
         anchor.file.set_len(STRIDE * 2).map_err(failed)?;
         anchor.write()?;
-        anchor.write()?;
         anchor.file.sync_all().map_err(failed)?;
         std::fs::rename(&new, &path).and_then(|()| File::open(dir)?.sync_all()).map_err(failed)?;
         Ok(anchor)

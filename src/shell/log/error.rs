@@ -136,6 +136,9 @@ fn process(pid: Option<u32>) -> String {
 
 /// An operating system's error in the style of the other messages: `no space left on device`.
 fn reason(cause: &io::Error) -> String {
+    if cause.kind() == io::ErrorKind::StorageFull {
+        return "no space left on device".into(); // sled hands it on in a form for programmers
+    }
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();

@@ -302,8 +302,7 @@ fn fill(export: Export, dir: &Path, options: &OpenOptions) -> Result<Verified, L
     let mut scan = export.scan();
     while let Some(pushed) = scan.advance(|record| group.push_stored(record))? {
         pushed.expect("the scan has checked the chain");
-        // A group must not exceed what is written at once, however its records fall into pages.
-        if group.bytes().len() >= BLOCK_TARGET / 2 {
+        if group.bytes().len() >= super::GROUP_BYTES {
             log.append(&group)?;
             group.appended();
         }
@@ -337,18 +336,22 @@ impl History {
         }
     }
 
-    /// All events, each checked to continue the chain. A history without events is an error.
-    pub fn scan(self) -> Result<(Scan, Option<Box<Log>>), LogError> {
+    /// All events, each checked to continue the chain; a folder stays open as long as the scan lives.
+    /// A history without events is an error.
+    pub fn scan(self) -> Result<Scan, LogError> {
         match self {
             History::Folder(log) if log.head().seq == 0 => Err(LogError::Empty { path: None }),
-            History::Folder(log) => Ok((log.reader().scan(1)?, Some(log))),
-            History::File(export) => Ok((export.scan(), None)),
+            History::Folder(log) => {
+                let mut scan = log.reader().scan(1)?;
+                scan._holds = Some(log);
+                Ok(scan)
+            }
+            History::File(export) => Ok(export.scan()),
         }
     }
 
     /// Walks the whole chain, payloads included, and names the first bad record.
     pub fn verify(self) -> Result<Verified, LogError> {
-        let (scan, _open) = self.scan()?;
-        scan.verify()
+        self.scan()?.verify()
     }
 }

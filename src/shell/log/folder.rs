@@ -86,11 +86,13 @@ impl Ballast {
         fs::remove_file(&self.path).map(|()| true).map_err(failed)
     }
 
-    /// Sets the space aside, unless it is already or the disk has no such room to give.
+    /// Sets the space aside, unless it is already or the disk has no such room to give. With 0 bytes an
+    /// existing ballast stays as it is: a reader wants none, and must not take the daemon's.
     pub fn set_aside(&self, dir: &Path) -> Result<(), LogError> {
         let failed = |cause| LogError::io("setting disk space aside", cause);
         let have = fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        if have == self.bytes || durable::room(dir).map_err(failed)?.free / 2 < self.bytes {
+        if self.bytes == 0 || have == self.bytes || durable::room(dir).map_err(failed)?.free / 2 < self.bytes
+        {
             return Ok(());
         }
         let mut file = File::create(&self.path).map_err(failed)?;

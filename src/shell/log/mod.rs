@@ -30,6 +30,7 @@ mod watchdog;
 pub use error::{AnchorMismatch, LogError, Place};
 pub use export::{Export, History, export, import};
 pub use folder::{Space, Watermark};
+pub use pages::GROUP_BYTES;
 pub use reader::{Chunk, Chunks, Reader, Scan, Verified};
 
 use super::durable;
@@ -193,7 +194,7 @@ impl Log {
     /// Appends all records of `group` at once; when this returns they are on disk, and after a crash
     /// before that either all of them are there or none. The caller then calls [`Group::appended`].
     ///
-    /// At most 256 pages of 6,400 bytes. An error of the disk is final: see [`LogError::Poisoned`].
+    /// A group is to be appended once it holds [`GROUP_BYTES`]; more than 256 pages are refused. An error of the disk is final: see [`LogError::Poisoned`].
     pub fn append(&mut self, group: &Group) -> Result<(), LogError> {
         if group.is_empty() {
             return Ok(());

@@ -14,6 +14,10 @@ use crate::wire::envelope::Group;
 pub const PART_MAX: usize = 6_400;
 /// Most items of one sled batch; with more its memory grows without bound.
 pub const BATCH_ITEMS: usize = 256;
+/// A group of this many bytes, and one record more, fits one batch however its records fall into pages:
+/// at worst a page of 6,401 bytes takes two items and leaves its neighbour nearly empty, which makes
+/// 3 * 512 KiB / 6,500 = 242 items, and the last record takes 11.
+pub const GROUP_BYTES: usize = 512 << 10;
 
 /// Cuts a group into pages of at most [`PART_MAX`] bytes; a record larger than that is a page alone.
 pub fn cut(group: &Group) -> impl Iterator<Item = (EventSeq, Range<usize>)> + '_ {

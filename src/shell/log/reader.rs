@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::sled_guard::guard;
-use super::{LogError, Place};
+use super::{Log, LogError, Place};
 use crate::core::ids::EventSeq;
 use crate::wire::envelope::{Envelope, EnvelopeError, FRAMING, Fault, Head, Record, header};
 
@@ -195,12 +195,14 @@ pub struct Scan {
     /// Records up to here were only needed to reach the first one asked for.
     skip: EventSeq,
     ended: bool,
+    /// The log it reads, when nobody else keeps that open.
+    pub(super) _holds: Option<Box<Log>>,
 }
 
 impl Scan {
     /// Yields what follows `head`; the chunks may begin before.
     pub(super) fn new(chunks: Chunks, head: Head) -> Scan {
-        Scan { chunks, chunk: None, byte: 0, offset: 0, head, skip: head.seq, ended: false }
+        Scan { chunks, chunk: None, byte: 0, offset: 0, head, skip: head.seq, ended: false, _holds: None }
     }
 
     /// The chain up to the last envelope yielded.

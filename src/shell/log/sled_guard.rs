@@ -45,3 +45,17 @@ fn install_hook() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_store_becomes_an_error() {
+        let error = guard(|| -> sled::Result<()> { panic!("bad {}", "pointer") }).unwrap_err();
+        let message =
+            "the log does not open or read: the store gave up (bad pointer); restore a backup or an export";
+        assert_eq!(error.to_string(), message);
+        assert_eq!(guard(|| Ok(7)).unwrap(), 7);
+    }
+}

@@ -71,3 +71,27 @@ impl Drop for Watchdog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs this test once more, in a process that hangs in its flush.
+    #[test]
+    fn a_flush_that_does_not_return_ends_the_process() {
+        const HANG: &str = "SLUICE_TEST_HANG";
+        let name = "shell::log::watchdog::tests::a_flush_that_does_not_return_ends_the_process";
+        if std::env::var_os(HANG).is_some() {
+            let watchdog = Watchdog::start(Duration::from_millis(50)).unwrap();
+            watchdog.guard(|| ());
+            watchdog.guard(|| thread::sleep(Duration::from_secs(60)));
+            return;
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(HANG, "1").output().unwrap();
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("writing the log did not finish within 0.05 s; stopping"), "{said}");
+    }
+}

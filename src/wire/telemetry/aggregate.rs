@@ -18,7 +18,7 @@ pub const BOUNDS_MAX: usize = 64;
 /// Many requests, summed by the sender.
 #[derive(schemars::JsonSchema)]
 #[expect(dead_code, reason = "documents what `summaries` reads")]
-#[schemars(title = "Aggregate", deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct AggregateShape {
     /// What served the requests.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
@@ -31,13 +31,13 @@ pub struct AggregateShape {
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
     id: Option<String>,
     /// Sums by metric.
-    #[schemars(length(min = 1))]
+    #[schemars(extend("minProperties" = 1, "propertyNames" = {"pattern": "^[a-z][a-z0-9_.]{0,62}$"}))]
     m: BTreeMap<String, SumsShape>,
 }
 
 #[derive(schemars::JsonSchema)]
 #[expect(dead_code, reason = "documents what `summaries` reads")]
-#[schemars(untagged, deny_unknown_fields)]
+#[schemars(rename = "Sums", untagged, deny_unknown_fields)]
 pub enum SumsShape {
     /// Of n zeros and ones, k are ones.
     Ones {
@@ -169,7 +169,7 @@ fn finite(path: &str, value: &Part) -> Result<f64, Fault> {
         Part::Text(_) => number(Value::Text),
         Part::Map(_) => number(Value::Nested),
     };
-    result.or_else(|(code, what)| fault(code, path, what))
+    result.or_else(|(code, what)| fault(code, path, &what))
 }
 
 /// The fields of an object, none twice.

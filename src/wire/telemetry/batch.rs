@@ -27,7 +27,7 @@ pub fn of(bytes: &[u8]) -> Option<Result<Batch, InputError>> {
         let at = bytes.len() - input.get_ref().len();
         let batch = batch.map_err(|error| broken_msgpack(at, &error))?;
         if at < bytes.len() {
-            let message = format!("telemetry: {} bytes of trailing data after byte {at}", bytes.len() - at);
+            let message = format!("telemetry: trailing data after byte {at}");
             return Err(InputError::new("E1003", message));
         }
         Ok(batch)

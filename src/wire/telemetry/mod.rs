@@ -9,7 +9,7 @@ mod batch;
 mod sample;
 mod values;
 
-use super::error::{InputError, grouped};
+use super::error::{InputError, grouped, shown};
 use super::intent::{media_type, unaccepted};
 use super::json::{self, Form};
 use crate::core::columns::{Builder, Columns};
@@ -83,28 +83,20 @@ fn has_lines(text: &str) -> bool {
 }
 
 fn parse_json(text: &str, form: Form, now: Timestamp) -> Result<Parsed, InputError> {
-    json::scan("sample", text, form)?;
+    let documents = json::scan("sample", text, form)?;
     let mut input = serde_json::Deserializer::from_str(text);
     let mut intake = Intake::new(now);
-    let read = match text.trim_start().as_bytes()[0] {
-        b'[' => intake.array(&mut input),
-        b'{' if form == Form::Lines => loop {
-            match input.end() {
-                Ok(()) => break Ok(()),
-                Err(_) => {
-                    if let Err(error) = intake.one_of_many(&mut input) {
-                        break Err(error);
-                    }
-                }
-            }
-        },
-        b'{' => intake.single(&mut input),
+    let read = match text.trim_start().as_bytes().first() {
+        Some(b'[') => intake.array(&mut input),
+        // Counted beforehand: asking serde_json for the end after each would cost a pass over the text.
+        Some(b'{') if form == Form::Lines => (0..documents).try_for_each(|_| intake.one_of_many(&mut input)),
+        Some(b'{') => intake.single(&mut input),
         _ => {
             let message = "telemetry: expected a JSON object, an array of objects or an object a line";
             return Err(InputError::new("E1004", message));
         }
     };
-    match read {
+    match read.and_then(|()| input.end()) {
         Ok(()) => finish(intake),
         Err(error) => Err(intake.fault.take().unwrap_or_else(|| json::explain("sample", text, form, &error))),
     }
@@ -124,21 +116,27 @@ fn parse_msgpack(bytes: &[u8], now: Timestamp) -> Result<Parsed, InputError> {
     };
     let at = bytes.len() - input.get_ref().len();
     match read {
-        Ok(()) if at < bytes.len() => Err(InputError::new(
-            "E1003",
-            format!("telemetry: {} bytes of trailing data after byte {at}", bytes.len() - at),
-        )),
+        Ok(()) if at < bytes.len() => {
+            Err(InputError::new("E1003", format!("telemetry: trailing data after byte {at}")))
+        }
         Ok(()) => finish(intake),
         Err(error) => Err(intake.fault.take().unwrap_or_else(|| broken_msgpack(at, &error))),
     }
 }
 
 fn broken_msgpack(at: usize, error: &rmp_serde::decode::Error) -> InputError {
-    if matches!(error, rmp_serde::decode::Error::DepthLimitExceeded) {
-        let max = json::NESTING_MAX;
-        return InputError::new("E1010", format!("telemetry: nesting deeper than {max} levels"));
-    }
-    InputError::new("E1002", format!("telemetry: not valid MessagePack before byte {at}: {error}"))
+    use rmp_serde::decode::Error;
+    let what = match error {
+        Error::DepthLimitExceeded => {
+            let max = json::NESTING_MAX;
+            return InputError::new("E1010", format!("telemetry: nesting deeper than {max} levels"));
+        }
+        Error::InvalidMarkerRead(_) | Error::InvalidDataRead(_) => {
+            "it ends in the middle of a value".to_owned()
+        }
+        other => shown(&other.to_string()),
+    };
+    InputError::new("E1002", format!("telemetry: not valid MessagePack before byte {at}: {what}"))
 }
 
 fn finish(intake: Intake) -> Result<Parsed, InputError> {

@@ -17,7 +17,7 @@ use crate::wire::names;
 /// boolean (true is 1, false is 0).
 #[derive(schemars::JsonSchema)]
 #[expect(dead_code, reason = "documents what `SampleSeed` reads")]
-#[schemars(title = "Sample")]
+#[schemars(extend("propertyNames" = {"pattern": "^[a-z][a-z0-9_.]{0,62}$"}))]
 pub struct SampleShape {
     /// What served the request.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
@@ -132,9 +132,8 @@ impl Intake {
     /// The number that is a metric's value.
     fn number<E: Error>(&mut self, field: &str, value: Value) -> Result<f64, E> {
         number(value).map_err(|(code, what)| {
-            let what =
-                if code == "E2004" { format!("{what}{}", self.text_of(value)) } else { what.to_owned() };
-            self.refuse(code, field, what)
+            let text = if value == Value::Text { self.text_of(value) } else { String::new() };
+            self.refuse(code, field, format!("{what}{text}"))
         })
     }
 
@@ -287,23 +286,23 @@ impl Intake {
     }
 }
 
-/// What keeps a scalar from being a metric's value.
-pub fn number(value: Value) -> Result<f64, (&'static str, &'static str)> {
-    match value {
-        Value::Bool(is) => Ok(f64::from(u8::from(is))),
-        Value::Unsigned(n) if n as f64 as u128 == u128::from(n) => Ok(n as f64),
-        Value::Signed(n) if n as f64 as i128 == i128::from(n) => Ok(n as f64),
-        Value::Unsigned(_) | Value::Signed(_) => {
-            Err(("E2011", "is an integer that a double cannot hold exactly (above 2^53)"))
-        }
-        Value::Float(n) if n.is_nan() => Err(("E2001", "NaN is not a finite number")),
-        Value::Float(n) if n.is_infinite() => Err(("E2002", "out of range for a finite number")),
+/// The number that a scalar is, or the code and what keeps it from being one.
+pub fn number(value: Value) -> Result<f64, (&'static str, String)> {
+    let (code, what) = match value {
+        Value::Bool(is) => return Ok(f64::from(u8::from(is))),
+        Value::Unsigned(n) if n as f64 as u128 == u128::from(n) => return Ok(n as f64),
+        Value::Signed(n) if n as f64 as i128 == i128::from(n) => return Ok(n as f64),
         // Adding zero makes the negative zero the positive one.
-        Value::Float(n) => Ok(n + 0.0),
-        Value::Null => Err(("E2003", "missing value is not zero and not success; leave the field out")),
-        Value::Text => Err(("E2004", "a metric is a number or a boolean, got the string")),
-        Value::Nested => Err(("E2004", "a metric is a number or a boolean, got an object or array")),
-    }
+        Value::Float(n) if n.is_finite() => return Ok(n + 0.0),
+        Value::Float(n) if n.is_nan() => ("E2001", "NaN is not a finite number"),
+        Value::Float(_) => ("E2002", "out of range for a finite number"),
+        Value::Unsigned(n) => return Err(("E2011", format!("{n} is above 2^53 and cannot be kept exactly"))),
+        Value::Signed(n) => return Err(("E2011", format!("{n} is below -2^53 and cannot be kept exactly"))),
+        Value::Null => ("E2003", "missing value is not zero and not success; leave the field out"),
+        Value::Text => ("E2004", "a metric is a number or a boolean, got the string"),
+        Value::Nested => ("E2004", "a metric is a number or a boolean, got an object or array"),
+    };
+    Err((code, what.to_owned()))
 }
 
 fn kind(value: Value) -> &'static str {

@@ -141,6 +141,13 @@ fn negative_zero_is_zero() {
 }
 
 #[test]
+fn a_number_of_seventeen_digits_is_kept() {
+    let columns =
+        one(parse(r#"{"version":"b","x":0.30000000000000004,"y":1.7976931348623157e308}"#).unwrap());
+    assert_eq!(values(&columns), [("x".into(), 0.1 + 0.2), ("y".into(), f64::MAX)]);
+}
+
+#[test]
 fn only_rfc_3339_is_a_time() {
     let parse = |at: &str| parse(&format!(r#"{{"version":"b","served_at":"{at}","e":1}}"#));
     for good in ["2025-11-18T13:46:02Z", "2025-11-18T14:46:02.000+01:00", "2025-11-18 13:46:02Z"] {

@@ -1,0 +1,174 @@
+//! `sluice deploy`: submits one change.
+
+use std::io::Read;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::act::Who;
+use super::client::{Answer, Client};
+use super::output::{self, Format};
+use super::wait::{self, Goal};
+use super::{CliError, Common, exit};
+use crate::core::policy::ChangeKind;
+use crate::core::words::count;
+use crate::shell::clock;
+use crate::wire::intent::{INTENT_MAX, parse_intent};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What is changed
+    #[arg(required_unless_present = "file")]
+    service: Option<String>,
+    /// The version that shall serve
+    #[arg(required_unless_present = "file")]
+    to: Option<String>,
+    /// The version that serves now [default: what the last completed rollout brought]
+    #[arg(long, value_name = "VERSION")]
+    from: Option<String>,
+    /// model, prompt, vector_store, cache or serving [default: what the version begins with, as in prompt@42]
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    kind: Option<ChangeKind>,
+    /// The policy to run under [default: that of the kind]
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// Why; it is written to the log
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "file")]
+    reason: Option<String>,
+    #[command(flatten)]
+    who: Who,
+    /// Your own id of the request: submitting it again changes nothing
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Submit this intent (JSON, - for standard input) instead
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "from", "kind", "policy", "reason", "id"])]
+    file: Option<std::path::PathBuf>,
+    /// Check the request and say what would happen, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until it has reached 100%; exit codes as in sluice wait
+    #[arg(long)]
+    wait: bool,
+    /// With --wait: give up after this long, with exit code 12
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = wait::duration)]
+    timeout: Option<Duration>,
+}
+
+fn kind(text: &str) -> Result<ChangeKind, String> {
+    let kinds = ChangeKind::ALL;
+    let found = kinds.into_iter().find(|kind| kind.as_str() == text);
+    found.ok_or_else(|| format!("expected one of {}", kinds.map(ChangeKind::as_str).join(", ")))
+}
+
+pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
+    let (dry_run, wait, timeout) = (args.dry_run, args.wait, args.timeout);
+    let body = intent(args)?;
+    let client = common.client().await?;
+    if dry_run {
+        return check(common, &client, &body).await;
+    }
+    let answer = client.call("deploy", &body).await?;
+    show(common, &answer)?;
+    if wait {
+        return wait::until(common, &client, answer.text("rollout"), &[Goal::Promoted], timeout, false).await;
+    }
+    Ok(exit::OK)
+}
+
+fn intent(args: Args) -> Result<Value, CliError> {
+    if let Some(file) = &args.file {
+        let failed = |error| CliError::file(format!("reading {}", file.display()), &error);
+        let mut text = String::new();
+        let limit = INTENT_MAX as u64 + 1;
+        if file.as_os_str() == "-" {
+            std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(failed)?;
+        } else {
+            std::fs::File::open(file)
+                .map_err(failed)?
+                .take(limit)
+                .read_to_string(&mut text)
+                .map_err(failed)?;
+        }
+        checked(&text)?;
+        return serde_json::from_str(&text)
+            .map_err(|error| CliError::usage(format!("{}: {error}", file.display())));
+    }
+    let to = args.to.unwrap_or_default();
+    let named =
+        || ChangeKind::ALL.into_iter().find(|kind| to.split(['@', ':']).next() == Some(kind.as_str()));
+    let kind = args.kind.or_else(named).ok_or_else(|| {
+        CliError::usage(format!("what kind of change {to} is cannot be told from its name"))
+            .help(format!("add --kind {}", ChangeKind::ALL.map(ChangeKind::as_str).join("|")))
+    })?;
+    let mut body = json!({
+        "service": args.service,
+        "change": {"kind": kind.as_str(), "to": to},
+        "by": args.who.name()?,
+        "reason": args.reason,
+    });
+    if let Some(from) = args.from {
+        body["change"]["from"] = from.into();
+    }
+    for (field, value) in [("policy", args.policy), ("id", args.id)] {
+        if let Some(value) = value {
+            body[field] = value.into();
+        }
+    }
+    Ok(body)
+}
+
+/// Reads an intent as the daemon will.
+fn checked(text: &str) -> Result<crate::core::event::Intent, CliError> {
+    parse_intent(text.as_bytes(), None, None, None, clock::now())
+        .map_err(|error| CliError::refused(error.code, &error.message, None))
+}
+
+/// Says whether the request is well formed, and what else is on its way on the service.
+async fn check(common: &Common, client: &Client, body: &Value) -> Result<u8, CliError> {
+    let intent = checked(&body.to_string())?;
+    let open = client.call("ls", &json!({})).await?;
+    let open = open.value["rollouts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ahead: Vec<&str> = open
+        .iter()
+        .filter(|r| r["service"] == intent.service.as_str() && r["ended_ms"].is_null())
+        .filter_map(|r| r["rollout"].as_str())
+        .collect();
+    if common.output.is_json() {
+        output::json(&json!({"ok": true, "dry_run": true, "intent": body, "ahead": ahead}).to_string())?;
+        return Ok(exit::OK);
+    }
+    let from = intent.from.as_ref().map_or("what serves now", |from| from.as_str());
+    let mut text = format!("would roll out {from} → {} on {}; nothing was sent\n", intent.to, intent.service);
+    if !ahead.is_empty() {
+        text += &format!("would wait for {}: same service, one change at a time\n", ahead.join(", "));
+    }
+    text += "the policy and what serves now are checked when it is submitted";
+    output::lines(&text)?;
+    Ok(exit::OK)
+}
+
+fn show(common: &Common, answer: &Answer) -> Result<(), CliError> {
+    let (rollout, state) = (answer.text("rollout"), answer.text("state"));
+    let seq = answer.number("seq").unwrap_or_default();
+    match common.output {
+        Format::Json | Format::Jsonl => output::json(&answer.text),
+        Format::Plain => output::lines(&format!("{rollout}\t{state}\t{seq}")),
+        Format::Table => {
+            let mut text = String::new();
+            if !answer.text("plan").is_empty() {
+                text += &format!("plan       {}\n", answer.text("plan"));
+            }
+            let again = answer.value["duplicate"] == true;
+            let did = if again { "known" } else { "accepted" };
+            let note = if again { "; submitted before, no effect" } else { "" };
+            text +=
+                &format!("{did:<10} {rollout} (event {}), {}{note}\n", count(seq), state.replace('_', " "));
+            if !answer.text("behind").is_empty() {
+                text +=
+                    &format!("behind     {}: same service, one change at a time\n", answer.text("behind"));
+            }
+            text += &format!("next       sluice explain {rollout}  ·  sluice wait {rollout} --for promoted");
+            output::lines(&text)
+        }
+    }
+}

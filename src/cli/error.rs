@@ -1,0 +1,170 @@
+//! What a command says when it did not do what was asked, and the exit code it ends with.
+//!
+//! Codes here: E4001 to E4012. A refusal of the daemon keeps the code it came with.
+
+use std::fmt::Display;
+use std::io;
+
+use super::{exit, output};
+use crate::core::event::Event;
+use crate::core::ids::EventSeq;
+use crate::core::line::{self, plain};
+use crate::core::time::Timestamp;
+use crate::replay::{self, Divergence};
+use crate::shell::log::LogError;
+use crate::wire::yaml::FileError;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: u8,
+    /// Empty when there is nothing to say: the reader of a pipe has gone.
+    pub code: String,
+    pub message: String,
+    /// How to go on.
+    pub help: Option<String>,
+}
+
+impl CliError {
+    pub fn new(exit: u8, code: &str, message: impl Into<String>) -> CliError {
+        CliError { exit, code: code.to_owned(), message: message.into(), help: None }
+    }
+
+    pub fn usage(message: impl Into<String>) -> CliError {
+        CliError::new(exit::USAGE, "E4002", message)
+    }
+
+    /// What could not be done with a file, with the system's reason.
+    pub fn file(what: impl Display, error: &io::Error) -> CliError {
+        CliError::new(exit::USAGE, "E4006", format!("{what}: {}", reason(error)))
+    }
+
+    /// Standard output does not take what is written.
+    pub fn output(error: &io::Error) -> CliError {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return CliError::new(exit::OK, "", "");
+        }
+        CliError::new(exit::USAGE, "E4007", format!("writing the output failed: {}", reason(error)))
+    }
+
+    /// What the daemon answered instead of doing it.
+    pub fn refused(code: &str, message: &str, help: Option<&str>) -> CliError {
+        let exit = match code {
+            "E4004" | "E3021" | "E3022" => exit::NOT_FOUND,
+            "E1014" | "E1015" | "E1021" | "E1031" | "E1032" | "E1033" | "E1034" | "E2101" => exit::REFUSED,
+            // What this program asks for in a way the daemon does not take is no mistake of the user's.
+            "E5004" | "E5006" | "E5008" | "E5014" | "E5090" => exit::BUG,
+            _ => match code.get(..2) {
+                Some("E0" | "E5") => exit::REFUSED,
+                Some("E1" | "E2" | "E3" | "E4") => exit::USAGE,
+                _ => exit::BUG,
+            },
+        };
+        CliError { exit, code: code.into(), message: message.into(), help: help.map(str::to_owned) }
+    }
+
+    /// Policies that cannot be read, or are not sound.
+    pub fn policies(error: impl Display) -> CliError {
+        CliError::new(exit::USAGE, "E3000", error.to_string())
+    }
+
+    /// The daemon said something this build does not understand.
+    pub fn answer(what: impl Display) -> CliError {
+        let message = format!("the answer of sluice was not understood: {what}");
+        CliError::new(exit::BUG, "E4012", message).help("use the same version of sluice on both sides")
+    }
+
+    /// Everything that is wrong with a policy or a config file, each thing with its place.
+    pub fn policy(error: FileError) -> CliError {
+        let text = error.to_string();
+        let code = error.0.first().map_or("E3018", |fault| fault.code);
+        let message = text.strip_prefix(&format!("error[{code}]: ")).unwrap_or(&text);
+        CliError::new(exit::USAGE, code, message)
+    }
+
+    /// Where a replay parts from the record: always both sides by name, and the first value that differs.
+    pub fn divergence(found: Divergence) -> CliError {
+        let side = |event: Option<&Event>| event.map_or("nothing".into(), line::text);
+        let sides = |seq: EventSeq, at: Timestamp, recorded: Option<&Event>, replayed: Option<&Event>| {
+            let rollout = recorded.or(replayed).and_then(Event::rollout).map(|id| format!("{id}, "));
+            let mut text = format!(
+                "\n  {}seq {seq}, {}\n    RECORDED  {}\n    REPLAYED  {}",
+                rollout.unwrap_or_default(),
+                output::time(at.0),
+                side(recorded),
+                side(replayed)
+            );
+            let difference = recorded.zip(replayed).and_then(|(a, b)| replay::first_difference(a, b));
+            if let Some((path, recorded, replayed)) = difference {
+                text += &format!("\n  first difference: {path}: recorded {recorded}, replayed {replayed}");
+            }
+            text
+        };
+        let message = match &found {
+            Divergence::Differs { seq, at, recorded, replayed } => {
+                format!(
+                    "replay differs from the record{}",
+                    sides(*seq, *at, Some(recorded), replayed.as_deref())
+                )
+            }
+            Divergence::Missing { seq, at, replayed } => {
+                format!(
+                    "replay concludes what the record does not have{}",
+                    sides(*seq, *at, None, Some(replayed))
+                )
+            }
+            Divergence::Engine { .. } => return CliError::mismatch(&found.to_string()),
+        };
+        CliError::mismatch(&message).help("check that the log itself is sound: sluice log verify")
+    }
+
+    /// A replay or a hash does not agree with the record.
+    pub fn mismatch(message: &str) -> CliError {
+        CliError::new(exit::MISMATCH, "E0921", message)
+    }
+
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> CliError {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// What goes to standard error: code, message, how to go on. Never a control character.
+    pub fn text(&self) -> String {
+        let lines = |text: &str, between: &str| text.lines().map(plain).collect::<Vec<_>>().join(between);
+        let help = self.help.as_deref().map(|help| format!("\n  help: {}", lines(help, "\n  ")));
+        format!("error[{}]: {}{}", self.code, lines(&self.message, "\n"), help.unwrap_or_default())
+    }
+}
+
+impl From<LogError> for CliError {
+    fn from(error: LogError) -> CliError {
+        let message = error.to_string();
+        match error {
+            LogError::Locked { .. } => CliError::new(exit::REFUSED, "E4009", message).help(
+                "the log is in use by a running sluice. Stop it first, or ask it: sluice log tail, sluice log show",
+            ),
+            LogError::Empty { .. } => CliError::new(exit::USAGE, "E4005", message),
+            LogError::NoSuchEvent { .. } => CliError::new(exit::NOT_FOUND, "E4004", message),
+            LogError::NoLog(_) => {
+                CliError::new(exit::USAGE, "E4006", message).help("name the folder: --data DIR, or an export: --file FILE")
+            }
+            LogError::Io { what: "writing the export", .. } => CliError::new(exit::USAGE, "E4007", message),
+            LogError::Corrupt { .. } | LogError::Damaged { .. } | LogError::Anchor(_) | LogError::Cut { .. } => {
+                CliError::new(exit::MISMATCH, "E4010", message)
+            }
+            LogError::OutOfOrder { .. } | LogError::GroupTooLarge { .. } | LogError::Poisoned => {
+                CliError::new(exit::BUG, "E4010", message)
+            }
+            _ => CliError::new(exit::USAGE, "E4006", message),
+        }
+    }
+}
+
+/// An operating system's error as the end of a sentence: `no space left on device`.
+pub fn reason(error: &dyn Display) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}

@@ -1,0 +1,306 @@
+//! `sluice log`: the record itself. `tail` and `show` ask a running sluice; what reads or moves the whole log opens
+//! the data folder, or an export, and needs nobody to hold it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::client::{Answer, Client};
+use super::output::{self, Format, Progress};
+use super::{CliError, Common, exit};
+use crate::core::ids::EventSeq;
+use crate::core::line;
+use crate::core::words::count;
+use crate::shell::log::{Export, History, Log, OpenOptions, Verified, export, import};
+use crate::wire::outgoing::rfc3339;
+
+/// Events asked for at a time.
+const PAGE: u64 = 500;
+/// How often a followed log is asked for more.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Telemetry would drown everything else.
+const BATCH: &str = "batch.received";
+/// Events shown before what comes new.
+const BACK: u64 = 20;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Follow the log; telemetry is left out
+    #[command(before_help = "  $ sluice log tail --rollout 118")]
+    Tail(TailArgs),
+    /// Show one event in full
+    #[command(before_help = "  $ sluice log show 48913 --why")]
+    Show {
+        #[arg(value_name = "SEQ")]
+        seq: EventSeq,
+        /// Show what led to it, too
+        #[arg(long)]
+        why: bool,
+    },
+    /// Walk the whole hash chain and name the first bad record
+    #[command(before_help = "  $ sluice log verify")]
+    Verify(HistoryArgs),
+    /// Write the log, or a part, to one file that can be checked and replayed anywhere
+    #[command(before_help = "  $ sluice log export incident.sluice --from 47010 --to 48919")]
+    Export(ExportArgs),
+    /// Make a data folder of an exported file
+    #[command(before_help = "  $ sluice log import all.sluice --data ./restored")]
+    Import {
+        file: PathBuf,
+        /// The new folder
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+/// Which recorded history to open.
+#[derive(clap::Args, Clone, Debug)]
+pub struct HistoryArgs {
+    /// The log's folder; no sluice may be running on it
+    #[arg(long, env = "SLUICE_DATA", default_value = "./sluice-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// An exported file instead
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+impl HistoryArgs {
+    /// Opens the folder or the file.
+    pub fn open(&self) -> Result<History, CliError> {
+        let path = self.file.as_deref().unwrap_or(&self.data);
+        // Opening makes sure that writes reach the disk; a file does not need that, an empty one least of all.
+        if self.file.is_none() && !path.is_dir() {
+            return Err(crate::shell::log::LogError::NoLog(path.to_owned()).into());
+        }
+        Ok(History::open(path)?)
+    }
+}
+
+#[derive(clap::Args)]
+pub struct TailArgs {
+    /// Start at this event [default: the last 20]
+    #[arg(long, value_name = "SEQ")]
+    from: Option<EventSeq>,
+    /// Stop at the end instead of waiting for more
+    #[arg(long)]
+    until_end: bool,
+    /// Only this rollout: its id, a suffix of it, or @last
+    #[arg(long, value_name = "ID")]
+    rollout: Option<String>,
+    /// Read this folder instead of asking a running sluice
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct ExportArgs {
+    /// Where to; - for standard output
+    file: PathBuf,
+    /// The log's folder; no sluice may be running on it
+    #[arg(long, env = "SLUICE_DATA", default_value = "./sluice-data", value_name = "DIR")]
+    data: PathBuf,
+    /// First event
+    #[arg(long, default_value_t = 1, value_name = "SEQ")]
+    from: EventSeq,
+    /// Last event [default: the newest]
+    #[arg(long, value_name = "SEQ")]
+    to: Option<EventSeq>,
+}
+
+pub async fn run(common: &Common, verb: Verb) -> Result<u8, CliError> {
+    match verb {
+        Verb::Tail(args) => match &args.data {
+            Some(data) => tail_folder(common, &args, data),
+            None => tail(common, args).await,
+        },
+        Verb::Show { seq, why } => show(common, seq, why).await,
+        Verb::Verify(history) => verify(common, &history),
+        Verb::Export(args) => write_export(common, &args),
+        Verb::Import { file, data } => {
+            let options = OpenOptions::default();
+            let done = import(&file, &data, &options)?;
+            report(common, &done, &format!("imported into {}", data.display()))
+        }
+    }
+}
+
+async fn tail(common: &Common, args: TailArgs) -> Result<u8, CliError> {
+    let client = common.client().await?;
+    let mut from = match args.from {
+        Some(from) => from,
+        // Of one rollout everything is of interest.
+        None if args.rollout.is_some() => 1,
+        None => {
+            let head = client.call("ls", &json!({})).await?.number("seq").unwrap_or(0);
+            (head + 1).saturating_sub(BACK).max(1)
+        }
+    };
+    loop {
+        let answer = page(&client, from, args.rollout.as_deref()).await?;
+        let events = answer.value["events"].as_array().ok_or_else(|| CliError::answer("it has no events"))?;
+        let told = events.iter().filter(|event| event["kind"] != BATCH);
+        told.map(|event| print(common.output, event)).collect::<Result<(), _>>()?;
+        let next = answer.number("next").unwrap_or(from);
+        // A page may hold nothing that was asked for and still not be the last.
+        if next > from {
+            from = next;
+        } else if args.until_end {
+            return Ok(exit::OK);
+        } else {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+async fn page(client: &Client, from: EventSeq, rollout: Option<&str>) -> Result<Answer, CliError> {
+    let mut body = json!({"from": from, "limit": PAGE});
+    if let Some(rollout) = rollout {
+        body["rollout"] = rollout.into();
+    }
+    client.call("events", &body).await
+}
+
+fn print(format: Format, event: &Value) -> Result<(), CliError> {
+    let text = |field: &str| event[field].as_str().unwrap_or_default();
+    match format {
+        Format::Json | Format::Jsonl => output::json(&event.to_string()),
+        Format::Plain => {
+            output::lines(&format!("{}\t{}\t{}\t{}", event["seq"], text("at"), text("kind"), text("text")))
+        }
+        Format::Table => {
+            let seq = count(event["seq"].as_u64().unwrap_or_default());
+            output::lines(&format!("{seq:>9} {} {}", text("at"), text("text")))
+        }
+    }
+}
+
+/// The same lines from a folder.
+fn tail_folder(common: &Common, args: &TailArgs, data: &Path) -> Result<u8, CliError> {
+    let log = open(data)?;
+    let back = if args.rollout.is_some() { log.head().seq } else { BACK };
+    let from = args.from.unwrap_or_else(|| (log.head().seq + 1).saturating_sub(back)).max(1);
+    for envelope in log.reader().scan(from)? {
+        let envelope = envelope?;
+        let event = &envelope.event;
+        let wanted =
+            |id: &str| event.rollout().is_some_and(|r| r.0 == id || r.0.ends_with(&format!("-{id}")));
+        if event.kind() == BATCH || args.rollout.as_deref().is_some_and(|id| !wanted(id)) {
+            continue;
+        }
+        let shown = json!({
+            "seq": envelope.seq,
+            "at": rfc3339(envelope.at),
+            "at_ms": envelope.at.0,
+            "kind": event.kind(),
+            "text": line::text(event),
+            "event": event,
+        });
+        print(common.output, &shown)?;
+    }
+    Ok(exit::OK)
+}
+
+async fn show(common: &Common, seq: EventSeq, why: bool) -> Result<u8, CliError> {
+    let answer = common.client().await?.call("event", &json!({"seq": seq, "why": why})).await?;
+    if common.output.is_json() {
+        output::json(&answer.text)?;
+        return Ok(exit::OK);
+    }
+    // What led to it comes first: a chain reads downwards, as the log does.
+    let led = answer.value["why"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for event in led.iter().filter(|event| event["seq"] != seq) {
+        print(common.output, event)?;
+    }
+    print(common.output, &answer.value)?;
+    if !why {
+        let whole = serde_json::to_string_pretty(&answer.value["event"]).map_err(CliError::answer)?;
+        output::lines(&whole)?;
+    }
+    Ok(exit::OK)
+}
+
+fn verify(common: &Common, args: &HistoryArgs) -> Result<u8, CliError> {
+    let history = args.open()?;
+    let total = match &history {
+        History::Folder(log) => log.head().seq,
+        History::File(export) => export.last - export.first + 1,
+    };
+    let mut scan = history.scan()?;
+    let mut progress = Progress::new(common.quiet);
+    let mut events = 0;
+    for envelope in scan.by_ref() {
+        envelope?;
+        events += 1;
+        // Looking at the clock costs as much as a record.
+        if events % 4_096 == 0 {
+            progress.show(|| format!("verifying {} of {} events", count(events), count(total)));
+        }
+    }
+    drop(progress);
+    report(common, &Verified { events, head: scan.head() }, "hash chain intact")
+}
+
+fn report(common: &Common, done: &Verified, what: &str) -> Result<u8, CliError> {
+    let Verified { events, head } = done;
+    match common.output {
+        Format::Json | Format::Jsonl => {
+            let body = json!({"ok": true, "events": events, "head": {"seq": head.seq, "at_ms": head.at.0, "hash": head.hash}});
+            output::json(&body.to_string())?;
+        }
+        Format::Plain => output::lines(&format!("{events}\t{}\t{}", head.seq, head.hash))?,
+        Format::Table => {
+            output::lines(&format!("ok  {} events, {what}, head {}", count(*events), head.hash.short()))?
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn open(data: &Path) -> Result<Log, CliError> {
+    let options = OpenOptions { create: false, ballast: 0, ..OpenOptions::default() };
+    Ok(Log::open(data, &options)?.log)
+}
+
+fn write_export(common: &Common, args: &ExportArgs) -> Result<u8, CliError> {
+    let log = open(&args.data)?;
+    let range = args.from..=args.to.unwrap_or(EventSeq::MAX);
+    if range.is_empty() {
+        return Err(CliError::usage(format!("--from {} is after --to {}", range.start(), range.end())));
+    }
+    if args.file.as_os_str() == "-" {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        export(&log.reader(), log.id(), range, &mut out)?;
+        return Ok(exit::OK);
+    }
+    let name = args.file.display().to_string();
+    if args.file.is_file() {
+        let error = CliError::new(
+            exit::REFUSED,
+            "E4006",
+            format!("{name} exists; an export does not replace a file"),
+        );
+        return Err(error.help("choose another name, or remove it first"));
+    }
+    let created = !args.file.exists();
+    let failed = |error: std::io::Error| CliError::file(format!("writing {name}"), &error);
+    let file = File::options().write(true).create(true).truncate(true).open(&args.file).map_err(failed)?;
+    let mut out = std::io::BufWriter::new(file);
+    let done = export(&log.reader(), log.id(), range, &mut out).map_err(CliError::from).and_then(|done| {
+        out.flush().map_err(failed)?;
+        // What is no file of its own, a pipe or a device, cannot be synced.
+        if created { out.get_ref().sync_all().map_err(failed).map(|()| done) } else { Ok(done) }
+    });
+    if done.is_err() && created {
+        // Half an export must not lie around as a whole one. The first error says more than a second.
+        let _ = std::fs::remove_file(&args.file);
+    }
+    let done = done?;
+    // Read back: a backup nobody has read is none.
+    if created {
+        Export::open(&args.file)?.scan().verify()?;
+    }
+    report(common, &done, &format!("written to {name} and read back"))
+}

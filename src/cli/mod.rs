@@ -1,0 +1,266 @@
+//! The command line: arguments in, one request or one look at a log, words and an exit code out.
+//!
+//! Data goes to standard output, everything said about it to standard error. A verb means the same here as in the
+//! API, the messages and the log. Exit codes are in `exit`, and nowhere else.
+
+mod act;
+mod client;
+pub mod demo;
+mod deploy;
+mod emit;
+mod error;
+mod exit;
+mod explain;
+mod log;
+mod output;
+mod policy;
+pub mod replay;
+mod rollouts;
+pub mod serve;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use client::{Client, Target};
+use error::CliError;
+use output::Format;
+
+#[derive(Parser)]
+#[command(
+    name = "sluice",
+    version,
+    about = "Brings a change to an AI system into production a little at a time, and takes it back when it does harm",
+    before_help = "  $ sluice demo",
+    after_help = exit::HELP,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    infer_long_args = false
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(clap::Args)]
+pub struct Common {
+    #[command(flatten)]
+    target: Target,
+    /// How to print what was found
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help = "How to print: table, json (the API's answer, unchanged), jsonl or plain (tab-separated)"
+    )]
+    output: Format,
+    /// Say less on standard error
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+impl Common {
+    async fn client(&self) -> Result<Client, CliError> {
+        Client::connect(&self.target).await
+    }
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List rollouts: where each stands, and what is in its way
+    #[command(before_help = "  $ sluice ls")]
+    Ls(rollouts::ListArgs),
+    /// Show one rollout: its plan, its position and every guardrail
+    #[command(before_help = "  $ sluice status support-bot-118")]
+    Status(rollouts::StatusArgs),
+    /// Say why a rollout stands where it stands, and what happens next
+    #[command(before_help = "  $ sluice explain 118")]
+    Explain(explain::Args),
+    /// Wait until a rollout gets somewhere; the exit code says where it got
+    #[command(before_help = "  $ sluice wait 118 --for promoted --timeout 4h")]
+    Wait(wait::Args),
+    /// Submit a change: a new model version, prompt, index, cache or serving stack
+    #[command(
+        visible_alias = "submit",
+        before_help = "  $ sluice deploy support-bot prompt@42 --reason \"shorter refund flow\""
+    )]
+    Deploy(deploy::Args),
+    /// Advance one step now, without waiting for time or sample counts
+    #[command(before_help = "  $ sluice promote 118 --reason \"checked by hand\"")]
+    Promote(act::Args),
+    /// Hold a rollout; the bake clock stops, guardrails stay armed
+    #[command(before_help = "  $ sluice pause 118")]
+    Pause(act::Args),
+    /// End a pause
+    #[command(before_help = "  $ sluice resume 118")]
+    Resume(act::Args),
+    /// Take the canary to 0% now
+    #[command(before_help = "  $ sluice rollback 118 --reason \"bad refunds\"")]
+    Rollback(act::Args),
+    /// Withdraw a rollout that has no traffic yet
+    #[command(before_help = "  $ sluice abort 119 --reason \"superseded by prompt@44\"")]
+    Abort(act::Args),
+    /// Give one of the approvals that the next step needs
+    #[command(before_help = "  $ sluice approve 118 --reason \"read the eval report\"")]
+    Approve(act::Args),
+    /// Put a remark into the log of a rollout
+    #[command(before_help = "  $ sluice note 118 --reason \"support sees angry mails since 13:40\"")]
+    Note(act::Args),
+    /// Confirm a command as an actuator does
+    #[command(
+        before_help = "  $ sluice ack 0190a0b0-0000-7000-8000-000000000001 --actuator router-us --service support-bot"
+    )]
+    Ack(act::AckArgs),
+    /// Send telemetry: one sample, or a recorded file at the speed of your choice
+    #[command(
+        before_help = "  $ sluice emit support-bot --as prompt@42 eval_pass=1 cost_usd=0.0139\n  $ sluice emit support-bot -f day.csv --speed 60x"
+    )]
+    Emit(emit::Args),
+    /// Look at the log: follow it, show one event, check it, move it
+    #[command(before_help = "  $ sluice log tail", subcommand_required = true, arg_required_else_help = true)]
+    Log {
+        #[command(subcommand)]
+        verb: log::Verb,
+    },
+    /// Decide recorded history again, and compare
+    #[command(before_help = "  $ sluice replay --verify")]
+    Replay(replay::Args),
+    /// Check and show policies
+    #[command(
+        before_help = "  $ sluice policy check policies/prompt.yaml",
+        subcommand_required = true,
+        arg_required_else_help = true
+    )]
+    Policy {
+        #[command(subcommand)]
+        verb: policy::Verb,
+    },
+    /// Run the daemon
+    #[command(before_help = "  $ sluice serve --nats nats://127.0.0.1:4222")]
+    Serve(serve::Args),
+    /// Watch a good and a bad change roll out, simulated, in under a minute
+    #[command(before_help = "  $ sluice demo")]
+    Demo(demo::Args),
+    /// Print the version of sluice and of its rules
+    #[command(before_help = "  $ sluice version")]
+    Version,
+    /// Print completions for a shell
+    #[command(
+        before_help = "  $ sluice completions bash > ~/.local/share/bash-completion/completions/sluice"
+    )]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs what the command line asks for, says what went wrong, and returns the exit code.
+pub fn main() -> ExitCode {
+    let ended = parse().and_then(|cli| {
+        let runtime = tokio::runtime::Runtime::new()
+            .map_err(|error| CliError::new(exit::BUG, "E4012", format!("cannot start: {error}")))?;
+        runtime.block_on(run(cli))
+    });
+    let exit = ended.unwrap_or_else(|failure| {
+        if !failure.message.is_empty() {
+            // Where nobody can be told, the exit code still says it.
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "{}", failure.text());
+        }
+        failure.exit
+    });
+    ExitCode::from(exit)
+}
+
+fn parse() -> Result<Cli, CliError> {
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        if !error.use_stderr() {
+            return match error.print() {
+                Ok(()) => CliError::new(exit::OK, "", ""),
+                Err(error) => CliError::output(&error),
+            };
+        }
+        let text = error.render().to_string();
+        let (message, help) = text.trim_end().split_once("\n\n").unwrap_or((text.trim_end(), ""));
+        let failure = CliError::usage(message.strip_prefix("error: ").unwrap_or(message));
+        if help.is_empty() { failure } else { failure.help(help.replace("\n\n", "\n")) }
+    })
+}
+
+async fn run(cli: Cli) -> Result<u8, CliError> {
+    match cli.verb {
+        // These end in their own way when they are interrupted.
+        Verb::Serve(args) => return serve::run(cli.common.target, args).await,
+        Verb::Demo(args) => return demo::run(args),
+        _ => {}
+    }
+    tokio::select! {
+        ended = client_verb(&cli.common, cli.verb) => ended,
+        _ = tokio::signal::ctrl_c() => {
+            let message = "interrupted. What was sent stays sent, and rollouts keep running";
+            Err(CliError::new(exit::INTERRUPTED, "E4011", message))
+        }
+    }
+}
+
+async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
+    use crate::core::event::Verb as Act;
+    match verb {
+        Verb::Ls(args) => rollouts::list(common, args).await,
+        Verb::Status(args) => rollouts::status(common, args).await,
+        Verb::Explain(args) => explain::run(common, args).await,
+        Verb::Wait(args) => wait::run(common, args).await,
+        Verb::Deploy(args) => deploy::run(common, args).await,
+        Verb::Promote(args) => act::run(common, Act::Promote, args).await,
+        Verb::Pause(args) => act::run(common, Act::Pause, args).await,
+        Verb::Resume(args) => act::run(common, Act::Resume, args).await,
+        Verb::Rollback(args) => act::run(common, Act::Rollback, args).await,
+        Verb::Abort(args) => act::run(common, Act::Abort, args).await,
+        Verb::Approve(args) => act::run(common, Act::Approve, args).await,
+        Verb::Note(args) => act::run(common, Act::Note, args).await,
+        Verb::Ack(args) => act::ack(common, args).await,
+        Verb::Emit(args) => emit::run(common, args).await,
+        Verb::Log { verb } => log::run(common, verb).await,
+        Verb::Replay(args) => replay::run(common.output, args),
+        Verb::Policy { verb } => policy::run(common, verb),
+        Verb::Version => version(common),
+        Verb::Completions { shell } => completions(shell),
+        Verb::Serve(_) | Verb::Demo(_) => unreachable!("run by the caller"),
+    }
+}
+
+fn version(common: &Common) -> Result<u8, CliError> {
+    let (version, engine) = (env!("CARGO_PKG_VERSION"), crate::core::event::ENGINE);
+    if common.output.is_json() {
+        output::json(&serde_json::json!({"version": version, "engine": engine}).to_string())?;
+    } else {
+        output::lines(&format!("sluice {version}, rules version {engine}"))?;
+    }
+    Ok(exit::OK)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<u8, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);
+    output::raw(&script)?;
+    Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_of_verbs_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

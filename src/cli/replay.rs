@@ -1,0 +1,181 @@
+//! `sluice replay`: recorded history decided again, to prove it or to try another policy on it.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::output::{self, Format};
+use super::{CliError, exit};
+use crate::core::event::Event;
+use crate::core::line::{plain, text};
+use crate::core::words::count;
+use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf, first_difference};
+use crate::shell::policies;
+use crate::wire::outgoing::rfc3339;
+
+#[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["verify", "policy"]))]
+pub struct Args {
+    /// Only this rollout: its id, or a suffix of it
+    #[arg(value_name = "ID")]
+    pub rollout: Option<String>,
+    /// Decide everything again with the recorded policies; any difference is an error
+    #[arg(long)]
+    pub verify: bool,
+    /// Decide with this policy instead, and show where the two part
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub history: super::log::HistoryArgs,
+}
+
+/// Replays and compares.
+pub fn run(format: Format, args: Args) -> Result<u8, CliError> {
+    match &args.policy {
+        None => verify(format, &args),
+        Some(file) => what_if(format, &args, file),
+    }
+}
+
+fn verify(format: Format, args: &Args) -> Result<u8, CliError> {
+    let mut verifier = Verifier::default();
+    let result = fold(&mut verifier, args)?;
+    let Counts { events, conclusions, decisions, observations } = verifier.counts;
+    match result {
+        Ok(()) => {
+            let digest = verifier.state.digest();
+            if format.is_json() {
+                let answer = json!({
+                    "ok": true, "events": events, "observations": observations, "conclusions": conclusions,
+                    "decisions": decisions, "state": digest.to_string(),
+                });
+                output::json(&answer.to_string())?;
+            } else {
+                output::lines(&format!(
+                    "ok  {} events with {} observations: {} decisions and {} other conclusions identical byte for byte, state {}",
+                    count(events),
+                    count(observations),
+                    count(decisions),
+                    count(conclusions - decisions),
+                    digest.short()
+                ))?;
+            }
+            Ok(exit::OK)
+        }
+        Err(divergence) => Err(differs(divergence)),
+    }
+}
+
+fn fold(verifier: &mut Verifier, args: &Args) -> Result<Result<(), Divergence>, CliError> {
+    if args.rollout.is_some() {
+        return Err(CliError::usage("--verify decides the whole log again; it takes no rollout id"));
+    }
+    for envelope in args.history.open()?.scan()? {
+        let e = envelope?;
+        if let Err(divergence) = verifier.next(e.seq, e.at, &e.event) {
+            return Ok(Err(divergence));
+        }
+    }
+    Ok(verifier.settled())
+}
+
+/// The message of a replay that does not match: the two sides, and the first value that differs.
+pub fn differs(divergence: Divergence) -> CliError {
+    let title = |seq, at, event: &Event| {
+        let rollout = event.rollout().map_or(String::new(), |id| format!("{id}, "));
+        format!("{rollout}seq {seq}, {}", rfc3339(at))
+    };
+    let message = match &divergence {
+        Divergence::Differs { seq, at, recorded, replayed } => {
+            let other = replayed.as_ref().map_or("nothing".to_owned(), |event| text(event));
+            let first = replayed.as_ref().and_then(|event| first_difference(recorded, event));
+            let first = first.map_or(String::new(), |(path, a, b)| {
+                format!(
+                    "\nfirst difference: {}: RECORDED {}, REPLAYED {}",
+                    plain(&path),
+                    plain(&a),
+                    plain(&b)
+                )
+            });
+            format!(
+                "replay differs from the record\n{}\n  RECORDED  {}\n  REPLAYED  {other}{first}",
+                title(*seq, *at, recorded),
+                text(recorded)
+            )
+        }
+        Divergence::Missing { seq, at, replayed } => format!(
+            "replay differs from the record\n{}\n  RECORDED  nothing more\n  REPLAYED  {}",
+            title(*seq, *at, replayed),
+            text(replayed)
+        ),
+        Divergence::Engine { .. } => divergence.to_string(),
+    };
+    CliError::new(exit::MISMATCH, "E0921", message).help(
+        "inputs are the same; an engine that decides differently must have another number: sluice version",
+    )
+}
+
+fn what_if(format: Format, args: &Args, file: &std::path::Path) -> Result<u8, CliError> {
+    let loaded = policies::read(file).map_err(CliError::policies)?;
+    let name = loaded.policy.name.clone();
+    let mut what_if = WhatIf::new(loaded.policy, &loaded.source);
+    for envelope in args.history.open()?.scan()? {
+        let e = envelope?;
+        what_if.next(e.at, &e.event);
+    }
+    let mut comparisons = what_if.compare();
+    if let Some(wanted) = &args.rollout {
+        comparisons.retain(|c| c.rollout.0 == *wanted || c.rollout.0.ends_with(&format!("-{wanted}")));
+        if comparisons.is_empty() {
+            return Err(CliError::new(
+                exit::NOT_FOUND,
+                "E4004",
+                format!("no rollout {wanted} in this history"),
+            ));
+        }
+    }
+    if format.is_json() {
+        let rollouts: Vec<_> = comparisons.iter().map(comparison_json).collect();
+        output::json(&json!({ "policy": name, "rollouts": rollouts }).to_string())?;
+    } else {
+        output::lines(&told(&name, &comparisons))?;
+    }
+    Ok(exit::OK)
+}
+
+fn told(policy: &str, comparisons: &[Comparison]) -> String {
+    let mut out = format!("{} rollouts under {policy}, on the recorded telemetry\n", comparisons.len());
+    for c in comparisons {
+        match c.parted() {
+            None => out.push_str(&format!("  {:<24} the same {} decisions\n", c.rollout, c.recorded.len())),
+            Some(i) => {
+                out.push_str(&format!("  {:<24} parts at decision {}\n", c.rollout, i + 1));
+                let side = |step: Option<&Step>| step.map_or("no decision".to_owned(), told_step);
+                out.push_str(&format!("    RECORDED  {}\n", side(c.recorded.get(i))));
+                out.push_str(&format!("    REPLAYED  {}\n", side(c.replayed.get(i))));
+            }
+        }
+    }
+    out.push_str("Beyond the point where they part, the other policy would have sent other traffic: the record does not show it.\n");
+    out
+}
+
+fn told_step(step: &Step) -> String {
+    let choice = step.choice.as_str().to_uppercase();
+    format!("{} {choice} to {}: {}", rfc3339(step.at), step.to, plain(&step.summary))
+}
+
+fn comparison_json(c: &Comparison) -> serde_json::Value {
+    let steps = |steps: &[Step]| -> Vec<_> {
+        let step = |s: &Step| {
+            json!({
+                "at": rfc3339(s.at), "decision": s.choice, "weight": s.to.as_percent(), "summary": s.summary,
+            })
+        };
+        steps.iter().map(step).collect()
+    };
+    json!({
+        "rollout": c.rollout, "parted_at": c.parted(),
+        "recorded": steps(&c.recorded), "replayed": steps(&c.replayed),
+    })
+}

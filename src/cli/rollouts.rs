@@ -1,0 +1,265 @@
+//! `sluice ls` and `sluice status`: where rollouts stand.
+
+use serde_json::{Value, json};
+
+use super::output::{self, Format, meter, table, time};
+use super::{CliError, Common, exit};
+use crate::core::evidence::GuardrailKind;
+use crate::core::policy::OnFail;
+use crate::core::time::Span;
+use crate::core::verdict::Verdict;
+use crate::view::{GuardrailView, RolloutView, Standing};
+
+#[derive(clap::Args)]
+pub struct ListArgs {
+    /// Ended rollouts too
+    #[arg(short, long)]
+    all: bool,
+}
+
+#[derive(clap::Args)]
+pub struct StatusArgs {
+    /// Id, a suffix of it such as 118, or @last
+    #[arg(default_value = "@last", value_name = "ID")]
+    rollout: String,
+}
+
+pub async fn list(common: &Common, args: ListArgs) -> Result<u8, CliError> {
+    let answer = common.client().await?.call("ls", &json!({"all": args.all})).await?;
+    if common.output == Format::Json {
+        output::json(&answer.text)?;
+        return Ok(exit::OK);
+    }
+    let rollouts =
+        answer.value["rollouts"].as_array().ok_or_else(|| CliError::answer("it has no rollouts"))?;
+    if common.output == Format::Jsonl {
+        rollouts.iter().try_for_each(|rollout| output::json(&rollout.to_string()))?;
+        return Ok(exit::OK);
+    }
+    let rollouts: Vec<RolloutView> = rollouts.iter().map(view).collect::<Result<_, _>>()?;
+    let rows: Vec<Vec<String>> = rollouts.iter().map(row).collect();
+    if rows.is_empty() {
+        let ended = if args.all { "" } else { "; ended ones: sluice ls --all" };
+        if !common.quiet {
+            output::say(&format!(
+                "no rollouts{ended}. Start one: sluice deploy SERVICE VERSION, or try: sluice demo"
+            ));
+        }
+        return Ok(exit::OK);
+    }
+    let heads = ["ROLLOUT", "CHANGE", "STATE", "CANARY", "STEP", "HARM", "IN THE WAY"];
+    output::lines(&table(common.output, &heads, &rows))?;
+    Ok(exit::OK)
+}
+
+fn view(value: &Value) -> Result<RolloutView, CliError> {
+    serde::Deserialize::deserialize(value).map_err(CliError::answer)
+}
+
+fn row(r: &RolloutView) -> Vec<String> {
+    let step = r.step.filter(|_| !r.steps.is_empty()).map(|step| format!("{step}/{}", r.steps.len()));
+    let worst = worst(r).filter(|_| !r.state.is_over());
+    vec![
+        r.rollout.clone(),
+        format!("{} {} → {}", r.kind.as_str(), r.from, r.to),
+        state(r.state),
+        percent(r.weight),
+        step.unwrap_or_default(),
+        worst.map(|g| format!("{} {:.0}%", g.name, g.harm * 100.0)).unwrap_or_default(),
+        r.summary.clone(),
+    ]
+}
+
+/// The guardrail with the most evidence against the canary.
+fn worst(r: &RolloutView) -> Option<&GuardrailView> {
+    r.guardrails.iter().filter(|g| g.harm > 0.0).max_by(|a, b| a.harm.total_cmp(&b.harm))
+}
+
+pub async fn status(common: &Common, args: StatusArgs) -> Result<u8, CliError> {
+    let answer = common.client().await?.call("status", &json!({"rollout": args.rollout})).await?;
+    if common.output.is_json() {
+        output::json(&answer.text)?;
+        return Ok(exit::OK);
+    }
+    let r: RolloutView = answer.read()?;
+    match common.output {
+        Format::Plain => output::lines(&row(&r).join("\t"))?,
+        _ => output::lines(&page(&r))?,
+    }
+    Ok(exit::OK)
+}
+
+/// The whole rollout on one page: position, plan, what is in the way, guardrails.
+fn page(r: &RolloutView) -> String {
+    let mut page = format!("{}   {} {} → {}   \"{}\"\n", r.rollout, r.kind.as_str(), r.from, r.to, r.reason);
+    let again = if r.attempt > 1 { format!("   attempt {}", r.attempt) } else { String::new() };
+    page += &format!(
+        "policy {} ({})   by {}   since {}{again}\n",
+        r.policy,
+        r.policy_hash,
+        r.by,
+        time(r.created_ms)
+    );
+    page += &format!("{}   canary {} {}", headline(r), bar(r.weight), percent(r.weight));
+    page += &format!("   last event {}\n", r.seq);
+    if !r.steps.is_empty() {
+        page += &format!("{}\n", ramp(r));
+    }
+    if !r.summary.is_empty() {
+        let label = if r.state.is_over() { "because" } else { "now" };
+        page += &format!("{label}: {}\n", r.summary);
+    }
+    page.extend(r.alerts.iter().map(|alert| format!("! {alert}\n")));
+    if !r.unconfirmed.is_empty() {
+        page += &format!("! not confirmed by {}\n", r.unconfirmed.join(", "));
+    }
+    if !r.guardrails.is_empty() {
+        page += &format!("\n{}", guardrails(r));
+    }
+    page
+}
+
+fn guardrails(r: &RolloutView) -> String {
+    let heads = [
+        "GUARDRAIL",
+        "BASELINE",
+        "CANARY",
+        "DIFFERENCE [RANGE]",
+        "LIMIT",
+        "VERDICT",
+        "HARM",
+        "SAFE",
+        "ON FAIL",
+    ];
+    let rows: Vec<Vec<String>> = r
+        .guardrails
+        .iter()
+        .map(|g| {
+            vec![
+                g.name.clone(),
+                arm(g, g.baseline.n, g.baseline.mean),
+                arm(g, g.canary.n, g.canary.mean),
+                difference(g),
+                limit(g),
+                verdict(g.verdict),
+                meter(g.harm),
+                meter(g.safe),
+                on_fail(g.on_fail).into(),
+            ]
+        })
+        .collect();
+    table(Format::Table, &heads, &rows)
+}
+
+fn arm(g: &GuardrailView, n: u64, mean: f64) -> String {
+    match g.kind {
+        _ if n == 0 => "-".into(),
+        GuardrailKind::Mean => three_digits(mean),
+        GuardrailKind::Proportion | GuardrailKind::Absolute => format!("{:.1}%", mean * 100.0),
+    }
+}
+
+/// `-4.0 [-5.7, -2.2] pts`, or a dash where there is no range yet.
+pub fn difference(g: &GuardrailView) -> String {
+    match (g.diff, g.lo, g.hi) {
+        (Some(diff), Some(lo), Some(hi)) => format!("{diff:+.1} [{lo:+.1}, {hi:+.1}] {}", g.unit),
+        _ => "-".into(),
+    }
+}
+
+pub fn limit(g: &GuardrailView) -> String {
+    match (g.limit, g.kind) {
+        (None, _) => "-".into(),
+        (Some(limit), GuardrailKind::Absolute) => format!("{limit:.1}%"),
+        (Some(limit), _) => format!("{limit:+.1}"),
+    }
+}
+
+pub fn verdict(verdict: Verdict) -> String {
+    let mark = match verdict {
+        Verdict::Fail => "✗",
+        Verdict::Pass => "✓",
+        Verdict::Undecided => "?",
+        Verdict::Insufficient => "…",
+        Verdict::NoData | Verdict::Stale => "!",
+    };
+    format!("{mark} {}", verdict.as_str().replace('_', " "))
+}
+
+fn on_fail(on_fail: OnFail) -> &'static str {
+    match on_fail {
+        OnFail::Rollback => "rollback",
+        OnFail::Hold => "hold",
+        OnFail::Alert => "alert",
+    }
+}
+
+fn three_digits(x: f64) -> String {
+    let magnitude = if x == 0.0 { 0.0 } else { x.abs().log10().floor() };
+    format!("{x:.0$}", (2.0 - magnitude).clamp(0.0, 6.0) as usize)
+}
+
+/// State word with a shape of its own, so that it is found without reading.
+pub fn state(state: Standing) -> String {
+    let shape = match state {
+        Standing::Queued => "◌",
+        Standing::Applying => "↑",
+        Standing::Baking => "●",
+        Standing::Holding => "◆",
+        Standing::Paused => "‖",
+        Standing::Soaking => "◐",
+        Standing::RollingBack => "↓",
+        Standing::Completed => "✓",
+        Standing::RolledBack => "✗",
+        Standing::Aborted => "∅",
+    };
+    format!("{shape} {}", word(state))
+}
+
+/// `ROLLING BACK`
+pub fn word(state: Standing) -> String {
+    state.as_str().to_uppercase().replace('_', " ")
+}
+
+/// `◆ HOLDING at 25% (step 3 of 5)`
+pub fn headline(r: &RolloutView) -> String {
+    let at = if r.state.is_over() { String::new() } else { format!(" at {}", percent(r.weight)) };
+    let step = r.step.filter(|_| !r.state.is_over() && !r.steps.is_empty());
+    let step = step.map(|step| format!(" (step {step} of {})", r.steps.len())).unwrap_or_default();
+    let ended = r.ended_ms.map(|ms| format!(" {}", time(ms))).unwrap_or_default();
+    format!("{}{at}{step}{ended}", state(r.state))
+}
+
+pub fn percent(weight: f64) -> String {
+    format!("{weight}%")
+}
+
+fn bar(weight: f64) -> String {
+    let full = ((weight / 10.0).ceil() as usize).min(10);
+    format!("{}{}", "▓".repeat(full), "░".repeat(10 - full))
+}
+
+/// `1% ✓ → 5% ● 12m of 20m, 8m left → 25% 30m → 100%`
+fn ramp(r: &RolloutView) -> String {
+    let here = r.step.map_or(0, usize::from);
+    let step = |(i, step): (usize, &crate::view::StepView)| {
+        let weight = percent(step.weight);
+        let bake = Span(step.bake_ms);
+        if i + 1 < here || r.state == Standing::Completed {
+            format!("{weight} ✓")
+        } else if i + 1 == here {
+            let (watched, need) = (Span(r.watched_ms), Span(r.bake_ms));
+            let left = need.minus(watched);
+            match left {
+                _ if need == Span::ZERO => format!("[{weight}]"),
+                Span::ZERO => format!("[{weight}: {need} over]"),
+                left => format!("[{weight}: {watched} of {need}, {left} left]"),
+            }
+        } else if bake == Span::ZERO {
+            weight
+        } else {
+            format!("{weight} {bake}")
+        }
+    };
+    format!("plan: {}", r.steps.iter().enumerate().map(step).collect::<Vec<_>>().join(" → "))
+}

@@ -1,0 +1,239 @@
+//! Scenario scripts: a policy, versions and what they answer, what people do, and how long the world runs.
+//!
+//! One command a line; `#` begins a comment.
+//!
+//! ```text
+//!     traffic assistant 50/s                      users send 50 requests a second
+//!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
+//!     intent a -> b by maya: shorter answers
+//!     actuator router silent | rejects | after 2s
+//!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
+//!     down 10m                                     the daemon is down; requests go on unmeasured
+//!     run 30m                                      or "run end 12h": until no rollout is open
+//! ```
+//!
+//! `promote!` is a promotion with `--override`.
+
+use std::collections::BTreeMap;
+
+use super::world::{Behaviour, Draw, Obedience, Traffic, World};
+use crate::core::event::{Act, Event, Intent, Origin, Verb};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version, Weight};
+use crate::core::policy::{ChangeKind, Policy};
+use crate::core::time::{Span, Timestamp};
+use crate::runner::Runner;
+
+/// When every scenario begins: 2026-01-05 09:00 UTC.
+pub const START: Timestamp = Timestamp(1_767_603_600_000);
+
+/// A recorded event.
+pub type Entry = (EventSeq, Timestamp, Event);
+
+/// Runs `script` under `policy` from `seed`; returns everything that was recorded.
+///
+/// Errors: the line that cannot be read, by number.
+pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Runner, Vec<Entry>), String> {
+    let mut play = Play {
+        world: World::new(seed, START),
+        runner: Runner::default(),
+        events: Vec::new(),
+        versions: BTreeMap::new(),
+        intents: 0,
+        policy: policy.name.clone(),
+    };
+    let log = uuid::Uuid::from_u64_pair(0x7363_656e_6172_696f, seed);
+    play.take(START, Event::LogCreated { log, build: "scenario".into() });
+    play.take(
+        START,
+        Event::PolicyStored { digest: Digest::of(source.as_bytes()), policy, source: source.into() },
+    );
+    for (number, line) in script.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or("").trim();
+        if !line.is_empty() {
+            play.command(line).map_err(|why| format!("line {}: {why}: {line}", number + 1))?;
+        }
+    }
+    Ok((play.runner, play.events))
+}
+
+struct Play {
+    world: World,
+    runner: Runner,
+    events: Vec<Entry>,
+    versions: BTreeMap<Version, Behaviour>,
+    intents: u32,
+    policy: String,
+}
+
+impl Play {
+    fn take(&mut self, at: Timestamp, fact: Event) {
+        let from = self.events.len();
+        let Play { runner, events, .. } = self;
+        runner.take(at, fact, &mut |seq, at, event| events.push((seq, at, event.clone())));
+        for (_, _, event) in &self.events[from..] {
+            self.world.see(event);
+        }
+    }
+
+    fn command(&mut self, line: &str) -> Result<(), String> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "traffic" => self.traffic(rest),
+            "version" => self.version(rest),
+            "intent" => self.intent(rest),
+            "actuator" => self.actuator(rest),
+            "act" => self.act(rest),
+            "down" => self.down(rest),
+            "run" => self.run(rest),
+            _ => Err("unknown command".into()),
+        }
+    }
+
+    fn traffic(&mut self, rest: &str) -> Result<(), String> {
+        let (service, rate) = rest.split_once(' ').ok_or("expected: SERVICE N/s")?;
+        let per_second = rate.trim_end_matches("/s").parse().map_err(|_| "expected: N/s")?;
+        let baseline = Version::default();
+        self.world.traffic.push(Traffic {
+            service: Service::from(service),
+            per_second,
+            users: 100_000,
+            versions: self.versions.clone(),
+            canary: baseline.clone(),
+            baseline,
+            weight: Weight::ZERO,
+        });
+        Ok(())
+    }
+
+    fn version(&mut self, rest: &str) -> Result<(), String> {
+        let mut words = rest.split_whitespace();
+        let version = Version::from(words.next().ok_or("expected: VERSION METRIC=DRAW ...")?);
+        let metrics = words.map(|word| {
+            let (metric, draw) = word.split_once('=').ok_or("expected: METRIC=DRAW")?;
+            let (kind, numbers) = draw.split_once(':').ok_or("expected: KIND:NUMBERS")?;
+            let numbers: Result<Vec<f64>, _> = numbers.split(',').map(str::parse).collect();
+            let draw = match (kind, numbers.map_err(|_| "not a number")?.as_slice()) {
+                ("chance", [p]) => Draw::Chance(*p),
+                ("sampled", [share, p]) => Draw::Sampled { share: *share, p: *p },
+                ("positive", [mean, sigma]) => Draw::Positive { mean: *mean, sigma: *sigma },
+                _ => return Err("expected chance:P, sampled:SHARE,P or positive:MEAN,SIGMA".to_owned()),
+            };
+            Ok((metric.to_owned(), draw))
+        });
+        let behaviour = Behaviour { metrics: metrics.collect::<Result<_, String>>()? };
+        self.versions.insert(version, behaviour);
+        for traffic in &mut self.world.traffic {
+            traffic.versions = self.versions.clone();
+        }
+        Ok(())
+    }
+
+    fn intent(&mut self, rest: &str) -> Result<(), String> {
+        let (change, reason) = rest.split_once(": ").ok_or("expected: FROM -> TO by WHO: REASON")?;
+        let (change, by) = change.split_once(" by ").ok_or("expected: by WHO")?;
+        let (from, to) = change.split_once(" -> ").ok_or("expected: FROM -> TO")?;
+        let traffic = self.world.traffic.first_mut().ok_or("traffic comes first")?;
+        if traffic.baseline == Version::default() {
+            traffic.baseline = from.into();
+        }
+        self.intents += 1;
+        let intent = Intent {
+            id: format!("i{}", self.intents).as_str().into(),
+            service: traffic.service.clone(),
+            kind: ChangeKind::Model,
+            from: (from != "?").then(|| from.into()),
+            to: to.into(),
+            policy: Some(self.policy.clone()),
+            by: by.into(),
+            reason: reason.into(),
+            content: Digest::of(rest.as_bytes()),
+        };
+        let at = self.world.now;
+        self.take(at, Event::IntentReceived { intent, origin: Origin::default() });
+        Ok(())
+    }
+
+    fn actuator(&mut self, rest: &str) -> Result<(), String> {
+        let (name, how) = rest.split_once(' ').ok_or("expected: NAME HOW")?;
+        let obedience = match how.split_once(' ') {
+            None if how == "silent" => Obedience::Silent,
+            None if how == "rejects" => Obedience::Rejects,
+            Some(("after", delay)) => Obedience::After(span(delay)?),
+            _ => return Err("expected: silent, rejects or after DURATION".into()),
+        };
+        self.world.actuators.insert(name.into(), obedience);
+        Ok(())
+    }
+
+    fn act(&mut self, rest: &str) -> Result<(), String> {
+        let (order, reason) = rest.split_once(": ").ok_or("expected: VERB by WHO: REASON")?;
+        let (verb, actor) = order.split_once(" by ").ok_or("expected: by WHO")?;
+        let force = verb.ends_with('!');
+        let verb = verb.trim_end_matches('!');
+        let verb = Verb::ALL.into_iter().find(|v| v.as_str() == verb).ok_or("unknown verb")?;
+        let state = &self.runner.state;
+        let newest = state.rollouts.values().max_by_key(|r| r.created).map(|r| r.id.clone());
+        let rollout = newest.or_else(|| state.ended.back().map(|e| e.id.clone()));
+        let act = Act {
+            rollout: rollout.unwrap_or(RolloutId::from("none")),
+            verb,
+            actor: actor.into(),
+            host: "laptop".into(),
+            args: vec![format!("sluice {rest}")],
+            reason: reason.into(),
+            if_seq: None,
+            force,
+        };
+        let at = self.world.now;
+        self.take(at, Event::OperatorActed { act, origin: Origin::default() });
+        Ok(())
+    }
+
+    /// The daemon is down: the world goes on, and nothing of it is recorded.
+    fn down(&mut self, rest: &str) -> Result<(), String> {
+        let until = self.world.now.plus(span(rest)?);
+        while self.world.now < until {
+            self.world.second();
+        }
+        let at = self.world.now;
+        self.take(at, Event::DaemonStarted { build: "scenario".into() });
+        Ok(())
+    }
+
+    fn run(&mut self, rest: &str) -> Result<(), String> {
+        let to_the_end = rest.strip_prefix("end ");
+        let until = self.world.now.plus(span(to_the_end.unwrap_or(rest))?);
+        while self.world.now < until {
+            for (at, fact) in self.world.second() {
+                self.take(at, fact);
+            }
+            self.tick();
+            if to_the_end.is_some() && self.runner.state.rollouts.is_empty() {
+                return Ok(());
+            }
+        }
+        if to_the_end.is_some() { Err("a rollout is still open".into()) } else { Ok(()) }
+    }
+
+    /// Time passes for the daemon even in a second without any message.
+    fn tick(&mut self) {
+        let from = self.events.len();
+        let Play { runner, events, world, .. } = self;
+        runner.tick(world.now, &mut |seq, at, event| events.push((seq, at, event.clone())));
+        for (_, _, event) in &events[from..] {
+            world.see(event);
+        }
+    }
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let number: u64 = number.parse().map_err(|_| format!("{text} is not a duration"))?;
+    match unit {
+        "s" => Ok(Span::secs(number)),
+        "m" => Ok(Span::mins(number)),
+        "h" => Ok(Span::hours(number)),
+        _ => Err(format!("{text} is not a duration")),
+    }
+}

@@ -1,0 +1,286 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::core::columns::{Row, Sums};
+use crate::core::event::*;
+use crate::core::evidence::{Evidence, GuardrailKind, Range};
+use crate::core::ids::Weight;
+use crate::core::policy::*;
+use crate::core::time::Span;
+use crate::core::verdict::Verdict;
+
+fn reference() -> Reference {
+    Reference {
+        theta: 0.9,
+        variance: 0.09,
+        cap: Some(1.5),
+        n: 500,
+        harm_grid: vec![0.1],
+        safe_grid: vec![0.2, 0.3],
+    }
+}
+
+fn reading() -> GuardrailReading {
+    GuardrailReading {
+        name: "eval_pass".into(),
+        metric: "eval_pass".into(),
+        kind: GuardrailKind::Proportion,
+        on_fail: OnFail::Rollback,
+        verdict: Verdict::Undecided,
+        baseline: ArmCount { n: 3, sum: 2.0 },
+        canary: ArmCount::default(),
+        range: Some(Range { diff: -0.25, lo: -0.5, hi: 0.0 }),
+        harm_ln: f64::MIN_POSITIVE,
+        harm_need_ln: 2.5,
+        safe_ln: -0.0,
+        safe_need_ln: f64::NEG_INFINITY,
+        limit: Some(-0.03),
+        waiting: 7,
+        late: 1,
+        reference: Some(reference()),
+        epoch: 2,
+        blocks: 11,
+    }
+}
+
+fn policy() -> Policy {
+    let guardrail = |rule| Guardrail {
+        name: "g".into(),
+        metric: "m".into(),
+        better: Better::Lower,
+        rule,
+        maturity: Span::mins(1),
+        on_fail: OnFail::Hold,
+        weight: 0.5,
+        gates: true,
+    };
+    Policy {
+        name: "p".into(),
+        applies_to: vec![ChangeKind::Model, ChangeKind::Prompt],
+        steps: vec![Step {
+            to: Weight::FULL,
+            bake: Span::hours(4),
+            min_samples: [("m".into(), 400)].into(),
+            deadline: None,
+        }],
+        soak: Span::hours(24),
+        on_deadline: OnDeadline::Hold,
+        guardrails: vec![
+            guardrail(Rule::Proportion { margin: Margin::Points(0.03) }),
+            guardrail(Rule::Proportion { margin: Margin::Ratio { ratio: 1.5, plus: 0.001 } }),
+            guardrail(Rule::Mean { handicap: 0.1 }),
+            guardrail(Rule::Absolute { above: 0.2, of_last: 200 }),
+        ],
+        evidence: EvidenceRules::default(),
+        stale_after: Span::secs(60),
+        approvals: vec![Approval { before: Weight::percent(50), by: 1 }],
+        concurrency: Concurrency::Queue,
+        actuators: vec!["router".into()],
+        ack_timeout: Span::secs(30),
+    }
+}
+
+fn columns() -> Columns {
+    let mut builder = crate::core::columns::Builder::new(Timestamp(5));
+    let (unit, tags) = (Some("user-1"), Some("region=eu"));
+    builder.push(Row { version: "v@1", metric: "m", served_at: Timestamp(4), unit, tags, value: 0.1 });
+    builder.aggregate("v@2", "m", Timestamp(0), Timestamp(9), 10, Sums::Ones(3));
+    let histogram = Sums::Histogram { bounds: vec![1.0, f64::INFINITY], counts: vec![4, 9] };
+    builder.aggregate("v@2", "m", Timestamp(0), Timestamp(9), 9, histogram);
+    builder.finish()
+}
+
+/// One event of each kind, every optional field of its parts set somewhere.
+fn one_of_each() -> Vec<Event> {
+    let origin = || Origin {
+        delivery: Some(Delivery { stream: Inbound::Telemetry, seq: 9 }),
+        message_id: Some("m-1".into()),
+        traceparent: Some("00-aa-bb-01".into()),
+    };
+    let rollout = || RolloutId::from("chat-1");
+    let command = CommandId(Uuid::from_u128(77));
+    let refusal = || Refusal { code: "E1021".into(), message: "ended".into() };
+    let digest = Digest::of(b"x");
+    let reasons = vec![
+        Reason::Guardrail { name: "g".into() },
+        Reason::Samples { metric: "m".into(), have: 1, need: 2 },
+        Reason::Approvals { have: 0, need: 1 },
+        Reason::ActuatorRejected { actuator: "router".into(), why: "no".into() },
+        Reason::SoakOver,
+    ];
+    vec![
+        Event::LogCreated { log: Uuid::from_u128(1), build: "0.1.0".into() },
+        Event::DaemonStarted { build: "0.1.0".into() },
+        Event::PolicyStored { digest, policy: policy(), source: "a: b\n".into() },
+        Event::IntentReceived {
+            intent: Intent {
+                id: "i".into(),
+                service: "chat".into(),
+                kind: ChangeKind::VectorStore,
+                from: None,
+                to: "v@2".into(),
+                policy: Some("p".into()),
+                by: "ann".into(),
+                reason: "better".into(),
+                content: digest,
+            },
+            origin: origin(),
+        },
+        Event::BatchReceived { service: "chat".into(), columns: columns(), origin: Origin::default() },
+        Event::AckReceived {
+            ack: Ack {
+                service: "chat".into(),
+                command,
+                actuator: "router".into(),
+                status: AckStatus::Rejected("busy".into()),
+                took_ms: Some(12),
+            },
+            origin: origin(),
+        },
+        Event::OperatorActed {
+            act: Act {
+                rollout: rollout(),
+                verb: Verb::Note,
+                actor: "ann".into(),
+                host: "h".into(),
+                args: vec!["note".into(), "\u{1b}]0;x".into()],
+                reason: String::new(),
+                if_seq: Some(u64::MAX),
+                force: true,
+            },
+            origin: origin(),
+        },
+        Event::InputRejected {
+            rejection: Rejection {
+                code: "E1001".into(),
+                message: "empty".into(),
+                source: "sluice.v1.intent.chat".into(),
+                bytes: 0,
+                excerpt: String::new(),
+            },
+            origin: origin(),
+        },
+        Event::TimePassed,
+        Event::IntentRefused { intent: "i".into(), service: "chat".into(), refusal: refusal() },
+        Event::RolloutCreated {
+            rollout: rollout(),
+            opening: Opening {
+                intent: "i".into(),
+                service: "chat".into(),
+                kind: ChangeKind::Cache,
+                from: "v@1".into(),
+                to: "v@2".into(),
+                policy_name: "p".into(),
+                policy: digest,
+                by: "ann".into(),
+                reason: "better".into(),
+                attempt: 2,
+                behind: Some(rollout()),
+                traceparent: None,
+            },
+        },
+        Event::ActAccepted { rollout: rollout(), verb: Verb::Approve, actor: "ann".into() },
+        Event::ActRefused {
+            rollout: rollout(),
+            verb: Verb::Promote,
+            actor: "ann".into(),
+            refusal: refusal(),
+        },
+        Event::ReferenceFrozen { rollout: rollout(), guardrail: "g".into(), reference: reference() },
+        Event::CohortScored {
+            rollout: rollout(),
+            guardrail: "g".into(),
+            cohort: Timestamp(60_000),
+            scored: Box::new(Scored {
+                step: 1,
+                baseline: ArmCount::default(),
+                canary: ArmCount::default(),
+                reference_only: false,
+                evidence: Evidence::default(),
+            }),
+        },
+        Event::VerdictReached { rollout: rollout(), reading: reading() },
+        Event::DecisionMade {
+            rollout: rollout(),
+            decision: Box::new(Decision {
+                choice: Choice::Rollback,
+                baseline: "v@1".into(),
+                canary: "v@2".into(),
+                step: Some(3),
+                weight_from: Weight::percent(5),
+                weight_to: Weight::ZERO,
+                because: reasons,
+                readings: vec![reading()],
+                harm_ln: 3.5,
+                policy: digest,
+                engine: ENGINE,
+                inputs: (1, 300),
+                actor: None,
+            }),
+        },
+        Event::CommandIssued {
+            rollout: rollout(),
+            command: Command {
+                id: command,
+                service: "chat".into(),
+                decision: 9,
+                baseline: "v@1".into(),
+                canary: "v@2".into(),
+                weight: Weight(33),
+                actuators: vec!["router".into()],
+            },
+        },
+        Event::CommandResent { rollout: rollout(), command, attempt: 2, actuators: vec!["router".into()] },
+        Event::CommandApplied { rollout: rollout(), command },
+        Event::AckRefused { command, actuator: "router".into(), refusal: refusal() },
+        Event::AlertRaised {
+            rollout: rollout(),
+            alert: Alert { kind: AlertKind::Deadline(2), summary: "late".into(), reading: Some(reading()) },
+        },
+        Event::RolloutEnded { rollout: rollout(), outcome: Outcome::RolledBack },
+    ]
+}
+
+#[test]
+fn every_kind_comes_back_as_it_was() {
+    let mut seen = BTreeSet::new();
+    for event in one_of_each() {
+        let mut payload = vec![];
+        let (kind, version) = encode(&event, &mut payload).unwrap();
+        assert_eq!(name(kind), Some(event.kind()));
+        assert_eq!(decode(kind, version, &payload).as_ref(), Ok(&event));
+        seen.insert(kind);
+        for cut in 0..payload.len() {
+            assert!(decode(kind, version, &payload[..cut]).is_err(), "{} cut at {cut}", event.kind());
+        }
+        payload.push(0xc0);
+        assert!(decode(kind, version, &payload).is_err(), "{} with a byte behind it", event.kind());
+    }
+    assert_eq!(seen, CODES.iter().copied().collect());
+}
+
+/// The stored form of version 1, whose names and codes are for ever.
+#[test]
+fn a_payload_is_a_map_of_the_fields_by_name() {
+    let mut payload = vec![];
+    let event = Event::CommandApplied { rollout: "r-1".into(), command: CommandId(Uuid::from_u128(0)) };
+    assert_eq!(encode(&event, &mut payload).unwrap(), (30, 1));
+    let stored = [b"\x82\xa7rollout\xa3r-1\xa7command\xc4\x10".as_slice(), &[0; 16]].concat();
+    assert_eq!(payload, stored);
+}
+
+#[test]
+fn what_this_build_does_not_know_is_named() {
+    for (kind, version, text) in [
+        (5, 99, "uses event version 99; this build reads 1 to 1"),
+        (5, 0, "uses event version 0; this build reads 1 to 1"),
+        (200, 1, "is of kind 200, which this build does not know; use a newer sluice"),
+        (200, 99, "is of kind 200, which this build does not know; use a newer sluice"),
+    ] {
+        assert_eq!(decode(kind, version, &[0x80]).unwrap_err().to_string(), text);
+    }
+    let misspelt = b"\x81\xa5build\xa1x\x81";
+    assert!(decode(2, 1, &misspelt[..9]).is_ok());
+    let unknown = decode(2, 1, b"\x82\xa5build\xa1x\xa1y\x01").unwrap_err().to_string();
+    assert_eq!(unknown, "holds a payload that does not decode: unknown field `y`, expected `build`");
+}

@@ -1,0 +1,297 @@
+//! The keys of a policy file. What their values may be, alone and together, is `check`'s business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use crate::core::ids::Weight;
+use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail};
+use crate::core::time::Span;
+use crate::wire::error::shown;
+use crate::wire::names;
+use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
+
+/// Keys of the full grammar that this version does not read.
+pub const NOT_YET: [&str; 15] = [
+    "windows",
+    "smoke",
+    "prepare",
+    "scopes",
+    "retry_after_rollback",
+    "cohorts",
+    "regions",
+    "ab",
+    "parallel",
+    "blue_green",
+    "split",
+    "q",
+    "unless",
+    "slices",
+    "when",
+];
+/// Kinds of guardrail that this version does not read.
+const KINDS_NOT_YET: [&str; 4] = ["quantile", "survival", "distribution", "cel"];
+
+/// The rules that a rollout runs under.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    #[serde(rename = "apiVersion")]
+    pub api_version: Node<ApiVersion>,
+    pub kind: Node<PolicyKind>,
+    pub metadata: Metadata,
+    pub spec: Spec,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// What intents call the policy.
+    pub name: Node<Label>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Change kinds this policy is the default for.
+    #[serde(default)]
+    pub applies_to: Vec<Node<ChangeKind>>,
+    pub exposure: Exposure,
+    /// What a step does that is not promoted by its deadline (default: hold).
+    pub on_deadline: Option<Node<OnDeadline>>,
+    #[schemars(length(min = 1, max = 32))]
+    pub guardrails: At<Vec<GuardrailBody>>,
+    #[serde(default)]
+    pub evidence: EvidenceBody,
+    /// Telemetry older than this says nothing about now (default: 15m).
+    pub stale_after: Option<Node<Span>>,
+    #[serde(default)]
+    #[schemars(length(max = 50))]
+    pub approvals: Vec<ApprovalBody>,
+    /// What a second intent for a busy service does (default: queue).
+    pub concurrency: Option<Node<Concurrency>>,
+    /// Everyone who must confirm a command (default: one, called default).
+    #[schemars(length(min = 1, max = 16))]
+    pub actuators: Option<At<Vec<Node<Label>>>>,
+    /// After this long without a confirmation the command is sent again (default: 30s).
+    pub ack_timeout: Option<Node<Span>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exposure {
+    /// The steps, rising, the last to 100%.
+    #[schemars(length(min = 1, max = 50))]
+    pub percent: At<Vec<StepBody>>,
+    /// Watched time after 100%, guardrails armed (default: none).
+    pub soak: Option<Node<Span>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepBody {
+    /// Share of traffic that the canary serves.
+    pub to: Node<Exposed>,
+    /// How long the step is watched; needed for every step but the last.
+    pub bake: Option<Node<Span>>,
+    /// Canary observations by metric, without which the step is not promoted.
+    #[serde(default)]
+    pub min_samples: BTreeMap<String, Node<u64>>,
+    /// When on_deadline happens, counted as bake is.
+    pub deadline: Option<Node<Span>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalBody {
+    /// The step that needs them.
+    pub before: Node<Exposed>,
+    /// How many persons.
+    pub by: Node<u64>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceBody {
+    /// Evidence of harm that rolls back: 20 rolls at most 1 of 20 healthy canaries back (default: 20).
+    pub rollback: Option<Node<f64>>,
+    /// Evidence of safety that a step needs (default: 5).
+    pub promote: Option<Node<f64>>,
+    /// Evidence of safety that the step to 100% needs (default: 20).
+    pub promote_last: Option<Node<f64>>,
+    /// Requests of this much time are compared with each other (default: 1m).
+    pub cohort: Option<Node<Span>>,
+    /// Baseline observations before anything is compared (default: 500).
+    pub reference_min: Option<Node<u64>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardrailBody {
+    pub metric: Node<MetricName>,
+    pub kind: Node<RuleKind>,
+    /// Default: the metric's name, with .absolute for kind absolute.
+    pub name: Option<Node<MetricName>>,
+    /// Which way is good; needed but for kind absolute (there: lower).
+    pub better: Option<Node<Better>>,
+    /// How much worse than the baseline is accepted. Kinds proportion and mean.
+    pub limit: Option<At<Limit>>,
+    /// Kind absolute: the share of bad ones that is too much.
+    pub above: Option<Node<Percent>>,
+    /// Kind absolute: of how many of the last canary observations.
+    pub of_last: Option<Node<u64>>,
+    /// How long after the request its value may arrive (default: 0s).
+    pub maturity: Option<Node<Span>>,
+    pub on_fail: Node<OnFail>,
+    /// Share of the error budget of rollbacks; all of them sum to 1 (default: equal shares).
+    pub weight: Option<Node<f64>>,
+    /// Whether a promotion needs the metric shown safe (default: where it rolls back).
+    pub gates: Option<Node<bool>>,
+}
+
+/// `3pp`, `10%` or `{ratio: 1.5, plus: 0.1pp}`.
+pub enum Limit {
+    Text(String),
+    Ratio { ratio: Option<Node<f64>>, plus: Option<Node<Points>> },
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Limit, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = Limit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("3pp, 10% or {ratio: 1.5, plus: 0.1pp}")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Limit, E> {
+                Ok(Limit::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E>(self, n: i64) -> Result<Limit, E> {
+                Ok(Limit::Text(n.to_string()))
+            }
+
+            fn visit_u64<E>(self, n: u64) -> Result<Limit, E> {
+                Ok(Limit::Text(n.to_string()))
+            }
+
+            fn visit_f64<E>(self, n: f64) -> Result<Limit, E> {
+                Ok(Limit::Text(n.to_string()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Limit, A::Error> {
+                let (mut ratio, mut plus) = (None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "ratio" => ratio = Some(map.next_value()?),
+                        "plus" => plus = Some(map.next_value()?),
+                        other => return Err(serde::de::Error::unknown_field(other, &["ratio", "plus"])),
+                    }
+                }
+                Ok(Limit::Ratio { ratio, plus })
+            }
+        }
+        input.deserialize_any(Form)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (percent, points) = (Percent::schema(generator), Points::schema(generator));
+        json_schema!({"anyOf": [percent, points, {
+            "type": "object",
+            "properties": {"ratio": {"type": "number"}, "plus": points},
+            "required": ["ratio"],
+            "additionalProperties": false,
+        }]})
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum RuleKind {
+    Proportion,
+    Mean,
+    Absolute,
+}
+
+pub struct ApiVersion;
+pub struct PolicyKind;
+
+/// A name as [`names::label`] has it.
+pub struct Label(pub String);
+
+/// A name as [`names::metric`] has it.
+#[derive(Clone)]
+pub struct MetricName(pub String);
+
+/// A share of traffic above none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exposed(pub Weight);
+
+words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "mean" => RuleKind::Mean,
+    "absolute" => RuleKind::Absolute);
+words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
+words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
+words!(OnDeadline, &[], "hold" => OnDeadline::Hold, "rollback" => OnDeadline::Rollback);
+words!(Concurrency, &["supersede"], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse);
+words!(ChangeKind, &[], "model" => ChangeKind::Model, "prompt" => ChangeKind::Prompt,
+    "vector_store" => ChangeKind::VectorStore, "cache" => ChangeKind::Cache, "serving" => ChangeKind::Serving);
+
+stamp!(ApiVersion, "sluice.dev/v1");
+stamp!(PolicyKind, "RolloutPolicy");
+
+impl Scalar for Label {
+    fn parse(text: &str) -> Result<Label, Unfit> {
+        names::label("", text).map(Label).map_err(|error| Unfit { code: "E3022", ..error.into() })
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"})
+    }
+}
+
+impl Scalar for MetricName {
+    fn parse(text: &str) -> Result<MetricName, Unfit> {
+        let metric = names::metric("", text).map_err(|error| Unfit { code: "E3022", ..error.into() })?;
+        Ok(MetricName(metric.0))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[a-z][a-z0-9_.]{0,62}$"})
+    }
+}
+
+impl Scalar for Exposed {
+    fn parse(text: &str) -> Result<Exposed, Unfit> {
+        let Percent(share) = Percent::parse(text)?;
+        let wrong = |what: &str| Err(Unfit { code: "E3009", message: format!("{} is {what}", shown(text)) });
+        // Hundredths of a percent are what a command carries.
+        let weight = share * 10_000.0;
+        if share > 1.0 {
+            wrong("over 100%")
+        } else if share == 0.0 {
+            wrong("no exposure; steps begin above 0%")
+        } else if (weight - weight.round()).abs() > 1e-6 {
+            wrong("finer than 0.01%")
+        } else {
+            Ok(Exposed(Weight(weight.round() as u16)))
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        Percent::schema(generator)
+    }
+}

@@ -1,0 +1,101 @@
+//! Whole rollouts, each with the whole trace it must leave. `SLUICE_WRITE_TRACES=1` rewrites the traces.
+//!
+//! Beside the trace, every scenario is replayed from its stored bytes, and folded again from a snapshot in its
+//! middle.
+
+use std::path::PathBuf;
+
+use sluice::core::event::Event;
+use sluice::core::line;
+use sluice::core::state::State;
+use sluice::replay::Verifier;
+use sluice::sim::script::{self, Entry, START};
+use sluice::wire::{envelope, policy_file};
+
+/// Events that every second or minute brings; the last line of a trace pins them.
+fn is_routine(event: &Event) -> bool {
+    matches!(event, Event::BatchReceived { .. } | Event::CohortScored { .. } | Event::TimePassed)
+}
+
+fn trace(events: &[Entry], state: &State) -> String {
+    let told = events.iter().filter(|(_, _, event)| !is_routine(event));
+    let mut text = String::new();
+    for (_, at, event) in told {
+        let line = line::line(0, *at, START, event);
+        text.push_str(line.trim_start().trim_start_matches("0 "));
+        text.push('\n');
+    }
+    let decided = events.iter().filter(|(_, _, e)| matches!(e, Event::DecisionMade { .. })).count();
+    text.push_str(&format!(
+        "{} events, {decided} decisions, state {}\n",
+        events.len(),
+        state.digest().short()
+    ));
+    text
+}
+
+/// The stored form of the history decides the same again, and a snapshot in its middle changes nothing.
+fn check_replay(name: &str, events: &[Entry], state: &State) {
+    let (mut stored, mut head) = (Vec::new(), envelope::Head::default());
+    let mut group = envelope::Group::after(head);
+    for (_, at, event) in events {
+        group.push(event, *at).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    stored.extend_from_slice(group.bytes());
+    let mut verifier = Verifier::default();
+    let (mut offset, mut snapshot) = (0, None);
+    while offset < stored.len() {
+        let record = head.accept(&stored, &mut offset).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let e = record.envelope().unwrap_or_else(|e| panic!("{name}: {e}"));
+        verifier.next(e.seq, e.at, &e.event).unwrap_or_else(|d| panic!("{name}: {d}\n{d:?}"));
+        if let Some(state) = &mut snapshot {
+            State::apply(state, e.seq, e.at, &e.event);
+        } else if e.seq == events.len() as u64 / 2 {
+            let bytes = rmp_serde::to_vec_named(&verifier.state).expect("storable");
+            snapshot = Some(rmp_serde::from_slice::<State>(&bytes).expect("readable"));
+        }
+    }
+    verifier.settled().unwrap_or_else(|d| panic!("{name}: {d}"));
+    assert_eq!(verifier.state.digest(), state.digest(), "{name}: replayed state");
+    assert_eq!(snapshot.expect("half way").digest(), state.digest(), "{name}: state after a snapshot");
+}
+
+#[test]
+fn every_scenario_leaves_its_trace() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .expect("tests/scenarios")
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "scn"))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    let mut wrong = Vec::new();
+    for path in names {
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let (head, rest) = text.split_once("== policy\n").expect("a policy");
+        let (policy_text, rest) = rest.split_once("== script\n").expect("a script");
+        let (commands, recorded) = rest.split_once("== trace\n").unwrap_or((rest, ""));
+        let policy = policy_file::parse_policy(policy_text, &name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (runner, events) =
+            script::run(policy, policy_text, commands, 7).unwrap_or_else(|e| panic!("{name}: {e}"));
+        check_replay(&name, &events, &runner.state);
+        let replayed = trace(&events, &runner.state);
+        if std::env::var_os("SLUICE_WRITE_TRACES").is_some() {
+            let text = format!("{head}== policy\n{policy_text}== script\n{commands}== trace\n{replayed}");
+            std::fs::write(&path, text).expect("writable");
+        } else if replayed != recorded {
+            let line = recorded.lines().zip(replayed.lines()).find(|(a, b)| a != b);
+            wrong.push(match line {
+                Some((a, b)) => format!("{name}:\n  RECORDED {a}\n  REPLAYED {b}"),
+                None => format!(
+                    "{name}: {} lines recorded, {} replayed",
+                    recorded.lines().count(),
+                    replayed.lines().count()
+                ),
+            });
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}

@@ -1,0 +1,166 @@
+//! The published numbers of the evidence engine, at their published tolerance: `make test-data`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, Setting, Wealth, ln_weighted};
+use sluice::core::evidence::{EPOCH_CANARY, normal_mixture_bound};
+use sluice::sim::random::Random;
+
+fn vectors(name: &str) -> Value {
+    let folder = std::env::var("SLUICE_VECTORS").expect("SLUICE_VECTORS names the folder of vectors");
+    let text = std::fs::read_to_string(PathBuf::from(folder).join(name)).expect("a file of vectors");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Numbers come as decimal strings or as numbers.
+fn number(value: &Value) -> f64 {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(number).collect()
+}
+
+fn close(have: f64, want: f64, what: &str) {
+    assert!((have - want).abs() <= 1e-9, "{what}: {have} is not {want}");
+}
+
+fn lean(s: &Value) -> Lean {
+    if s.as_i64() == Some(1) { Lean::Below } else { Lean::Above }
+}
+
+fn setting(p: &Value) -> Setting {
+    let (rho, d, theta) = (number(&p["rho"]), number(&p["d"]), number(&p["theta"]));
+    if p["binary"].as_bool().expect("binary") {
+        Setting::binary(rho, d, theta)
+    } else {
+        Setting { rho, d, theta, var_a: number(&p["vA"]), var_b: number(&p["vB"]), binary: false }
+    }
+}
+
+#[test]
+#[ignore = "reads published vectors: make test-data"]
+fn balanced_bets() {
+    let file = vectors("balanced_bets.json");
+    for vector in file["vectors"].as_array().expect("vectors") {
+        let name = vector["name"].as_str().expect("a name");
+        let p = &vector["params"];
+        let (setting, lean, eps) = (setting(p), lean(&p["s"]), numbers(&p["eps"]));
+        let mut wealth = Wealth::staked(eps.len(), number(&p["w0"]));
+        for (i, (block, expected)) in vector["blocks"]
+            .as_array()
+            .expect("blocks")
+            .iter()
+            .zip(vector["expected"].as_array().expect("expected"))
+            .enumerate()
+        {
+            let what = format!("{name}, block {i}");
+            if block["epoch"].as_bool() == Some(true) {
+                wealth.begin_epoch();
+            }
+            let (ys_a, ys_b) = (block.get("yA").map(numbers), block.get("yB").map(numbers));
+            let counts = ["nA", "fA", "nB", "fB"].map(|key| block.get(key).map_or(0.0, number));
+            let (n_a, n_b) = match (&ys_a, &ys_b) {
+                (Some(a), Some(b)) => (a.len() as f64, b.len() as f64),
+                _ => (counts[0], counts[2]),
+            };
+            let bets: Vec<Bet> = eps.iter().map(|e| setting.bet(lean, *e, n_a, n_b)).collect();
+            let pays: Vec<f64> = bets
+                .iter()
+                .map(|bet| match (&ys_a, &ys_b) {
+                    (Some(a), Some(b)) => bet.pay_values(a, b),
+                    _ => bet.pay_counts(n_a, counts[1], n_b, counts[3]),
+                })
+                .collect();
+            for ((bet, pay), want) in bets.iter().zip(&pays).zip(expected["bets"].as_array().expect("bets")) {
+                close(bet.a, number(&want["a"]), &what);
+                close(bet.b, number(&want["b"]), &what);
+                close(bet.g, number(&want["g"]), &what);
+                close(bet.c, number(&want["c"]), &what);
+                close(*pay, number(&want["inc"]), &what);
+            }
+            wealth.add(pays);
+            close(wealth.ln(), number(&expected["log_e"]), &what);
+            for (word, want) in wealth.words.iter().zip(expected["w_fixed_point"].as_array().expect("words"))
+            {
+                let want: i64 = want.as_str().expect("a word").parse().expect("an integer");
+                assert!((word - want).abs() <= 2, "{what}: word {word} is not {want}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "reads published vectors: make test-data"]
+fn long_replays() {
+    let file = vectors("replay_long.json");
+    for run in file["runs"].as_array().expect("runs") {
+        let seed: u64 = run["seed"].as_str().expect("a seed").parse().expect("an integer");
+        let what = format!("seed {seed}");
+        let (lean, eps) = (lean(&run["s"]), numbers(&run["eps"]));
+        let setting = Setting::binary(number(&run["rho"]), number(&run["d"]), number(&run["theta"]));
+        assert_eq!((number(&run["w0"]), number(&run["R"])), (INITIAL_STAKE, EPOCH_CANARY as f64));
+        let mut wealth = Wealth::new(eps.len());
+        let mut random = Random::new(seed);
+        let (mut n, mut f, mut canary, mut crossed) = ([0.0; 2], [0.0; 2], 0, None);
+        for request in 1..=run["requests"].as_u64().expect("requests") {
+            let arm = usize::from(random.unit() < number(&run["q"]));
+            let p = number(&run[["pA", "pB"][arm]]);
+            n[arm] += 1.0;
+            f[arm] += f64::from(u8::from(random.unit() < p));
+            canary += u64::from(arm == 1);
+            if n[0] + n[1] < number(&run["block_size"]) || n[0] == 0.0 || n[1] == 0.0 {
+                continue;
+            }
+            let bet = |e: &f64| setting.bet(lean, *e, n[0], n[1]).pay_counts(n[0], f[0], n[1], f[1]);
+            wealth.add(eps.iter().map(bet));
+            (n, f) = ([0.0; 2], [0.0; 2]);
+            if crossed.is_none() && wealth.ln() >= 20f64.ln() {
+                crossed = Some((request, wealth.ln()));
+            }
+            if canary >= EPOCH_CANARY {
+                wealth.begin_epoch();
+                canary = 0;
+            }
+        }
+        match (&run["first_crossing_20"], crossed) {
+            (Value::Null, None) => {}
+            (want, Some((request, ln))) => {
+                assert_eq!(want["request"].as_u64(), Some(request), "{what}");
+                close(ln, number(&want["log_e"]), &what);
+            }
+            (want, None) => panic!("{what}: never crossed, expected {want}"),
+        }
+        close(wealth.ln(), number(&run["final_log_e"]), &what);
+        for (word, want) in wealth.words.iter().zip(run["final_w_fixed_point"].as_array().expect("words")) {
+            let want: i64 = want.as_str().expect("a word").parse().expect("an integer");
+            assert!((word - want).abs() <= 4, "{what}: word {word} is not {want}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "reads published vectors: make test-data"]
+fn combining_grids_and_the_displayed_range() {
+    let file = vectors("combine_display_paired.json");
+    for v in file["vectors"].as_array().expect("vectors") {
+        let name = v["name"].as_str().expect("a name");
+        if name.starts_with("weighted_average") {
+            let parts: Vec<(f64, f64)> =
+                numbers(&v["weights"]).into_iter().zip(numbers(&v["log_e"])).collect();
+            close(ln_weighted(parts.into_iter()), number(&v["expected_log_e"]), name);
+        } else if name == "display_bound" {
+            let bound = normal_mixture_bound(number(&v["v"]), number(&v["alpha"]), number(&v["v_opt"]));
+            close(bound, number(&v["expected_bound"]), name);
+        } else if name.starts_with("default_grid") {
+            let (rho, d, theta) = (number(&v["rho"]), number(&v["d"]), number(&v["theta"]));
+            let setting = Setting::binary(rho, d, theta);
+            let count = v["K"].as_u64().expect("K") as usize;
+            let grid = setting.grid(lean(&v["s"]), number(&v["e0"]), count);
+            let want = numbers(&v["expected_eps"]);
+            assert_eq!(grid.len(), want.len(), "{name}");
+            grid.iter().zip(want).for_each(|(have, want)| close(*have, want, name));
+        }
+    }
+}
