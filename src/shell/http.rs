@@ -272,7 +272,8 @@ async fn act(
         return Err(ApiError::new("E5006", format!("not found: there is no verb {verb}")));
     };
     let bytes = body(verb.as_str(), given, ACT_MAX).await?;
-    let mut request: ActRequest = json::object(verb.as_str(), json::text(verb.as_str(), &bytes, ACT_MAX)?)?;
+    let mut request: ActRequest =
+        json::flat_object(verb.as_str(), json::text(verb.as_str(), &bytes, ACT_MAX)?)?;
     if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
         let (verb, named) = (verb.as_str(), crate::wire::error::shown(&named));
         let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");

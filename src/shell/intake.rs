@@ -7,8 +7,11 @@ use crate::runner::Taken;
 use crate::wire::error::InputError;
 use crate::wire::{ack, intent, telemetry};
 
-use super::clock;
 use super::writer::{Gone, Outcome, Receipt, Writer};
+use super::{clock, observe};
+
+/// Bytes of a message id that are remembered; a longer id is ignored.
+const MESSAGE_ID_MAX: usize = 256;
 
 /// One message as it came in.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +83,10 @@ fn rejected(rejection: Rejection, m: &Message<'_>) -> Event {
 }
 
 fn origin(m: &Message<'_>, message_id: Option<String>) -> Origin {
-    Origin { delivery: m.delivery, message_id, traceparent: m.traceparent.map(str::to_owned) }
+    // A trace context is passed on to others: what is not one is left behind. So is an id that nobody would send.
+    let traceparent = m.traceparent.filter(|text| observe::is_traceparent(text)).map(str::to_owned);
+    let message_id = message_id.filter(|id| id.len() <= MESSAGE_ID_MAX);
+    Origin { delivery: m.delivery, message_id, traceparent }
 }
 
 /// How a message was answered.
@@ -116,20 +122,16 @@ pub fn answer(receipts: Vec<Receipt>) -> Answer {
                 return Answer::Refused { seq: *seq, code, message };
             }
             Outcome::Taken(Taken::Recorded(seq)) => {
-                if let Some(Event::InputRejected { rejection, .. }) = receipt.news.first().map(|n| &n.event) {
-                    let (code, message) = (rejection.code.clone(), rejection.message.clone());
-                    return Answer::Refused { seq: *seq, code, message };
-                }
                 // What the core refuses is an answer too.
                 let refused = receipt.news.iter().find_map(|n| match &n.event {
-                    Event::IntentRefused { refusal, .. }
-                    | Event::AckRefused { refusal, .. }
-                    | Event::ActRefused { refusal, .. } => Some((n.seq, refusal)),
+                    Event::InputRejected { rejection: r, .. } => Some((n.seq, &r.code, &r.message)),
+                    Event::IntentRefused { refusal: r, .. }
+                    | Event::AckRefused { refusal: r, .. }
+                    | Event::ActRefused { refusal: r, .. } => Some((n.seq, &r.code, &r.message)),
                     _ => None,
                 });
-                if let Some((seq, refusal)) = refused {
-                    let (code, message) = (refusal.code.clone(), refusal.message.clone());
-                    return Answer::Refused { seq, code, message };
+                if let Some((seq, code, message)) = refused {
+                    return Answer::Refused { seq, code: code.clone(), message: message.clone() };
                 }
                 first.get_or_insert(*seq);
             }

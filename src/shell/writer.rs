@@ -76,7 +76,9 @@ pub struct Gone;
 /// A handle to the writer, for any task.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: mpsc::Sender<Job>,
+    /// What must not wait behind telemetry.
+    urgent: mpsc::Sender<Job>,
+    bulk: mpsc::Sender<Job>,
     views: watch::Receiver<Arc<View>>,
     news: broadcast::Sender<Arc<News>>,
 }
@@ -84,7 +86,11 @@ pub struct Writer {
 impl Writer {
     /// Hands over a fact; `done` is called when it is durable. Waits while the writer is behind.
     pub async fn take(&self, fact: Event, done: Done) -> Result<(), Gone> {
-        self.jobs.send(Job::Take { fact: Box::new(fact), done }).await.map_err(|_| Gone)
+        let lane = match fact {
+            Event::BatchReceived { .. } | Event::InputRejected { .. } => &self.bulk,
+            _ => &self.urgent,
+        };
+        lane.send(Job::Take { fact: Box::new(fact), done }).await.map_err(|_| Gone)
     }
 
     /// Hands over a fact and waits until it is durable.
@@ -101,7 +107,7 @@ impl Writer {
     ) -> Result<T, Gone> {
         let (send, receive) = oneshot::channel();
         let job = Job::Read(Box::new(move |state, log| drop(send.send(read(state, log)))));
-        self.jobs.send(job).await.map_err(|_| Gone)?;
+        self.urgent.send(job).await.map_err(|_| Gone)?;
         receive.await.map_err(|_| Gone)
     }
 
@@ -115,15 +121,16 @@ impl Writer {
         self.news.subscribe()
     }
 
-    /// The next `n` messages of the outbox have reached the broker; the last announced event `seq`.
+    /// The next `n` messages of the outbox have reached the broker, and with them every message that announces an
+    /// event up to `seq`.
     pub async fn published(&self, seq: EventSeq, n: usize) {
         // When the writer is gone, the messages are sent again after the next start.
-        let _ = self.jobs.send(Job::Published { seq, n }).await;
+        let _ = self.urgent.send(Job::Published { seq, n }).await;
     }
 
     /// Asks the writer to finish what has arrived, anchor and close.
     pub async fn stop(&self) {
-        let _ = self.jobs.send(Job::Stop).await;
+        let _ = self.bulk.send(Job::Stop).await;
     }
 }
 
@@ -158,10 +165,12 @@ pub fn start<J: Journal>(
     state: State,
     outbox: Option<mpsc::Sender<Outgoing>>,
 ) -> (Writer, std::thread::JoinHandle<Result<(), LogError>>) {
-    let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+    let (urgent, urgent_in) = mpsc::channel(JOBS_MAX);
+    let (bulk, bulk_in) = mpsc::channel(JOBS_MAX);
+    let inbox = Inbox { urgent: urgent_in, bulk: bulk_in };
     let (news, _) = broadcast::channel(NEWS_MAX);
     let (show, views) = watch::channel(Arc::new(view(&state, clock::now())));
-    let writer = Writer { jobs, views, news: news.clone() };
+    let writer = Writer { urgent, bulk, views, news: news.clone() };
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new()
         .name("writer".into())
@@ -191,6 +200,28 @@ pub fn start<J: Journal>(
     (writer, thread)
 }
 
+/// Jobs that have arrived, the urgent ones first: a flood of telemetry never delays a rollback.
+struct Inbox {
+    urgent: mpsc::Receiver<Job>,
+    bulk: mpsc::Receiver<Job>,
+}
+
+impl Inbox {
+    /// The next job; `None` when every handle is gone.
+    async fn next(&mut self) -> Option<Job> {
+        tokio::select! {
+            biased;
+            Some(job) = self.urgent.recv() => Some(job),
+            job = self.bulk.recv() => job,
+        }
+    }
+
+    /// A job that is there already.
+    fn waiting(&mut self) -> Option<Job> {
+        self.urgent.try_recv().or_else(|_| self.bulk.try_recv()).ok()
+    }
+}
+
 struct Thread<J> {
     journal: J,
     runner: Runner,
@@ -217,16 +248,12 @@ struct Thread<J> {
 }
 
 impl<J: Journal> Thread<J> {
-    fn run(
-        mut self,
-        mut inbox: mpsc::Receiver<Job>,
-        runtime: tokio::runtime::Handle,
-    ) -> Result<(), LogError> {
+    fn run(mut self, mut inbox: Inbox, runtime: tokio::runtime::Handle) -> Result<(), LogError> {
         // What the last process may not have published goes first.
         self.publish_from_log()?;
         loop {
             let wait = self.wait();
-            let first = runtime.block_on(async { tokio::time::timeout(wait, inbox.recv()).await });
+            let first = runtime.block_on(async { tokio::time::timeout(wait, inbox.next()).await });
             let mut stop = matches!(first, Ok(None | Some(Job::Stop)));
             if let Ok(Some(job)) = first {
                 self.job(job)?;
@@ -236,10 +263,10 @@ impl<J: Journal> Thread<J> {
                 && self.waiting.len() < GROUP_FACTS
                 && self.group.bytes().len() < GROUP_BYTES
             {
-                match inbox.try_recv() {
-                    Ok(Job::Stop) => stop = true,
-                    Ok(job) => self.job(job)?,
-                    Err(_) => break,
+                match inbox.waiting() {
+                    Some(Job::Stop) => stop = true,
+                    Some(job) => self.job(job)?,
+                    None => break,
                 }
             }
             self.tick();

@@ -60,7 +60,7 @@ struct CloudEvent {
 ///
 /// `service_from_subject`: the last token of the subject, which the body must agree with.
 /// `message_id`: the sender's id of the message; the intent's id where the body has none. Without either,
-/// the id is derived from content and time, so a repetition is another intent.
+/// the id is derived from service, content and time, so a repetition is another intent.
 ///
 /// Errors: E1001 to E1013 form and names, E1024 no service, E1025 lengths, E1026 service and subject
 /// differ, E1027 nothing changes, E1028 content type.
@@ -99,7 +99,11 @@ pub fn parse_intent(
         Some((field, id)) => names::intent_id(field, id)?,
         None => match message_id.or(event_id.as_deref()) {
             Some(id) => names::intent_id("intent message id", id)?,
-            None => names::intent_id("intent.id", &format!("{}-{}", &content.to_string()[..16], now.0))?,
+            None => {
+                let about = format!("{service}/{content}");
+                let derived = format!("{}-{}", &Digest::of(about.as_bytes()).to_string()[..16], now.0);
+                names::intent_id("intent.id", &derived)?
+            }
         },
     };
     let policy = body.policy.as_deref();

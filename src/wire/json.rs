@@ -20,6 +20,8 @@ pub enum Form {
     One,
     /// One object without arrays in it: serde would take one for a struct, by position.
     Object,
+    /// One object that may hold lists. Only for types without structs in them.
+    Flat,
     /// One object after another, usually a line each.
     Lines,
 }
@@ -52,6 +54,15 @@ pub fn check_size(what: &str, bytes: &[u8], limit: usize) -> Result<(), InputErr
 /// Errors: those of [`scan`]; E1004 not an object, E1005 a missing field or a value of the wrong type,
 /// E1009 an unknown field.
 pub fn object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputError> {
+    one(what, text, Form::Object)
+}
+
+/// As [`object`], for a type without structs in it: lists are allowed.
+pub fn flat_object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputError> {
+    one(what, text, Form::Flat)
+}
+
+fn one<T: DeserializeOwned>(what: &str, text: &str, form: Form) -> Result<T, InputError> {
     let found = match text.trim_start().as_bytes().first() {
         Some(b'{') => None,
         Some(b'[') => Some("an array"),
@@ -61,12 +72,12 @@ pub fn object<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, InputErr
         Some(b'n') => Some("null"),
         _ => Some("something that is not JSON"),
     };
-    scan(what, text, Form::Object)?;
+    scan(what, text, form)?;
     if let Some(found) = found {
         let message = format!("{what}: top level must be an object, got {found}");
         return Err(InputError::new("E1004", message));
     }
-    serde_json::from_str(text).map_err(|error| explain(what, text, Form::Object, &error))
+    serde_json::from_str(text).map_err(|error| explain(what, text, form, &error))
 }
 
 /// Checks what serde does not: nesting, keys given twice, literals that are not JSON, trailing data.

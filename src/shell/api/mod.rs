@@ -304,7 +304,7 @@ struct InfoRequest {}
 
 fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    Ok(json::object(verb, json::text(verb, body, crate::wire::intent::INTENT_MAX)?)?)
+    Ok(json::flat_object(verb, json::text(verb, body, crate::wire::intent::INTENT_MAX)?)?)
 }
 
 fn value(answer: impl Serialize) -> Value {
