@@ -104,7 +104,11 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
         let (api, stopped) = (api.clone(), stopped.clone());
         async move { http::serve(listener, api, until(stopped)).await.map_err(DaemonError::Http) }
     });
-    tokio::spawn(observe::narrate(writer.clone()));
+    let narrated = observe::narrate(writer.clone(), until(stopped.clone()));
+    fronts.spawn(async {
+        narrated.await;
+        Ok(())
+    });
     ready(address);
 
     let failed = tokio::select! {

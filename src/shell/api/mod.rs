@@ -302,9 +302,16 @@ impl Api {
 #[serde(deny_unknown_fields)]
 struct InfoRequest {}
 
-fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
+/// Reads the strict JSON object of a request. Unlike the messages, requests have lists in them.
+pub(super) fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    Ok(json::object(verb, json::text(verb, body, crate::wire::intent::INTENT_MAX)?)?)
+    let text = json::text(verb, body, crate::wire::intent::INTENT_MAX)?;
+    if !text.trim_start().starts_with('{') {
+        // Says what it is instead. As a list it would be taken for the fields in their order.
+        json::object::<serde::de::IgnoredAny>(verb, text)?;
+    }
+    json::scan(verb, text, json::Form::One)?;
+    serde_json::from_str(text).map_err(|error| json::explain(verb, text, json::Form::One, &error).into())
 }
 
 fn value(answer: impl Serialize) -> Value {
