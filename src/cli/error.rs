@@ -65,7 +65,11 @@ impl CliError {
 
     /// Policies that cannot be read, or are not sound.
     pub fn policies(error: impl Display) -> CliError {
-        CliError::new(exit::USAGE, "E3000", error.to_string())
+        let text = error.to_string();
+        // What is wrong inside a file has a code of its own already.
+        let coded = text.strip_prefix("error[").and_then(|rest| rest.split_once("]: "));
+        let (code, message) = coded.unwrap_or(("E3000", &text));
+        CliError::new(exit::USAGE, code, message)
     }
 
     /// The daemon said something this build does not understand.
@@ -147,7 +151,7 @@ impl From<LogError> for CliError {
             LogError::Empty { .. } => CliError::new(exit::USAGE, "E4005", message),
             LogError::NoSuchEvent { .. } => CliError::new(exit::NOT_FOUND, "E4004", message),
             LogError::NoLog(_) => {
-                CliError::new(exit::USAGE, "E4006", message).help("name the folder: --data DIR, or an export: --file FILE")
+                CliError::new(exit::USAGE, "E4006", message).help("name the folder of a log: --data DIR")
             }
             LogError::Io { what: "writing the export", .. } => CliError::new(exit::USAGE, "E4007", message),
             LogError::Corrupt { .. } | LogError::Damaged { .. } | LogError::Anchor(_) | LogError::Cut { .. } => {

@@ -142,8 +142,8 @@ async fn tail(common: &Common, args: TailArgs) -> Result<u8, CliError> {
     loop {
         let answer = page(&client, from, args.rollout.as_deref()).await?;
         let events = answer.value["events"].as_array().ok_or_else(|| CliError::answer("it has no events"))?;
-        let told = events.iter().filter(|event| event["kind"] != BATCH);
-        told.map(|event| print(common.output, event)).collect::<Result<(), _>>()?;
+        let mut told = events.iter().filter(|event| event["kind"] != BATCH);
+        told.try_for_each(|event| print(common.output, event))?;
         let next = answer.number("next").unwrap_or(from);
         // A page may hold nothing that was asked for and still not be the last.
         if next > from {

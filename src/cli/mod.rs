@@ -183,16 +183,19 @@ pub fn main() -> ExitCode {
 fn parse() -> Result<Cli, CliError> {
     let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|error| {
-        if !error.use_stderr() {
+        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Nothing;
+        if !error.use_stderr() || error.kind() == Nothing {
+            let exit = if error.kind() == Nothing { exit::USAGE } else { exit::OK };
             return match error.print() {
-                Ok(()) => CliError::new(exit::OK, "", ""),
+                Ok(()) => CliError::new(exit, "", ""),
                 Err(error) => CliError::output(&error),
             };
         }
         let text = error.render().to_string();
         let (message, help) = text.trim_end().split_once("\n\n").unwrap_or((text.trim_end(), ""));
-        let failure = CliError::usage(message.strip_prefix("error: ").unwrap_or(message));
-        if help.is_empty() { failure } else { failure.help(help.replace("\n\n", "\n")) }
+        let help = help.lines().map(str::trim).filter(|line| !line.is_empty());
+        let help: Vec<&str> = help.map(|line| line.strip_prefix("tip: ").unwrap_or(line)).collect();
+        CliError::usage(message.strip_prefix("error: ").unwrap_or(message)).help(help.join("\n"))
     })
 }
 

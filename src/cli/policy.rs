@@ -1,6 +1,5 @@
 //! `sluice policy`: what a policy file says, and what is wrong with it.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -11,8 +10,7 @@ use super::{CliError, Common, exit};
 use crate::core::ids::Digest;
 use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule};
 use crate::core::time::Span;
-use crate::wire::policy_file::{parse_policy, shipped};
-use crate::wire::yaml::FILE_MAX;
+use crate::shell::policies::{self, Loaded};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -22,11 +20,11 @@ pub enum Verb {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Show a policy that ships with sluice, or one of a folder, in words
+    /// Show a policy in words, as made from its rules
     #[command(before_help = "  $ sluice policy show prompt-default")]
     Show {
         name: String,
-        /// Look in this folder of policy files
+        /// Folder of policy files, beside the policies that ship with sluice
         #[arg(long, env = "SLUICE_POLICIES", value_name = "DIR")]
         policies: Option<PathBuf>,
     },
@@ -39,29 +37,14 @@ pub fn run(common: &Common, verb: Verb) -> Result<u8, CliError> {
     }
 }
 
-/// Reads one policy file; the text is what its digest is taken of.
-pub fn read(file: &Path) -> Result<(Policy, String), CliError> {
-    let name = file.display().to_string();
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(file);
-    // One byte more than is allowed, so that what is too large is seen to be.
-    let read = opened.and_then(|file| file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| CliError::file(format!("reading {name}"), &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        CliError::new(exit::USAGE, "E4006", format!("{name} is not text: {}", error.utf8_error()))
-    })?;
-    let policy = parse_policy(&text, &name).map_err(CliError::policy)?;
-    Ok((policy, text))
-}
-
 fn check(common: &Common, files: &[PathBuf]) -> Result<u8, CliError> {
     let mut wrong = 0;
     let mut results = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        match read(file) {
-            Ok((policy, text)) => {
-                let hash = Digest::of(text.as_bytes()).short();
+        match policies::read(file) {
+            Ok(Loaded { policy, source, .. }) => {
+                let hash = Digest::of(source.as_bytes()).short();
                 match common.output {
                     Format::Json | Format::Jsonl => {
                         results.push(json!({"file": name, "ok": true, "policy": policy.name, "hash": hash}));
@@ -71,6 +54,7 @@ fn check(common: &Common, files: &[PathBuf]) -> Result<u8, CliError> {
                 }
             }
             Err(error) => {
+                let error = CliError::policies(error);
                 wrong += 1;
                 output::say(&error.text());
                 results
@@ -87,44 +71,23 @@ fn check(common: &Common, files: &[PathBuf]) -> Result<u8, CliError> {
 }
 
 fn show(common: &Common, name: &str, folder: Option<&Path>) -> Result<u8, CliError> {
-    let known = match folder {
-        Some(folder) => in_folder(folder)?,
-        None => shipped()
-            .into_iter()
-            .map(|(file, text)| Ok((parse_policy(text, file).map_err(CliError::policy)?, text.to_owned())))
-            .collect::<Result<_, CliError>>()?,
-    };
-    let Some((policy, text)) = known.iter().find(|(policy, _)| policy.name == name) else {
-        let names: Vec<&str> = known.iter().map(|(policy, _)| policy.name.as_str()).collect();
-        let place =
-            folder.map_or("among those that ship with sluice".into(), |f| format!("in {}", f.display()));
-        let error = CliError::new(exit::NOT_FOUND, "E4004", format!("no policy {name} {place}"));
+    let known = policies::load(folder).map_err(CliError::policies)?;
+    let Some(Loaded { policy, source, .. }) = known.iter().find(|known| known.policy.name == name) else {
+        let names: Vec<&str> = known.iter().map(|known| known.policy.name.as_str()).collect();
+        let error = CliError::new(exit::NOT_FOUND, "E4004", format!("no policy {name}"));
         return Err(error.help(format!("there are: {}", names.join(", "))));
     };
-    let hash = Digest::of(text.as_bytes()).short();
+    let hash = Digest::of(source.as_bytes()).short();
     match common.output {
         Format::Json | Format::Jsonl => {
             output::json(
-                &json!({"name": policy.name, "hash": hash, "policy": policy, "source": text}).to_string(),
+                &json!({"name": policy.name, "hash": hash, "policy": policy, "source": source}).to_string(),
             )?;
         }
-        Format::Plain => output::lines(text)?,
+        Format::Plain => output::lines(source)?,
         Format::Table => output::lines(&in_words(policy, &hash))?,
     }
     Ok(exit::OK)
-}
-
-fn in_folder(folder: &Path) -> Result<Vec<(Policy, String)>, CliError> {
-    let failed = |error| CliError::file(format!("reading {}", folder.display()), &error);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files.iter().map(|file| read(file)).collect()
 }
 
 /// The policy as sentences, made from the rules themselves.
@@ -210,8 +173,8 @@ fn guardrail(g: &Guardrail) -> String {
             )
         }
         Rule::Absolute { above, of_last } => {
-            let bad = if g.better == Better::Higher { "not " } else { "" };
-            format!("more than {}% of the last {of_last} canary requests are {bad}{metric}", share(above))
+            let bad = if g.better == Better::Higher { "false" } else { "true" };
+            format!("{metric} is {bad} in more than {}% of the last {of_last} canary requests", share(above))
         }
     };
     let gates = if g.gates { "; no promotion until it is shown not to be" } else { "" };

@@ -104,11 +104,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
         let (api, stopped) = (api.clone(), stopped.clone());
         async move { http::serve(listener, api, until(stopped)).await.map_err(DaemonError::Http) }
     });
-    let narrated = observe::narrate(writer.clone(), until(stopped.clone()));
-    fronts.spawn(async {
-        narrated.await;
-        Ok(())
-    });
+    tokio::spawn(observe::narrate(writer.clone(), until(stopped.clone())));
     ready(address);
 
     let failed = tokio::select! {

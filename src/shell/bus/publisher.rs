@@ -172,25 +172,23 @@ impl Publisher {
     /// Takes off the front what is stored, and tells the writer.
     fn pop(&mut self) {
         let mut told = None;
-        loop {
-            let Some(front) = self.queue.front_mut() else { break };
-            if let (false, Some(ack)) = (front.stored, front.ack.as_mut()) {
-                // Only good news here; the rest is heard when it is this message's turn.
-                match ack.now_or_never() {
-                    Some(Ok(_)) => front.stored = true,
-                    Some(Err(error)) => {
-                        front.ack = None;
-                        self.failed(&error);
-                    }
-                    None => {}
+        while let Some(front) = self.queue.front_mut() {
+            match front.ack.as_mut().and_then(FutureExt::now_or_never) {
+                Some(Ok(_)) => front.stored = true,
+                Some(Err(error)) => {
+                    front.ack = None;
+                    self.failed(&error);
+                    break;
                 }
+                None if front.stored => {}
+                None => break,
             }
-            let Some(front) = self.queue.pop_front_if(|front| front.stored) else { break };
-            self.sent = self.sent.saturating_sub(1);
             histogram!("sluice_publish_seconds").record(clock::monotonic() - front.taken_at);
             counter!("sluice_published_total", "what" => what(&front.message)).increment(1);
             let (_, n) = told.unwrap_or((0, 0));
             told = Some((front.message.seq, n + 1));
+            self.queue.pop_front();
+            self.sent = self.sent.saturating_sub(1);
         }
         let Some((seq, n)) = told else { return };
         // More messages of the same event may follow: only a younger event shows that this one is done. When the
