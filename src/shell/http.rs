@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::api::{
-    ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, Feed, FollowLine, ListRequest,
+    self, ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, Feed, FollowLine, ListRequest,
     RolloutRequest, act_verb,
 };
 use super::observe;
@@ -36,7 +36,7 @@ use crate::core::words;
 use crate::wire::ack::ACK_MAX;
 use crate::wire::intent::{INTENT_MAX, media_type};
 use crate::wire::telemetry::MESSAGE_MAX;
-use crate::wire::{intent, json, telemetry};
+use crate::wire::{intent, telemetry};
 
 /// Longest wait for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -272,8 +272,7 @@ async fn act(
         return Err(ApiError::new("E5006", format!("not found: there is no verb {verb}")));
     };
     let bytes = body(verb.as_str(), given, ACT_MAX).await?;
-    let mut request: ActRequest =
-        json::flat_object(verb.as_str(), json::text(verb.as_str(), &bytes, ACT_MAX)?)?;
+    let mut request: ActRequest = api::request(verb.as_str(), &bytes)?;
     if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
         let (verb, named) = (verb.as_str(), crate::wire::error::shown(&named));
         let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");

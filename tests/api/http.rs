@@ -142,7 +142,7 @@ async fn every_bad_request_gets_its_own_code() {
     let server = Server::start().await;
     server.deploy("a").await;
     let id = "/v1/rollouts/a-1";
-    let cases: [(Method, &str, &str, u16, &str); 20] = [
+    let cases: [(Method, &str, &str, u16, &str); 22] = [
         (Method::GET, "/nothing", "", 404, "E5006"),
         (Method::GET, "/ui/..%2f..%2fetc/passwd", "", 404, "E5006"),
         (Method::GET, "/v1/intents", "", 405, "E5008"),
@@ -162,6 +162,8 @@ async fn every_bad_request_gets_its_own_code() {
         (Method::POST, "/v1/telemetry?service=a", "3", 400, "E1004"),
         (Method::POST, "/v1/acks", r#"{"command":"x","actuator":"r","status":"applied"}"#, 400, "E1005"),
         (Method::POST, &format!("{id}/pause"), r#"{"actor":"m","rollout":"b-1"}"#, 400, "E1026"),
+        (Method::POST, &format!("{id}/pause"), r#"["a-1","m"]"#, 400, "E1004"),
+        (Method::POST, &format!("{id}/pause"), r#"{"actor":"m","actor":"n"}"#, 400, "E1008"),
         (Method::POST, &format!("{id}/fly"), "{}", 404, "E5006"),
     ];
     for (method, path, body, status, code) in cases {
@@ -202,17 +204,18 @@ async fn what_a_browser_can_be_tricked_into_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_have_limits() {
     let server = Server::start().await;
-    for (path, limit) in [
-        ("/v1/intents", 256 << 10),
-        ("/v1/telemetry?service=a", 1 << 20),
-        ("/v1/acks", 16 << 10),
-        ("/v1/rollouts/a-1/pause", 64 << 10),
+    for (path, limit, code) in [
+        ("/v1/intents", 256 << 10, "E1001"),
+        ("/v1/telemetry?service=a", 1 << 20, "E1001"),
+        ("/v1/acks", 16 << 10, "E1001"),
+        // Nothing is an empty object there.
+        ("/v1/rollouts/a-1/pause", 64 << 10, "E1005"),
     ] {
         let post = async |size: usize| {
             let request = server.request(Method::POST, path).header("Content-Type", "application/json");
             refused(answer(request.body(" ".repeat(size))).await)
         };
-        assert_eq!(post(limit).await, (400, "E1001".into()), "{path}");
+        assert_eq!(post(limit).await, (400, code.into()), "{path}");
         assert_eq!(post(limit + 1).await, (413, "E1011".into()), "{path}");
     }
 }

@@ -302,7 +302,8 @@ impl Api {
 #[serde(deny_unknown_fields)]
 struct InfoRequest {}
 
-fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
+/// Reads the strict JSON object of a request. Unlike the messages, requests have lists in them.
+pub(super) fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
     Ok(json::flat_object(verb, json::text(verb, body, crate::wire::intent::INTENT_MAX)?)?)
 }
