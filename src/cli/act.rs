@@ -104,16 +104,7 @@ fn show(common: &Common, verb: Verb, dry_run: bool, answer: &Answer) -> Result<(
         Format::Plain => output::lines(&format!("{rollout}\t{}\t{state}\t{seq}", verb.as_str())),
         Format::Table => {
             let (verb, state) = (verb.as_str(), state.replace('_', " "));
-            let decision = &answer.value["decision"];
-            let decided = decision["decision"].as_str().map(|choice| {
-                format!(
-                    "{} {}% → {}%: {}",
-                    choice,
-                    decision["weight"]["from"],
-                    decision["weight"]["to"],
-                    answer.text("summary")
-                )
-            });
+            let decided = decided(&answer.value["decision"]);
             if dry_run {
                 let would = decided.map(|decided| format!("\nwould decide {decided}")).unwrap_or_default();
                 let text = format!("{verb} of {rollout} would be accepted; nothing was sent{would}");
@@ -128,10 +119,20 @@ fn show(common: &Common, verb: Verb, dry_run: bool, answer: &Answer) -> Result<(
                 text += &format!("sent       command {}, not confirmed yet\n", answer.text("command"));
             }
             text += &format!("now        {rollout} is {state}\n");
-            text += &format!("next       sluice status {rollout}");
+            // A rollback is over when the actuators say so, not when it is recorded.
+            let next = if verb == "rollback" { "wait {} --for terminal" } else { "status {}" };
+            text += &format!("next       sluice {}", next.replace("{}", rollout));
             output::lines(&text)
         }
     }
+}
+
+/// `promote 25% → 50%: eval_pass shown within limits`
+fn decided(decision: &Value) -> Option<String> {
+    let choice = decision["decision"].as_str()?;
+    let (from, to) = (decision["weight"]["from"].as_f64()?, decision["weight"]["to"].as_f64()?);
+    let way = if from == to { format!("at {from}%") } else { format!("{from}% → {to}%") };
+    Some(format!("{choice} {way}: {}", decision["summary"].as_str().unwrap_or_default()))
 }
 
 pub async fn ack(common: &Common, args: AckArgs) -> Result<u8, CliError> {

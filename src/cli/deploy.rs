@@ -10,6 +10,7 @@ use super::client::{Answer, Client};
 use super::output::{self, Format};
 use super::wait::{self, Goal};
 use super::{CliError, Common, exit};
+use crate::core::event::Intent;
 use crate::core::policy::ChangeKind;
 use crate::core::words::count;
 use crate::shell::clock;
@@ -118,14 +119,15 @@ fn intent(args: Args) -> Result<Value, CliError> {
 }
 
 /// Reads an intent as the daemon will.
-fn checked(text: &str) -> Result<crate::core::event::Intent, CliError> {
+fn checked(text: &str) -> Result<Intent, CliError> {
     parse_intent(text.as_bytes(), None, None, None, clock::now())
         .map_err(|error| CliError::refused(error.code, &error.message, None))
 }
 
-/// Says whether the request is well formed, and what else is on its way on the service.
+/// Says whether the request is well formed, which policy it would run under, and what it would wait for.
 async fn check(common: &Common, client: &Client, body: &Value) -> Result<u8, CliError> {
     let intent = checked(&body.to_string())?;
+    let policy = policy(client, &intent).await?;
     let open = client.call("ls", &json!({})).await?;
     let open = open.value["rollouts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ahead: Vec<&str> = open
@@ -134,17 +136,40 @@ async fn check(common: &Common, client: &Client, body: &Value) -> Result<u8, Cli
         .filter_map(|r| r["rollout"].as_str())
         .collect();
     if common.output.is_json() {
-        output::json(&json!({"ok": true, "dry_run": true, "intent": body, "ahead": ahead}).to_string())?;
+        let would = json!({"ok": true, "dry_run": true, "intent": body, "policy": policy, "ahead": ahead});
+        output::json(&would.to_string())?;
         return Ok(exit::OK);
     }
     let from = intent.from.as_ref().map_or("what serves now", |from| from.as_str());
-    let mut text = format!("would roll out {from} → {} on {}; nothing was sent\n", intent.to, intent.service);
+    let Intent { to, service, .. } = &intent;
+    let mut text =
+        format!("would roll out {from} → {to} on {service} under policy {policy}; nothing was sent\n");
     if !ahead.is_empty() {
         text += &format!("would wait for {}: same service, one change at a time\n", ahead.join(", "));
     }
-    text += "the policy and what serves now are checked when it is submitted";
     output::lines(&text)?;
     Ok(exit::OK)
+}
+
+/// Name of the policy that the daemon would take.
+async fn policy(client: &Client, intent: &Intent) -> Result<String, CliError> {
+    let info = client.call("info", &json!({})).await?;
+    let known = info.value["policies"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (kind, wanted) = (intent.kind.as_str(), intent.policy.as_deref());
+    let fits = |policy: &&Value| match wanted {
+        Some(name) => policy["name"] == name,
+        None => policy["applies_to"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k == kind)),
+    };
+    let name = |policy: &Value| policy["name"].as_str().unwrap_or_default().to_owned();
+    known.iter().find(fits).map(name).ok_or_else(|| {
+        let (code, message) = match wanted {
+            Some(name) => ("E3021", format!("policy {name} is not known")),
+            None => ("E3022", format!("no policy applies to changes of kind {kind}")),
+        };
+        let names: Vec<String> = known.iter().map(name).collect();
+        CliError::new(exit::NOT_FOUND, code, message)
+            .help(format!("name one with --policy: {}", names.join(", ")))
+    })
 }
 
 fn show(common: &Common, answer: &Answer) -> Result<(), CliError> {

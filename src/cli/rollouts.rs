@@ -12,7 +12,7 @@ use crate::view::{GuardrailView, RolloutView, Standing};
 
 #[derive(clap::Args)]
 pub struct ListArgs {
-    /// Ended rollouts too
+    /// Every ended rollout too, not only the last ones
     #[arg(short, long)]
     all: bool,
 }
@@ -39,11 +39,8 @@ pub async fn list(common: &Common, args: ListArgs) -> Result<u8, CliError> {
     let rollouts: Vec<RolloutView> = rollouts.iter().map(view).collect::<Result<_, _>>()?;
     let rows: Vec<Vec<String>> = rollouts.iter().map(row).collect();
     if rows.is_empty() {
-        let ended = if args.all { "" } else { "; ended ones: sluice ls --all" };
         if !common.quiet {
-            output::say(&format!(
-                "no rollouts{ended}. Start one: sluice deploy SERVICE VERSION, or try: sluice demo"
-            ));
+            output::say("no rollouts yet. Start one: sluice deploy SERVICE VERSION, or try: sluice demo");
         }
         return Ok(exit::OK);
     }
