@@ -50,6 +50,8 @@ impl CliError {
     /// What the daemon answered instead of doing it.
     pub fn refused(code: &str, message: &str, help: Option<&str>) -> CliError {
         let exit = match code {
+            // What was asked for is the case already.
+            "E1022" => exit::OK,
             "E4004" | "E3021" | "E3022" => exit::NOT_FOUND,
             "E1014" | "E1015" | "E1021" | "E1031" | "E1032" | "E1033" | "E1034" | "E2101" => exit::REFUSED,
             // What this program asks for in a way the daemon does not take is no mistake of the user's.

@@ -159,7 +159,8 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         (Verb::Note, _) => Ok(()),
         (_, Stage::RollingBack) => {
             let seq = rollout.last_choice.as_ref().map_or(0, |last| last.0);
-            Err(refusal("E1021", format!("{id} is already rolling back (decision {seq}); nothing sent")))
+            let code = if act.verb == Verb::Rollback { "E1022" } else { "E1021" };
+            Err(refusal(code, format!("{id} is already rolling back (decision {seq}); nothing sent")))
         }
         (Verb::Rollback, _) if !rollout.exposed() => {
             Err(refusal("E0314", format!("{id} has no traffic to roll back; use: sluice abort {id}")))
@@ -234,6 +235,15 @@ fn refuse_ack(state: &State, ack: &Ack) -> Event {
     let active =
         state.services.get(service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
     let message = match active.and_then(|rollout| rollout.sent.as_ref()) {
+        Some(sent) if sent.command.id == ack.command => {
+            let names: Vec<&str> = sent.command.actuators.iter().map(|a| a.as_str()).collect();
+            format!(
+                "command {} is not for actuator {}; it is for {}",
+                ack.command,
+                ack.actuator,
+                names.join(", ")
+            )
+        }
         Some(sent) => {
             format!("service {service} waits for command {}, not {}; no effect", sent.command.id, ack.command)
         }
@@ -270,10 +280,10 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
         _ => {}
     }
-    if rollout.armed() {
-        if let Some(event) = weigh(state, rollout, policy) {
-            return Some(event);
-        }
+    if rollout.armed()
+        && let Some(event) = weigh(state, rollout, policy)
+    {
+        return Some(event);
     }
     if let Some(event) = chase(state, rollout) {
         return Some(event);

@@ -41,13 +41,13 @@ impl Intake {
     }
 
     pub fn note_id(&mut self, service: &Service, origin: &Origin) {
-        if let Some(id) = origin.message_id.as_ref().map(|id| hash(service, id)) {
-            if self.ids.insert(id) {
-                self.order.push_back(id);
-                if self.order.len() > IDS_MAX {
-                    let oldest = self.order.pop_front().expect("not empty");
-                    self.ids.remove(&oldest);
-                }
+        if let Some(id) = origin.message_id.as_ref().map(|id| hash(service, id))
+            && self.ids.insert(id)
+        {
+            self.order.push_back(id);
+            if self.order.len() > IDS_MAX {
+                let oldest = self.order.pop_front().expect("not empty");
+                self.ids.remove(&oldest);
             }
         }
     }
@@ -60,11 +60,11 @@ impl Intake {
 
 fn note_run(runs: &mut BTreeMap<u64, u64>, seq: u64) {
     // In order is the rule: extend the last run.
-    if let Some(mut last) = runs.last_entry() {
-        if *last.get() + 1 == seq {
-            last.insert(seq);
-            return;
-        }
+    if let Some(mut last) = runs.last_entry()
+        && *last.get() + 1 == seq
+    {
+        last.insert(seq);
+        return;
     }
     let (mut start, mut end) = (seq, seq);
     if let Some((&s, &e)) = runs.range(..=seq).next_back() {

@@ -10,7 +10,7 @@ use super::words;
 pub fn text(event: &Event) -> String {
     let said = match event {
         Event::LogCreated { log, build } => format!("log {log} by {build}"),
-        Event::DaemonStarted { build } => format!("sluice {build}"),
+        Event::DaemonStarted { build } => build.clone(),
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());

@@ -363,10 +363,10 @@ impl Rollout {
             Verb::Note => return,
             Verb::Pause => self.paused = Some((act.actor.clone(), at)),
             Verb::Resume => {
-                if let Some((_, since)) = self.paused.take() {
-                    if let Some(bake) = self.bake_mut() {
-                        bake.unwatched = bake.unwatched.plus(at.since(since.max(bake.since)));
-                    }
+                if let Some((_, since)) = self.paused.take()
+                    && let Some(bake) = self.bake_mut()
+                {
+                    bake.unwatched = bake.unwatched.plus(at.since(since.max(bake.since)));
                 }
             }
             Verb::Approve => {
@@ -381,10 +381,10 @@ impl Rollout {
     pub fn apply_restart(&mut self, down: Span, at: Timestamp) {
         self.resend = self.sent.is_some();
         self.resumed = at;
-        if self.paused.is_none() {
-            if let Some(bake) = self.bake_mut() {
-                bake.unwatched = bake.unwatched.plus(down);
-            }
+        if self.paused.is_none()
+            && let Some(bake) = self.bake_mut()
+        {
+            bake.unwatched = bake.unwatched.plus(down);
         }
     }
 }

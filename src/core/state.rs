@@ -186,20 +186,25 @@ impl State {
 
     fn apply_ack(&mut self, ack: &Ack) {
         let Some(service) = self.services.get(&ack.service) else { return };
-        if service.commands.contains(&ack.command) {
-            self.question = None;
-        }
-        let Some(id) = service.active.clone() else { return };
-        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
-        if rollout.sent.as_ref().is_some_and(|sent| {
-            sent.command.id == ack.command && sent.command.actuators.contains(&ack.actuator)
-        }) {
-            let refused = match &ack.status {
-                AckStatus::Applied => None,
-                AckStatus::Rejected(why) => Some(why.as_str()),
-            };
-            rollout.apply_ack(ack.command, &ack.actuator, refused);
-            self.touched.insert(id);
+        let known = service.commands.contains(&ack.command);
+        let active = service.active.clone().filter(|id| self.rollouts.contains_key(id));
+        let Some(rollout) = active.as_ref().and_then(|id| self.rollouts.get_mut(id)) else {
+            self.question.take_if(|_| known);
+            return;
+        };
+        match rollout.sent.as_ref().filter(|sent| sent.command.id == ack.command) {
+            // From somebody it was not sent to: that is worth a refusal.
+            Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
+            Some(_) => {
+                let refused = match &ack.status {
+                    AckStatus::Applied => None,
+                    AckStatus::Rejected(why) => Some(why.as_str()),
+                };
+                rollout.apply_ack(ack.command, &ack.actuator, refused);
+                self.question = None;
+                self.touched.extend(active);
+            }
+            None => drop(self.question.take_if(|_| known)),
         }
     }
 
@@ -248,10 +253,10 @@ impl State {
             Event::AlertRaised { alert, .. } => {
                 rollout.alerts.insert(alert.kind.clone());
                 rollout.alert_texts.push(alert.summary.clone());
-                if let AlertKind::Unjudgeable(name) = &alert.kind {
-                    if let Some(i) = guardrail(name) {
-                        rollout.watches[i].unusable = Some(alert.summary.clone());
-                    }
+                if let AlertKind::Unjudgeable(name) = &alert.kind
+                    && let Some(i) = guardrail(name)
+                {
+                    rollout.watches[i].unusable = Some(alert.summary.clone());
                 }
             }
             Event::DecisionMade { decision, .. } => {

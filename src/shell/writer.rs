@@ -58,12 +58,14 @@ pub enum Outcome {
     Full(u64),
 }
 
+type Read = Box<dyn FnOnce(&State, &Reader) + Send>;
+
 /// Called on the writer's thread: must be quick and must not wait.
 pub type Done = Box<dyn FnOnce(Receipt) + Send>;
 
 enum Job {
     Take { fact: Box<Event>, done: Done },
-    Read(Box<dyn FnOnce(&State, &Reader) + Send>),
+    Read(Read),
     Published { seq: EventSeq, n: usize },
     Stop,
 }

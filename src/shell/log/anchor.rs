@@ -4,6 +4,7 @@
 //! keeps the head, in two slots written in turn: a torn write costs the newer slot, never both.
 //! Slot: log id 16 | sequence u64 | recorded at u64 | head hash 32 | BLAKE3 of these 32.
 
+use crate::shell::clock;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -79,7 +80,7 @@ impl Anchor {
         // Under another name first: a crash must not leave the folder without the old one.
         let (new, path) = (dir.join("anchor.new"), dir.join("anchor"));
         let file = File::options().write(true).create(true).truncate(true).open(&new).map_err(failed)?;
-        let mut anchor = Anchor { file, log, head, slot: 0, written: Instant::now() };
+        let mut anchor = Anchor { file, log, head, slot: 0, written: clock::monotonic() };
         anchor.file.set_len(STRIDE * 2).map_err(failed)?;
         anchor.write()?;
         anchor.file.sync_all().map_err(failed)?;

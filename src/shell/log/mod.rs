@@ -33,7 +33,7 @@ pub use folder::{Space, Watermark};
 pub use pages::GROUP_BYTES;
 pub use reader::{Chunk, Chunks, Reader, Scan, Verified};
 
-use super::durable;
+use super::{clock, durable};
 use anchor::{Anchor, Anchored};
 use folder::{Ballast, Lock};
 use sled_guard::guard;
@@ -232,7 +232,7 @@ impl Log {
     pub fn close(mut self) -> Result<(), LogError> {
         self.writing(|log| {
             log.flush()?;
-            log.anchor.set(log.head, Instant::now())
+            log.anchor.set(log.head, clock::monotonic())
         })
     }
 

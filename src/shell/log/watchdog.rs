@@ -1,6 +1,7 @@
 //! Ends the process when a flush does not return: after a failed write sled's own threads can wait for
 //! ever, and a daemon that neither acks nor exits is worse than one that is restarted.
 
+use crate::shell::clock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -26,7 +27,7 @@ const STOP: u64 = u64::MAX - 1;
 impl Watchdog {
     /// Watches with `deadline`; looks ten times in that span, so that a flush costs two stores only.
     pub fn start(deadline: Duration) -> std::io::Result<Watchdog> {
-        let shared = Arc::new(Shared { origin: Instant::now(), due: AtomicU64::new(IDLE), deadline });
+        let shared = Arc::new(Shared { origin: clock::monotonic(), due: AtomicU64::new(IDLE), deadline });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("log-watchdog".into()).spawn(move || theirs.watch())?;
         Ok(Watchdog { shared, thread: Some(thread) })
@@ -34,7 +35,7 @@ impl Watchdog {
 
     /// Runs `flush` and returns what it returns, or does not return at all.
     pub fn guard<T>(&self, flush: impl FnOnce() -> T) -> T {
-        let due = self.shared.origin.elapsed() + self.shared.deadline;
+        let due = (clock::monotonic() - self.shared.origin) + self.shared.deadline;
         self.shared.due.store(due.as_millis() as u64, Ordering::Release);
         let result = flush();
         self.shared.due.store(IDLE, Ordering::Release);
@@ -48,7 +49,7 @@ impl Shared {
             thread::park_timeout(self.deadline / 10);
             match self.due.load(Ordering::Acquire) {
                 STOP => return,
-                due if self.origin.elapsed().as_millis() as u64 > due => {
+                due if (clock::monotonic() - self.origin).as_millis() as u64 > due => {
                     eprintln!(
                         "sluice: writing the log did not finish within {} s; stopping, because what is not \
                          on disk must not be acted on. Check the disk, then start again",
