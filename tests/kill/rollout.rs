@@ -21,7 +21,8 @@ use crate::{assert_sound, kills};
 const KILLS_A_RUN: u32 = 10;
 /// Observations of each arm in a batch; the policy says how many batches make a step.
 const BATCH: u64 = 2_000;
-/// A batch that came after its second had settled is never weighed: after this long another one is sent.
+/// A batch that came after its second had settled is never weighed: this long is waited before a look whether one
+/// still can be.
 const WEIGHED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// How many of the canary's [`BATCH`] requests pass; of the baseline 1,800 do.
@@ -173,13 +174,18 @@ impl Run {
         });
         self.deliver("/v1/intents", "intent", intent);
         let mut batches = 0;
-        // The events known when the last batch was sent, and until when the next one waits for it.
+        // Where the last batch is in the log, and how long it is waited for without a look.
         let mut weighing: Option<(u64, Instant)> = None;
         let mut acked = BTreeSet::new();
         let patience = clock::monotonic() + 2 * DEADLINE;
         loop {
             assert!(clock::monotonic() < patience, "no end in sight: {:#?}", self.trace());
             self.read();
+            let trace = self.trace();
+            assert!(
+                scenario.expected.starts_with(&trace.iter().map(String::as_str).collect::<Vec<_>>()),
+                "{trace:#?}"
+            );
             if self.last("rollout.ended").is_some() {
                 return;
             }
@@ -198,19 +204,22 @@ impl Run {
             }
             let decided = self.last("decision.made").map_or(0, |(seq, _)| seq);
             let scored = self.last("cohort.scored").map_or(0, |(seq, _)| seq);
-            weighing = weighing.filter(|(sent, until)| scored <= *sent && clock::monotonic() < *until);
-            if applied > decided
-                && weighing.is_none()
-                && !self.trace().ends_with(&["set 100".into(), "applied".into()])
+            weighing = weighing.filter(|(sent, _)| scored <= *sent);
+            if let Some((_, until)) = &mut weighing
+                && *until <= clock::monotonic()
             {
+                *until += WEIGHED_WITHIN;
+                weighing = weighing.filter(|_| self.waits());
+            }
+            let soaking = trace.ends_with(&["set 100".into(), "applied".into()]);
+            if applied > decided && weighing.is_none() && !soaking {
                 batches += 1;
-                let now = clock::now().0;
-                let arm = |version: &str, k: u64| json!({"version": version, "from": now, "to": now, "m": {"eval_pass": {"n": BATCH, "k": k}}});
-                let body = json!([arm("a@1", 1_800), arm("b@1", scenario.canary)]);
-                self.deliver("/v1/telemetry", &format!("batch-{batches}"), body);
+                let id = format!("batch-{batches}");
+                self.deliver("/v1/telemetry", &id, batch(scenario));
                 self.read();
-                let last = self.events.keys().next_back().copied().unwrap_or(0);
-                weighing = Some((last, clock::monotonic() + WEIGHED_WITHIN));
+                let sent = self.events.iter().rev().find(|(_, event)| *message_id(event) == *id);
+                let (sent, _) = sent.expect("the batch is in the log");
+                weighing = Some((*sent, clock::monotonic() + WEIGHED_WITHIN));
                 continue;
             }
             self.wait(weighing.map(|(_, until)| until));
@@ -269,6 +278,13 @@ impl Run {
             Err(mpsc::RecvTimeoutError::Timeout) => assert!(until.is_some(), "nothing happens any more"),
             Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the stream of events broke off"),
         }
+    }
+
+    /// Whether something sent may still be weighed. The view is a quarter of a second old at most.
+    fn waits(&self) -> bool {
+        let (status, rollout) = self.daemon.get("/v1/rollouts/chat-1");
+        assert_eq!(status, 200, "{rollout}");
+        rollout["guardrails"][0]["waiting"].as_u64().expect("what waits") > 0
     }
 
     fn tell(&mut self, line: Value) {
@@ -341,7 +357,7 @@ impl Run {
             match *path {
                 "/v1/intents" => assert_eq!(event["event"]["RolloutCreated"]["rollout"], receipt["rollout"]),
                 "/v1/acks" => assert_eq!(event["kind"], "ack.received", "{id}"),
-                _ => assert_eq!(event["event"]["BatchReceived"]["origin"]["message_id"], json!(id)),
+                _ => assert_eq!(message_id(event), id),
             }
         }
         self.events = log;
@@ -376,12 +392,12 @@ impl Run {
     /// Each batch is in the log once, and sending all of them again adds none.
     fn assert_counted_once(&mut self) {
         let of = |log: &BTreeMap<u64, Value>| -> Vec<String> {
-            let batches = log.values().map(|event| &event["event"]["BatchReceived"]);
-            batches.filter(|b| b.is_object()).map(|b| b["origin"]["message_id"].to_string()).collect()
+            let batches = log.values().filter(|event| event["kind"] == "batch.received");
+            batches.map(|event| message_id(event).as_str().expect("an id").to_owned()).collect()
         };
         let sent = self.answered.iter().filter(|answered| answered.path == "/v1/telemetry");
         let sent: Vec<(String, Value)> = sent.map(|a| (a.id.clone(), a.body.clone())).collect();
-        let ids: Vec<String> = sent.iter().map(|(id, _)| json!(id).to_string()).collect();
+        let ids: Vec<String> = sent.iter().map(|(id, _)| id.clone()).collect();
         assert_eq!(of(&self.events), ids);
         for (id, body) in sent {
             let request =
@@ -418,6 +434,21 @@ impl Run {
         };
         self.events.values().filter_map(line).collect()
     }
+}
+
+/// Some requests of both arms, served now and summed by their sender.
+fn batch(scenario: Scenario) -> Value {
+    let now = clock::now().0;
+    let arm = |version: &str, passed: u64| {
+        let summary = json!({"eval_pass": {"n": BATCH, "k": passed}});
+        json!({"version": version, "from": now, "to": now, "m": summary})
+    };
+    json!([arm("a@1", 1_800), arm("b@1", scenario.canary)])
+}
+
+/// The id that a batch came with; `Null` for other events.
+fn message_id(event: &Value) -> &Value {
+    &event["event"]["BatchReceived"]["origin"]["message_id"]
 }
 
 /// Lines of the event stream from `from` on, until it breaks off.

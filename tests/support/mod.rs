@@ -175,6 +175,12 @@ impl Daemon {
         self.wait_ready();
     }
 
+    /// Where the broker is from the next start on.
+    pub fn turn_to(&mut self, nats: &NatsServer) {
+        let flag = self.args.iter().position(|arg| arg == "--nats").expect("a daemon with a broker");
+        self.args[flag + 1] = nats.url();
+    }
+
     /// As [`Daemon::restart`], without waiting until it is ready: to kill it while it recovers.
     pub fn launch(&mut self) {
         self.runs += 1;
