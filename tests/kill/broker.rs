@@ -41,11 +41,13 @@ fn a_kill_between_fact_and_ack_repeats_nothing() {
     assert_eq!(peer.messages(INTENTS), 1, "the confirmation got through");
 
     daemon.turn_to(&nats);
-    // The broker would deliver again after 30 s without a confirmation: told so, it does at once.
+    // Else it would be delivered to the dead, and again only after 30 s.
+    wait_for("the broker to miss the daemon", || (peer.consumer(INTENTS).num_waiting == 0).then_some(()));
+    // The broker would deliver again when 30 s have passed without a confirmation; told to, it does at once.
     peer.send(&delivery, "-NAK");
     daemon.restart();
     wait_for("the intent to leave its stream", || (peer.messages(INTENTS) == 0).then_some(()));
-    assert_eq!(peer.deliveries(INTENTS), 2);
+    assert_eq!(peer.consumer(INTENTS).delivered.consumer_sequence, 2, "deliveries");
     wait_for("decision and command", || (peer.messages(OUT) == 2).then_some(()));
     assert_eq!(of_kind(&daemon, "intent.received").len(), 1);
     assert_eq!(of_kind(&daemon, "rollout.created").len(), 1);
@@ -277,10 +279,9 @@ impl Peer {
         self.stream(stream).cached_info().state.messages
     }
 
-    /// How often a message was handed to sluice.
-    fn deliveries(&self, stream: &str) -> u64 {
-        let info = self.runtime.block_on(self.stream(stream).consumer_info("sluice"));
-        info.expect("the consumer").delivered.consumer_sequence
+    /// Sluice's own consumer of a stream.
+    fn consumer(&self, stream: &str) -> jetstream::consumer::Info {
+        self.runtime.block_on(self.stream(stream).consumer_info("sluice")).expect("the consumer")
     }
 
     fn stored(&self, stream: &str) -> Vec<Said> {
