@@ -146,8 +146,11 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             Outcome::RolledBack => "rolled back",
             Outcome::Aborted => "aborted",
         };
-        let message =
-            format!("{id} {how} at seq {}; nothing sent. Start a new rollout: sluice deploy", ended.ended);
+        let at = ended.ended;
+        if act.verb == Verb::Rollback && ended.outcome == Outcome::RolledBack {
+            return Err(refusal("E1022", format!("{id} was rolled back at seq {at}; nothing sent")));
+        }
+        let message = format!("{id} {how} at seq {at}; nothing sent. Start a new rollout: sluice deploy");
         return Err(refusal("E1021", message));
     };
     if let Some(seen) = act.if_seq.filter(|seen| *seen < rollout.moved) {
