@@ -253,7 +253,7 @@ impl<J: Journal> Thread<J> {
     /// How long nothing needs to be done unless a job arrives.
     fn wait(&mut self) -> Duration {
         let now = clock::monotonic();
-        let due = self.runner.state.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
+        let due = self.runner.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
         let anchor = self.journal.log().anchor_due().map(|at| at.saturating_duration_since(now));
         let refresh = self.stale.then(|| self.refresh_at.saturating_duration_since(now));
         let soonest = [due, anchor, refresh].into_iter().flatten().min();
