@@ -270,7 +270,7 @@ impl<J: Journal> Thread<J> {
                 read(&self.runner.state, &self.journal.log().reader());
             }
             Job::Published { seq, n } => {
-                self.journal.log().set_outbox_cursor(seq)?;
+                self.journal.log().set_outbox_cursor(seq);
                 self.outstanding -= n;
                 if self.behind && self.outstanding == 0 {
                     self.publish_from_log()?;
@@ -349,7 +349,7 @@ impl<J: Journal> Thread<J> {
             // Nothing is on its way: a restart need not look for messages before this.
             if self.outbox.is_some() && self.outstanding == 0 && !self.behind {
                 let log = self.journal.log();
-                log.set_outbox_cursor(log.head().seq)?;
+                log.set_outbox_cursor(log.head().seq);
             }
             let space = self.journal.log().space()?;
             self.full = space.low.then_some(space.free);
