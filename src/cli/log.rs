@@ -38,6 +38,7 @@ pub enum Verb {
     /// Show one event in full
     #[command(before_help = "  $ sluice log show 48913 --why")]
     Show {
+        /// Number of the event
         #[arg(value_name = "SEQ")]
         seq: EventSeq,
         /// Show what led to it, too
@@ -53,6 +54,7 @@ pub enum Verb {
     /// Make a data folder of an exported file
     #[command(before_help = "  $ sluice log import all.sluice --data ./restored")]
     Import {
+        /// The exported file
         file: PathBuf,
         /// The new folder
         #[arg(long, value_name = "DIR")]
@@ -238,7 +240,7 @@ async fn show(common: &Common, seq: EventSeq, why: bool) -> Result<u8, CliError>
     }
     // What led to it comes first: a chain reads downwards, as the log does.
     let led = answer.value["why"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for event in led.iter().filter(|event| event["seq"] != seq) {
+    for event in led.iter().filter(|event| event["seq"].as_u64().is_some_and(|other| other < seq)) {
         print(common.output, event)?;
     }
     print(common.output, &answer.value)?;
