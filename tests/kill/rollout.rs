@@ -80,11 +80,13 @@ fn campaign(kills: u32, kills_a_run: u32) {
         Run::go(scenario, seed, 0);
     }
     let (mut runs, mut killed, mut events, mut answers) = (0, 0, 0, 0);
+    let mut hits: BTreeMap<String, u32> = BTreeMap::new();
     while killed < kills {
         let scenario = [WORSE, BETTER][runs % 2];
         runs += 1;
         let run = Run::go(scenario, seed.wrapping_add(runs as u64), kills_a_run.min(kills - killed));
-        killed += run.killed;
+        killed += run.killed.len() as u32;
+        run.killed.iter().for_each(|hit| *hits.entry(hit.clone()).or_default() += 1);
         events += run.events.len();
         answers += run.answered.len();
     }
@@ -106,8 +108,9 @@ enum Moment {
     Seen(&'static str),
 }
 
-const MOMENTS: [Moment; 8] = [
+const MOMENTS: [Moment; 9] = [
     Moment::Whenever,
+    Moment::During("/v1/intents"),
     Moment::During("/v1/telemetry"),
     Moment::During("/v1/acks"),
     Moment::Answered,
@@ -129,7 +132,8 @@ struct Run {
     daemon: Daemon,
     random: Random,
     kills_left: u32,
-    killed: u32,
+    /// What each kill hit.
+    killed: Vec<String>,
     moment: Moment,
     kill_at: Option<Instant>,
     stream: mpsc::Receiver<Value>,
@@ -149,7 +153,7 @@ impl Run {
             daemon,
             random: Random::new(seed),
             kills_left: kills,
-            killed: 0,
+            killed: Vec::new(),
             moment: Moment::Whenever,
             kill_at: None,
             stream,
@@ -161,7 +165,7 @@ impl Run {
         run.play(scenario);
         run.check();
         let trace = run.trace();
-        assert_eq!(trace, scenario.expected, "{scenario:?}, seed {seed}, {} kills", run.killed);
+        assert_eq!(trace, scenario.expected, "{scenario:?}, seed {seed}, killed: {:?}", run.killed);
         run.assert_counted_once();
         assert_sound(&mut run.daemon);
         run
@@ -248,8 +252,11 @@ impl Run {
                 assert!((200..300).contains(&status), "{id}: {status} {receipt}");
                 self.answered.push(Answered { path, id: id.to_owned(), body: body.clone(), receipt });
             });
-            if during || good.is_some() && self.kills_left > 0 && self.moment == Moment::Answered {
-                self.kill();
+            if during {
+                let answered = if good.is_some() { "after" } else { "before" };
+                self.kill(&format!("{path}, {answered} its answer"));
+            } else if good.is_some() && self.kills_left > 0 && self.moment == Moment::Answered {
+                self.kill("after an answer");
             }
             if good.is_some() {
                 return;
@@ -267,13 +274,13 @@ impl Run {
                 let seen = line["kind"].as_str().expect("a kind").to_owned();
                 self.tell(line);
                 if self.kills_left > 0 && matches!(self.moment, Moment::Seen(kind) if kind == seen) {
-                    self.kill();
+                    self.kill(&seen);
                 }
             }
             Err(mpsc::RecvTimeoutError::Timeout)
                 if self.kill_at.is_some_and(|at| at <= clock::monotonic()) =>
             {
-                self.kill();
+                self.kill("whenever");
             }
             Err(mpsc::RecvTimeoutError::Timeout) => assert!(until.is_some(), "nothing happens any more"),
             Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the stream of events broke off"),
@@ -293,9 +300,9 @@ impl Run {
     }
 
     /// Kills the daemon, perhaps once more while it recovers, and checks what comes back.
-    fn kill(&mut self) {
+    fn kill(&mut self, hit: &str) {
         self.daemon.kill9();
-        (self.killed, self.kills_left) = (self.killed + 1, self.kills_left - 1);
+        self.count(hit);
         while let Ok(line) = self.stream.recv_timeout(DEADLINE) {
             self.tell(line);
         }
@@ -303,13 +310,18 @@ impl Run {
             self.daemon.launch();
             std::thread::sleep(Duration::from_millis(self.random.below(300)));
             self.daemon.kill9();
-            (self.killed, self.kills_left) = (self.killed + 1, self.kills_left - 1);
+            self.count("while it recovered");
         }
         self.daemon.restart();
         let from = self.told.keys().next_back().map_or(1, |last| last + 1);
         self.stream = follow(&self.daemon, from);
         self.check();
         self.plan();
+    }
+
+    fn count(&mut self, hit: &str) {
+        self.killed.push(hit.to_owned());
+        self.kills_left -= 1;
     }
 
     fn plan(&mut self) {
@@ -343,14 +355,17 @@ impl Run {
         let log = self.log(1);
         assert!(log.keys().copied().eq(1..=log.len() as u64), "the log has gaps");
         for (seq, event) in &self.events {
-            assert_eq!(log.get(seq), Some(event), "event {seq} after {} kills", self.killed);
+            assert_eq!(log.get(seq), Some(event), "event {seq} after {:?}", self.killed);
         }
         for (seq, line) in &self.told {
             let event = log.get(seq).unwrap_or_else(|| panic!("event {seq} was seen and is gone: {line}"));
             for field in ["at", "kind", "text"] {
-                assert_eq!(event[field], line[field], "event {seq} after {} kills", self.killed);
+                assert_eq!(event[field], line[field], "event {seq} after {:?}", self.killed);
             }
         }
+        let last = self.told.keys().next_back().copied().unwrap_or(0);
+        let news = log.range(..=last).filter(|(_, event)| event["kind"] != "batch.received");
+        assert!(news.map(|(seq, _)| seq).eq(self.told.keys()), "the stream left something out");
         for Answered { path, id, receipt, .. } in &self.answered {
             let Some(seq) = receipt["seq"].as_u64() else { continue };
             let event = log.get(&seq).unwrap_or_else(|| panic!("{id} was acknowledged as {seq} and is gone"));

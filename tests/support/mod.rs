@@ -298,12 +298,7 @@ pub fn reply(request: reqwest::blocking::RequestBuilder) -> Option<(u16, Value)>
     Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
 }
 
-/// Runs an offline verb of the binary; its exit code and everything it wrote.
-pub fn sluice(args: &[&str]) -> (Option<i32>, String) {
-    sluice_in(&[], args)
-}
-
-/// As [`sluice`], with these environment variables.
+/// Runs an offline verb of the binary with these environment variables; its exit code and everything it wrote.
 pub fn sluice_in(place: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
     let output = command.args(args).envs(place.iter().copied()).output().expect("run sluice");
