@@ -55,6 +55,7 @@ pub struct AckArgs {
     /// Which actuator confirms
     #[arg(long, value_name = "NAME")]
     actuator: String,
+    /// Which service the command is for
     #[arg(long, value_name = "SERVICE")]
     service: String,
     /// It is not applied, and why

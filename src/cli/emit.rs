@@ -21,11 +21,12 @@ const TICK: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// What was measured
     service: String,
     /// The version that served; in a file, of the rows that name none
     #[arg(long = "as", value_name = "VERSION", required_unless_present = "file")]
     version: Option<String>,
-    /// What was measured: eval_pass=1, error=false, cost_usd=0.0139
+    /// Its metrics: eval_pass=1, error=false, cost_usd=0.0139
     #[arg(value_name = "METRIC=VALUE", required_unless_present = "file", conflicts_with = "file")]
     metrics: Vec<String>,
     /// Whom it was served to

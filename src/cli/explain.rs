@@ -67,7 +67,7 @@ fn page(r: &RolloutView, next: &[String], you_can: &[String]) -> String {
     let met: Vec<&str> =
         met.iter().filter(|gate| !advisory.contains(&gate.text)).map(|gate| short(r, gate)).collect();
     if !met.is_empty() {
-        page += &format!("Satisfied: ✓ {}\n", met.join(", "));
+        page += &format!("Not in the way: {}\n", met.join(", "));
     }
     page.extend(r.alerts.iter().map(|alert| format!("  ! {alert}\n")));
     if !next.is_empty() {
@@ -94,6 +94,9 @@ fn header(r: &RolloutView) -> String {
     }
     if let Some(since) = r.since_ms {
         text += &format!(", at this step since {}", time(since));
+    }
+    if let (Standing::RollingBack, Some(decision)) = (r.state, &r.last_decision) {
+        return format!("{text}: {}\n", decision.summary);
     }
     let armed = if r.weight > 0.0 { " Guardrails are armed." } else { " It has no traffic." };
     format!("{text}.{armed}\n")

@@ -17,12 +17,14 @@ pub enum Verb {
     /// Check policy files; names every mistake and where it is
     #[command(before_help = "  $ sluice policy check policies/prompt.yaml")]
     Check {
+        /// Policy files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
     /// Show a policy in words, as made from its rules
     #[command(before_help = "  $ sluice policy show prompt-default")]
     Show {
+        /// Its name
         name: String,
         /// Folder of policy files, beside the policies that ship with sluice
         #[arg(long, env = "SLUICE_POLICIES", value_name = "DIR")]

@@ -132,7 +132,10 @@ pub fn decision(d: &Decision) -> String {
     match d.choice {
         Choice::Promote if because.is_empty() && d.step.is_none() => "first step".into(),
         Choice::Promote if because.is_empty() => {
-            let safe = d.readings.iter().filter(|r| r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert);
+            // An absolute guard shows no safety: it only has not fired.
+            let safe = d.readings.iter().filter(|r| {
+                r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert && r.kind != GuardrailKind::Absolute
+            });
             let names: Vec<&str> = safe.map(|r| r.name.as_str()).collect();
             if names.is_empty() {
                 "every gate is met".into()
@@ -194,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_have_thousands() {
+    fn counts_have_count() {
         assert_eq!([0, 999, 1_000, 12_345_678].map(count), ["0", "999", "1,000", "12,345,678"]);
     }
 

@@ -71,9 +71,9 @@ pub struct ConfigFile {
     pub nats: Option<NatsBody>,
     #[serde(default)]
     pub http: HttpBody,
-    /// Folder of the log (default: data).
+    /// Folder of the log (default: ./sluice-data).
     pub data: Option<Node<FilePath>>,
-    /// Folder of policy files (default: the shipped policies).
+    /// Folder of policy files, beside the shipped policies (default: only these).
     pub policies: Option<Node<FilePath>>,
     #[serde(default)]
     pub disk: DiskBody,
@@ -101,7 +101,7 @@ pub struct HttpBody {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskBody {
-    /// Intake stops when less is free (default: 1GiB).
+    /// Intake stops when less is free (default: 256MiB).
     pub free_min: Option<Node<Bytes>>,
     /// Size of the file that is given up when nothing is free (default: 64MiB).
     pub ballast: Option<Node<Bytes>>,

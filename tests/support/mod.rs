@@ -42,10 +42,15 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server with an empty store on a free port.
     pub fn start() -> NatsServer {
+        NatsServer::start_syncing("always")
+    }
+
+    /// Starts a server that syncs its files this often: `always`, or a time like `2m`, the server's own default.
+    pub fn start_syncing(interval: &str) -> NatsServer {
         let dir = TempDir::new().expect("a temporary folder");
         let at = dir.path().display();
         let config = format!(
-            "ports_file_dir: \"{at}\"\njetstream {{ store_dir: \"{at}/store\", sync_interval: always }}\n"
+            "ports_file_dir: \"{at}\"\njetstream {{ store_dir: \"{at}/store\", sync_interval: {interval} }}\n"
         );
         fs::write(dir.path().join("nats.conf"), config).expect("write nats.conf");
         let child = spawn_nats(dir.path(), "-1");
@@ -154,6 +159,10 @@ impl Daemon {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends the daemon as a crash would.
