@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::core::ids::{Digest, EventSeq};
 use crate::wire::envelope::{EnvelopeError, Fault, thousands};
 
+/// Why the log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("{what} failed: {}", reason(.cause))]
