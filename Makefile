@@ -13,7 +13,7 @@ WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## a good and a bad change, simulated, in the browser
+demo: ## three rollouts in virtual time: promoted, rolled back, promoted with an alert
 	@cargo run --release --locked -- demo
 
 lint: ## formatting and clippy
@@ -29,11 +29,13 @@ test: lint .venv/ready ## everything that needs no data folder
 	@cargo build --quiet --locked
 	@$(WITH_NATS) SLUICE_BIN=target/debug/sluice $(PYTEST) tests/python --ignore=tests/python/test_data.py
 
-test-data: .venv/ready ## rollouts of real model outcomes: DATA=../shared/data
+test-data: .venv/ready ## published numbers, and rollouts of real model outcomes: DATA=../shared/data
 	@if [[ ! -f "$(DATA)/manifest.json" ]]; then \
 	  echo "no manifest.json in DATA=$(DATA); name the data folder: make test-data DATA=path" >&2; exit 1; fi
 	@echo "== release build"
 	@cargo build --quiet --release --locked
+	@echo "== published vectors"
+	@SLUICE_VECTORS="$(DATA)/../vectors" cargo test --quiet --locked --test vectors -- --ignored
 	@echo "== rollouts of the data in $(DATA)"
 	@$(WITH_NATS) SLUICE_BIN=target/release/sluice SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
 

@@ -27,11 +27,13 @@ pub enum Taken {
 #[derive(Clone, Debug, Default)]
 pub struct Runner {
     pub state: State,
+    /// Nothing comes due before this. To ask all rollouts after each fact would cost more than the facts do.
+    quiet_until: Timestamp,
 }
 
 impl Runner {
     pub fn new(state: State) -> Runner {
-        Runner { state }
+        Runner { state, quiet_until: Timestamp::default() }
     }
 
     /// Takes in one fact that came at `now`. `record` is called with every event in order, the due deadlines
@@ -62,9 +64,20 @@ impl Runner {
     pub fn tick(&mut self, now: Timestamp, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) {
         let now = now.max(self.state.now);
         // Each deadline at its own moment would rewrite when it was noticed: they are all noticed now.
-        if self.state.due().is_some_and(|due| due <= now) {
+        if self.quiet_until <= now {
+            self.quiet_until = self.state.due().unwrap_or(Timestamp(u64::MAX));
+        }
+        if self.quiet_until <= now {
             self.put(now, &Event::TimePassed, record);
         }
+    }
+
+    /// When [`Runner::tick`] has to be called next: never late, at times early. `None`: not before the next fact.
+    pub fn due(&mut self) -> Option<Timestamp> {
+        if self.quiet_until <= self.state.now {
+            self.quiet_until = self.state.due().unwrap_or(Timestamp(u64::MAX));
+        }
+        (self.quiet_until != Timestamp(u64::MAX)).then_some(self.quiet_until)
     }
 
     fn put(
@@ -91,6 +104,16 @@ impl Runner {
             self.state.apply(seq, at, &conclusion);
             record(seq, at, &conclusion);
         }
+        self.quiet_until = match fact {
+            // Without conclusions, telemetry changes when one rollout comes due, and no other.
+            Event::BatchReceived { service, .. } if self.state.last == first => {
+                let active = self.state.services.get(service).and_then(|known| known.active.as_ref());
+                let rollout = active.and_then(|id| self.state.rollouts.get(id));
+                let due = rollout.and_then(|r| r.due(self.state.policy_of(r), at));
+                due.map_or(self.quiet_until, |due| due.min(self.quiet_until))
+            }
+            _ => Timestamp::default(),
+        };
         first
     }
 }

@@ -1,7 +1,7 @@
 //! What people and programs see of the state: one snapshot, published by the writer, read by the API, the CLI
 //! and the metrics. Pure; every sentence comes from `core::words`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::event::{Choice, Outcome};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
-use crate::core::ids::{EventSeq, Service};
+use crate::core::ids::{EventSeq, RolloutId, Service};
 use crate::core::judge::{self, Gate};
 use crate::core::policy::{ChangeKind, OnFail};
 use crate::core::rollout::{Rollout, Stage};
@@ -169,18 +169,32 @@ pub struct ArmView {
 
 /// The snapshot of `state` at `now`, which may be later than its last event.
 pub fn view(state: &State, now: Timestamp) -> View {
+    view_after(&View::default(), state, now, |_| true)
+}
+
+/// The same, with open rollouts that have not `changed` as `before` has them. What is over does not change.
+pub fn view_after(
+    before: &View,
+    state: &State,
+    now: Timestamp,
+    changed: impl Fn(&RolloutId) -> bool,
+) -> View {
     let now = now.max(state.now);
+    let known: HashMap<&str, &Arc<RolloutView>> =
+        before.rollouts.iter().map(|rollout| (rollout.rollout.as_str(), rollout)).collect();
+    let known = |id: &RolloutId, over: bool| known.get(id.as_str()).filter(|r| r.state.is_over() == over);
     let mut open: Vec<&Rollout> = state.rollouts.values().collect();
     open.sort_by_key(|rollout| std::cmp::Reverse(rollout.created));
-    let open = open.into_iter().map(|rollout| open_view(state, rollout, now));
-    let ended = state.ended.iter().rev().map(ended_view);
+    let open = open.into_iter().map(|rollout| match known(&rollout.id, false) {
+        Some(known) if !changed(&rollout.id) => Arc::clone(known),
+        _ => Arc::new(open_view(state, rollout, now)),
+    });
+    let ended = state.ended.iter().rev().map(|ended| match known(&ended.id, true) {
+        Some(known) => Arc::clone(known),
+        None => Arc::new(ended_view(ended)),
+    });
     let services = state.services.iter().map(|(name, s)| (name.clone(), s.series.values().sum()));
-    View {
-        seq: state.last,
-        at: now,
-        rollouts: open.chain(ended).map(Arc::new).collect(),
-        services: services.collect(),
-    }
+    View { seq: state.last, at: now, rollouts: open.chain(ended).collect(), services: services.collect() }
 }
 
 impl View {

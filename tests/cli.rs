@@ -472,8 +472,8 @@ impl Ui {
     fn confirm(&self) {
         let tail = ok(&self.run(&["log", "tail", "--from", "1", "--until-end", "-o", "jsonl"]));
         let events = tail.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let commands = events.filter(|event| event["kind"] == "command.issued");
-        let last = commands.last().expect("a command");
+        let mut commands = events.filter(|event| event["kind"] == "command.issued");
+        let last = commands.next_back().expect("a command");
         let id = last["event"]["CommandIssued"]["command"]["id"].as_str().expect("its id").to_owned();
         ok(&self.run(&["ack", &id, "--actuator", "router", "--service", "bot"]));
     }

@@ -74,16 +74,16 @@ fn every_scenario_leaves_its_trace() {
     for path in names {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("readable");
-        let (head, rest) = text.split_once("== policy\n").expect("a policy");
-        let (policy_text, rest) = rest.split_once("== script\n").expect("a script");
-        let (commands, recorded) = rest.split_once("== trace\n").unwrap_or((rest, ""));
+        let [policy_text, commands, recorded] =
+            script::parts(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let head = text.lines().next().expect("a title");
         let policy = policy_file::parse_policy(policy_text, &name).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (runner, events) =
             script::run(policy, policy_text, commands, 7).unwrap_or_else(|e| panic!("{name}: {e}"));
         check_replay(&name, &events, &runner.state);
         let replayed = trace(&events, &runner.state);
         if std::env::var_os("SLUICE_WRITE_TRACES").is_some() {
-            let text = format!("{head}== policy\n{policy_text}== script\n{commands}== trace\n{replayed}");
+            let text = format!("{head}\n== policy\n{policy_text}== script\n{commands}== trace\n{replayed}");
             std::fs::write(&path, text).expect("writable");
         } else if replayed != recorded {
             let line = recorded.lines().zip(replayed.lines()).find(|(a, b)| a != b);

@@ -4,15 +4,18 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use sluice::core::state::State;
 use sluice::core::time::Timestamp;
-use sluice::wire::{ack, config_file, intent, policy_file, schema, telemetry};
+use sluice::sim::script;
+use sluice::wire::{ack, config_file, intent, outgoing, policy_file, schema, telemetry};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 
 #[test]
 fn the_published_schemas_are_current() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-    for (name, value) in schema::inputs() {
+    let all = schema::inputs().into_iter().chain(schema::messages()).chain(sluice::shell::api::schemas());
+    for (name, value) in all {
         let file = folder.join(format!("{name}.json"));
         let current = schema::text(&value);
         if std::env::var_os("SLUICE_WRITE_SCHEMAS").is_some() {
@@ -24,6 +27,29 @@ fn the_published_schemas_are_current() {
         assert_eq!(value["$schema"], "https://json-schema.org/draft/2020-12/schema");
         jsonschema::meta::validate(&value).unwrap();
     }
+}
+
+/// Every message of a whole rollout is as its schema says.
+#[test]
+fn what_is_published_fits_its_schema() {
+    let scenario = include_str!("scenarios/nearly_everything.scn");
+    let [policy_text, script_text, _] = script::parts(scenario).unwrap();
+    let policy = policy_file::parse_policy(policy_text, "policy.yaml").unwrap();
+    let (_, events) = script::run(policy, policy_text, script_text, 7).unwrap();
+    let schemas = schema::messages();
+    let mut state = State::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for (seq, at, event) in &events {
+        state.apply(*seq, *at, event);
+        for message in outgoing::messages(&state, *seq, *at, event) {
+            let what = message.subject.split('.').nth(2).unwrap();
+            let (_, schema) = schemas.iter().find(|(name, _)| *name == what).unwrap();
+            let body: Value = serde_json::from_slice(&message.body).unwrap();
+            jsonschema::validate(schema, &body).unwrap_or_else(|e| panic!("{what}: {e}: {body}"));
+            seen.insert(what.to_owned());
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["alert", "command", "decision", "rejected"]);
 }
 
 /// What the schema says, and what the parser says.

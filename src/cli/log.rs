@@ -1,6 +1,7 @@
 //! `sluice log`: the record itself. `tail` and `show` ask a running sluice; what reads or moves the whole log opens
 //! the data folder, or an export, and needs nobody to hold it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ const PAGE: u64 = 500;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Telemetry would drown everything else.
 const BATCH: &str = "batch.received";
+/// Pages looked back through for them.
+const LOOK_BACK: usize = 10;
 /// Events shown before what comes new.
 const BACK: u64 = 20;
 
@@ -138,7 +141,7 @@ async fn tail(common: &Common, args: TailArgs) -> Result<u8, CliError> {
         None if args.rollout.is_some() => 1,
         None => {
             let head = client.call("ls", &json!({})).await?.number("seq").unwrap_or(0);
-            (head + 1).saturating_sub(BACK).max(1)
+            start(&client, head).await?
         }
     };
     loop {
@@ -156,6 +159,25 @@ async fn tail(common: &Common, args: TailArgs) -> Result<u8, CliError> {
             tokio::time::sleep(INTERVAL).await;
         }
     }
+}
+
+/// Where the last [`BACK`] events begin, telemetry left out. Looks back a few pages, no further.
+async fn start(client: &Client, head: EventSeq) -> Result<EventSeq, CliError> {
+    let (mut from, mut found) = (head + 1, Vec::new());
+    for _ in 0..LOOK_BACK {
+        let before = from.saturating_sub(PAGE).max(1);
+        let answer = page(client, before, None).await?;
+        let events = answer.value["events"].as_array().ok_or_else(|| CliError::answer("it has no events"))?;
+        let told = events.iter().filter(|event| event["kind"] != BATCH);
+        let seqs = told.filter_map(|event| event["seq"].as_u64()).filter(|seq| *seq < from);
+        found.splice(0..0, seqs);
+        from = before;
+        if found.len() as u64 >= BACK || from == 1 {
+            break;
+        }
+    }
+    let skip = found.len().saturating_sub(BACK as usize);
+    Ok(found.get(skip).copied().unwrap_or(from))
 }
 
 async fn page(client: &Client, from: EventSeq, rollout: Option<&str>) -> Result<Answer, CliError> {
@@ -183,9 +205,10 @@ fn print(format: Format, event: &Value) -> Result<(), CliError> {
 /// The same lines from a folder.
 fn tail_folder(common: &Common, args: &TailArgs, data: &Path) -> Result<u8, CliError> {
     let log = open(data)?;
-    let back = if args.rollout.is_some() { log.head().seq } else { BACK };
-    let from = args.from.unwrap_or_else(|| (log.head().seq + 1).saturating_sub(back)).max(1);
-    for envelope in log.reader().scan(from)? {
+    // Without a beginning, all is read and the end is shown: of a whole rollout, or the last few.
+    let keep = if args.from.is_none() && args.rollout.is_none() { BACK as usize } else { usize::MAX };
+    let mut shown = VecDeque::new();
+    for envelope in log.reader().scan(args.from.unwrap_or(1).max(1))? {
         let envelope = envelope?;
         let event = &envelope.event;
         let wanted =
@@ -193,16 +216,19 @@ fn tail_folder(common: &Common, args: &TailArgs, data: &Path) -> Result<u8, CliE
         if event.kind() == BATCH || args.rollout.as_deref().is_some_and(|id| !wanted(id)) {
             continue;
         }
-        let shown = json!({
+        if shown.len() == keep {
+            shown.pop_front();
+        }
+        shown.push_back(json!({
             "seq": envelope.seq,
             "at": rfc3339(envelope.at),
             "at_ms": envelope.at.0,
             "kind": event.kind(),
             "text": line::text(event),
             "event": event,
-        });
-        print(common.output, &shown)?;
+        }));
     }
+    shown.iter().try_for_each(|event| print(common.output, event))?;
     Ok(exit::OK)
 }
 

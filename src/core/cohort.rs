@@ -44,6 +44,12 @@ struct Sampled {
 
 impl Sampled {
     fn offer(&mut self, key: u64, at: u32, x: f64) {
+        // The usual end of an observation in a flood, and so looked at first: above the largest there is nothing.
+        let full = self.kept.len() == SAMPLE_MAX;
+        if full && self.kept.last_key_value().is_some_and(|(largest, _)| *largest < key) {
+            self.offered += 1;
+            return;
+        }
         if let Some(kept) = self.kept.get_mut(&key) {
             // One observation per unit and cohort: the one served first.
             if at < kept.0 {
@@ -52,10 +58,7 @@ impl Sampled {
             return;
         }
         self.offered += 1;
-        if self.kept.len() == SAMPLE_MAX {
-            if self.kept.last_key_value().is_some_and(|(largest, _)| *largest < key) {
-                return;
-            }
+        if full {
             self.kept.pop_last();
         }
         self.kept.insert(key, (at, x));

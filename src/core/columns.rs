@@ -161,6 +161,18 @@ impl Columns {
         Ok(())
     }
 
+    /// How many observations each series has.
+    pub fn counts(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.series.len()];
+        let mut at = 0;
+        for _ in 0..self.n {
+            let Some(series) = get_varint(&self.series_col, &mut at) else { break };
+            counts[series as usize] += 1;
+        }
+        self.aggregates.iter().for_each(|a| counts[a.series as usize] += a.n);
+        counts
+    }
+
     /// Observations in the batch: samples and the counts of aggregates.
     pub fn observations(&self) -> u64 {
         u64::from(self.n) + self.aggregates.iter().map(|a| a.n).sum::<u64>()

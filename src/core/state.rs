@@ -170,10 +170,7 @@ impl State {
 
     fn apply_batch(&mut self, seq: EventSeq, at: Timestamp, service: &Service, columns: &Columns) {
         let known = self.services.entry(service.clone()).or_default();
-        let mut counts = vec![0u64; columns.series.len()];
-        columns.samples().for_each(|sample| counts[sample.series as usize] += 1);
-        columns.aggregates.iter().for_each(|a| counts[a.series as usize] += a.n);
-        for (series, n) in columns.series.iter().zip(counts) {
+        for (series, n) in columns.series.iter().zip(columns.counts()) {
             match known.series.get_mut(series) {
                 Some(seen) => *seen += n,
                 None => drop(known.series.insert(series.clone(), n)),

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_have_thousands() {
+    fn counts_have_count() {
         assert_eq!([0, 999, 1_000, 12_345_678].map(count), ["0", "999", "1,000", "12,345,678"]);
     }
 

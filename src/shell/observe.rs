@@ -13,7 +13,9 @@ use opentelemetry::trace::{
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::io::IsTerminal;
 use tokio::sync::broadcast;
+
 use tracing::{Span, error, info, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -65,7 +67,8 @@ pub fn init(json: bool, env: &dyn Fn(&str) -> Option<String>) -> Result<Telemetr
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("sluice"));
         layer.with_filter(EnvFilter::new("off,sluice=info"))
     });
-    let text = (!json).then(|| fmt::layer().with_writer(std::io::stderr));
+    let text =
+        (!json).then(|| fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr));
     let lines = json.then(|| fmt::layer().json().with_writer(std::io::stderr));
     let log = text.map(Layer::boxed).or(lines.map(Layer::boxed)).map(|layer| layer.with_filter(filter));
     tracing_subscriber::registry().with(traces).with(log).try_init()?;

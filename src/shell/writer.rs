@@ -4,6 +4,7 @@
 //! them durable, and only then releases what follows: confirmations, messages, views. An error of the log ends
 //! the process: nothing that is not durable is ever confirmed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::clock;
 use super::log::{Log, LogError, Reader};
 use crate::core::event::Event;
-use crate::core::ids::EventSeq;
+use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::runner::{Runner, Taken};
-use crate::view::{View, view};
+use crate::view::{View, view, view_after};
 use crate::wire::envelope::Group;
 use crate::wire::outgoing::{self, Outgoing};
 
@@ -192,6 +193,7 @@ pub fn start<J: Journal>(
                 refresh_at: now,
                 full: None,
                 stale: false,
+                changed: BTreeSet::new(),
                 since_snapshot: 0,
                 waiting: Vec::new(),
                 fresh: Vec::new(),
@@ -241,6 +243,8 @@ struct Thread<J> {
     full: Option<u64>,
     /// The view is older than the state.
     stale: bool,
+    /// Rollouts that decisions and the like have changed since.
+    changed: BTreeSet<RolloutId>,
     since_snapshot: u64,
     /// Receipts that go out once the group is durable.
     waiting: Vec<(Done, Receipt)>,
@@ -283,7 +287,7 @@ impl<J: Journal> Thread<J> {
     /// How long nothing needs to be done unless a job arrives.
     fn wait(&mut self) -> Duration {
         let now = clock::monotonic();
-        let due = self.runner.state.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
+        let due = self.runner.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
         let anchor = self.journal.log().anchor_due().map(|at| at.saturating_duration_since(now));
         let refresh = self.stale.then(|| self.refresh_at.saturating_duration_since(now));
         let soonest = [due, anchor, refresh].into_iter().flatten().min();
@@ -300,7 +304,7 @@ impl<J: Journal> Thread<J> {
                 read(&self.runner.state, &self.journal.log().reader());
             }
             Job::Published { seq, n } => {
-                self.journal.log().set_outbox_cursor(seq)?;
+                self.journal.log().set_outbox_cursor(seq);
                 self.outstanding -= n;
                 if self.behind && self.outstanding == 0 {
                     self.publish_from_log()?;
@@ -325,6 +329,9 @@ impl<J: Journal> Thread<J> {
             counter!("sluice_duplicates_total").increment(1);
         }
         let news = self.fresh[first..].to_vec();
+        if !news.is_empty() {
+            self.changed.extend(self.runner.state.touched.iter().cloned());
+        }
         self.waiting.push((done, Receipt { outcome: Outcome::Taken(taken), news }));
     }
 
@@ -357,6 +364,7 @@ impl<J: Journal> Thread<J> {
         }
         let told = !news.is_empty();
         for item in news {
+            self.changed.extend(item.event.rollout().cloned());
             count(&item.event);
             // Nobody may be listening.
             let _ = self.news.send(item);
@@ -373,19 +381,27 @@ impl<J: Journal> Thread<J> {
     }
 
     fn refresh(&mut self, now: std::time::Instant) -> Result<(), LogError> {
-        self.show.send_replace(Arc::new(view(&self.runner.state, clock::now())));
-        self.stale = false;
-        if self.refresh_at <= now {
-            // Nothing is on its way: a restart need not look for messages before this.
-            if self.outbox.is_some() && self.outstanding == 0 && !self.behind {
-                let log = self.journal.log();
-                log.set_outbox_cursor(log.head().seq)?;
-            }
-            let space = self.journal.log().space()?;
-            self.full = space.low.then_some(space.free);
-            gauge!("sluice_disk_free_bytes").set(space.free as f64);
-            gauge!("sluice_rollouts_open").set(self.runner.state.rollouts.len() as f64);
+        // Between two whole views only what was decided is looked at: with hundreds of rollouts open, showing all of
+        // them takes longer than a decision.
+        let whole = self.refresh_at <= now;
+        let before = self.show.borrow().clone();
+        let changed = |id: &RolloutId| whole || self.changed.contains(id);
+        let view = view_after(&before, &self.runner.state, clock::now(), changed);
+        self.show.send_replace(Arc::new(view));
+        self.changed.clear();
+        if !whole {
+            return Ok(());
         }
+        // Nothing is on its way: a restart need not look for messages before this.
+        if self.outbox.is_some() && self.outstanding == 0 && !self.behind {
+            let log = self.journal.log();
+            log.set_outbox_cursor(log.head().seq);
+        }
+        let space = self.journal.log().space()?;
+        self.full = space.low.then_some(space.free);
+        gauge!("sluice_disk_free_bytes").set(space.free as f64);
+        gauge!("sluice_rollouts_open").set(self.runner.state.rollouts.len() as f64);
+        self.stale = false;
         self.refresh_at = now + REFRESH;
         Ok(())
     }

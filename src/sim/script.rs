@@ -29,6 +29,19 @@ pub const START: Timestamp = Timestamp(1_767_603_600_000);
 /// A recorded event.
 pub type Entry = (EventSeq, Timestamp, Event);
 
+/// The policy, the script and the trace of a scenario file: a comment, then `== policy`, `== script`, `== trace`.
+pub fn parts(text: &str) -> Result<[&str; 3], String> {
+    let cut = |text: &'_ str, mark: &str| text.find(mark).ok_or(format!("no line {}", mark.trim()));
+    let policy = cut(text, "== policy\n")? + "== policy\n".len();
+    let script = cut(text, "== script\n")?;
+    let trace = cut(text, "== trace\n")?;
+    Ok([
+        &text[policy..script],
+        &text[script + "== script\n".len()..trace],
+        &text[trace + "== trace\n".len()..],
+    ])
+}
+
 /// Runs `script` under `policy` from `seed`; returns everything that was recorded.
 ///
 /// Errors: the line that cannot be read, by number.

@@ -18,6 +18,7 @@ use super::events::{self, PayloadError};
 use crate::core::event::Event;
 use crate::core::ids::{Digest, EventSeq};
 use crate::core::time::Timestamp;
+use crate::core::words::count;
 
 /// The envelope format this build writes, and the newest it reads.
 pub const FORMAT: u8 = 1;
@@ -106,28 +107,15 @@ impl Fault {
 
 impl fmt::Display for EnvelopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seq = thousands(self.seq);
+        let seq = count(self.seq);
         if self.fault.is_from_the_future() {
             return write!(f, "seq {seq} {}", self.fault);
         }
-        write!(f, "log corrupt at seq {seq}, byte {}: {}", thousands(self.byte as u64), self.fault)
+        write!(f, "log corrupt at seq {seq}, byte {}: {}", count(self.byte as u64), self.fault)
     }
 }
 
 impl std::error::Error for EnvelopeError {}
-
-/// `n` as people write it: `345,112`.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 /// Appends the record of `event` to `out` and returns its hash.
 ///

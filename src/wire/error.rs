@@ -78,19 +78,6 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// `12345` as `12,345`.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.char_indices() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// The candidate that `word` was probably meant to be: at most a third of its letters differ.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > EXCERPT_MAX {
@@ -152,10 +139,5 @@ mod tests {
         assert_eq!(did_you_mean("deadlnie", fields), Some("deadline"));
         assert_eq!(did_you_mean("colour", fields), None);
         assert_eq!(unknown("field", "ot", &fields), "unknown field ot; did you mean to?");
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        assert_eq!([0, 999, 1_000, 1_048_576].map(grouped), ["0", "999", "1,000", "1,048,576"]);
     }
 }

@@ -5,9 +5,10 @@
 //! 128 levels. So every text is scanned once before it is deserialised; the scan needs about a
 //! nanosecond a byte.
 
+use crate::core::words::count;
 use serde::de::DeserializeOwned;
 
-use super::error::{InputError, grouped, head, shown, unknown};
+use super::error::{InputError, head, shown, unknown};
 
 /// Deepest nesting of any input.
 pub const NESTING_MAX: usize = 32;
@@ -39,7 +40,7 @@ pub fn text<'a>(what: &str, bytes: &'a [u8], limit: usize) -> Result<&'a str, In
 /// Errors: E1011 too large, E1001 empty.
 pub fn check_size(what: &str, bytes: &[u8], limit: usize) -> Result<(), InputError> {
     if bytes.len() > limit {
-        let (have, limit) = (grouped(bytes.len() as u64), grouped(limit as u64));
+        let (have, limit) = (count(bytes.len() as u64), count(limit as u64));
         return Err(InputError::new("E1011", format!("{what}: {have} bytes exceeds the {limit}-byte limit")));
     }
     if bytes.trim_ascii().is_empty() {

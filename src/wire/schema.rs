@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::ack::AckBody;
 use super::config_file::ConfigFile;
 use super::intent::IntentBody;
+use super::outgoing::{AlertMessage, CommandMessage, DecisionMessage, RejectedMessage};
 use super::policy_file::PolicyFile;
 use super::telemetry::{AggregateShape, SampleShape};
 
@@ -24,6 +25,16 @@ pub fn inputs() -> Vec<(&'static str, Value)> {
         ("ack", schema::<AckBody>("ack", "Ack")),
         ("policy", schema::<PolicyFile>("policy", "RolloutPolicy")),
         ("config", schema::<ConfigFile>("config", "Config")),
+    ]
+}
+
+/// What sluice publishes.
+pub fn messages() -> Vec<(&'static str, Value)> {
+    vec![
+        ("decision", schema::<DecisionMessage>("decision", "Decision")),
+        ("command", schema::<CommandMessage>("command", "Command")),
+        ("alert", schema::<AlertMessage>("alert", "Alert")),
+        ("rejected", schema::<RejectedMessage>("rejected", "Rejected input")),
     ]
 }
 

@@ -7,6 +7,7 @@
 //! Codes: E3001 not finite, E3002 aliases, E3003 nesting, E3004 key twice, E3005 unknown key, E3017 key
 //! missing, E3018 not YAML or not such a value, E3019 not supported yet, E3023 too large.
 
+use crate::core::words::count;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -15,7 +16,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error as Yaml, Options, Spanned};
 
-use super::error::{InputError, did_you_mean, grouped, head, shown};
+use super::error::{InputError, did_you_mean, head, shown};
 use super::json::NESTING_MAX;
 use crate::core::time::Span;
 
@@ -115,8 +116,8 @@ impl<'a> Checker<'a> {
         if self.text.len() > FILE_MAX {
             let message = format!(
                 "{} bytes exceeds the {}-byte limit",
-                grouped(self.text.len() as u64),
-                grouped(FILE_MAX as u64)
+                count(self.text.len() as u64),
+                count(FILE_MAX as u64)
             );
             self.refuse("E3023", Place::default(), "", &message);
             return None;

@@ -1,6 +1,6 @@
 //! The anchor beside the log: what is missing or rewritten is noticed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice::shell::log::AnchorMismatch;
 

@@ -42,10 +42,15 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server with an empty store on a free port.
     pub fn start() -> NatsServer {
+        NatsServer::start_syncing("always")
+    }
+
+    /// Starts a server that syncs its files this often: `always`, or a time like `2m`, the server's own default.
+    pub fn start_syncing(interval: &str) -> NatsServer {
         let dir = TempDir::new().expect("a temporary folder");
         let at = dir.path().display();
         let config = format!(
-            "ports_file_dir: \"{at}\"\njetstream {{ store_dir: \"{at}/store\", sync_interval: always }}\n"
+            "ports_file_dir: \"{at}\"\njetstream {{ store_dir: \"{at}/store\", sync_interval: {interval} }}\n"
         );
         fs::write(dir.path().join("nats.conf"), config).expect("write nats.conf");
         let child = spawn_nats(dir.path(), "-1");
@@ -128,11 +133,16 @@ impl Daemon {
     /// Starts the daemon on an empty data folder and waits for its ready line. Without `nats` it runs
     /// its in-process bus. `policies` is a folder of policy files.
     pub fn start(nats: Option<&NatsServer>, policies: Option<&Path>) -> Daemon {
+        Daemon::start_at(nats.map(NatsServer::url), policies)
+    }
+
+    /// As [`Daemon::start`], with the address of a broker, or of what stands before one.
+    pub fn start_at(nats: Option<String>, policies: Option<&Path>) -> Daemon {
         let dir = TempDir::new().expect("a temporary folder");
         let mut args = vec!["serve".into(), "--http".into(), "127.0.0.1:0".into()];
         args.extend(["--data".into(), dir.path().join("data").display().to_string()]);
         if let Some(nats) = nats {
-            args.extend(["--nats".into(), nats.url()]);
+            args.extend(["--nats".into(), nats]);
         }
         if let Some(policies) = policies {
             args.extend(["--policies".into(), policies.display().to_string()]);
@@ -151,6 +161,10 @@ impl Daemon {
         format!("http://{}{path}", self.address)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the daemon as a crash would.
     pub fn kill9(&mut self) {
         kill9(&mut self.child);
@@ -166,9 +180,20 @@ impl Daemon {
 
     /// Starts the ended daemon again on the same data; its HTTP port is a new one.
     pub fn restart(&mut self) {
+        self.launch();
+        self.wait_ready();
+    }
+
+    /// Where the broker is from the next start on.
+    pub fn turn_to(&mut self, nats: &NatsServer) {
+        let flag = self.args.iter().position(|arg| arg == "--nats").expect("a daemon with a broker");
+        self.args[flag + 1] = nats.url();
+    }
+
+    /// As [`Daemon::restart`], without waiting until it is ready: to kill it while it recovers.
+    pub fn launch(&mut self) {
         self.runs += 1;
         self.child = spawn_daemon(self.dir.path(), &self.args, self.runs);
-        self.wait_ready();
     }
 
     /// GET; the status and the JSON body (`Null` when the body is not JSON).
@@ -253,7 +278,8 @@ fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-fn http() -> reqwest::blocking::Client {
+/// A client for plain HTTP.
+pub fn http() -> reqwest::blocking::Client {
     // reqwest wants a TLS provider even for plain HTTP. An error only says that one is set already.
     let _ = async_nats::rustls::crypto::ring::default_provider().install_default();
     reqwest::blocking::Client::builder().timeout(DEADLINE).build().expect("an HTTP client")
@@ -264,16 +290,18 @@ pub fn try_post(url: &str, body: &Value) -> Option<(u16, Value)> {
     reply(http().post(url).json(body))
 }
 
-fn reply(request: reqwest::blocking::RequestBuilder) -> Option<(u16, Value)> {
+/// Sends; the status and the JSON body, or nothing when no whole answer came.
+pub fn reply(request: reqwest::blocking::RequestBuilder) -> Option<(u16, Value)> {
     let response = request.send().ok()?;
     let status = response.status().as_u16();
     let body = response.bytes().ok()?;
     Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
 }
 
-/// Runs an offline verb of the binary; its exit code and everything it wrote.
-pub fn sluice(args: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_sluice")).args(args).output().expect("run sluice");
+/// Runs an offline verb of the binary with these environment variables; its exit code and everything it wrote.
+pub fn sluice_in(place: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let output = command.args(args).envs(place.iter().copied()).output().expect("run sluice");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }

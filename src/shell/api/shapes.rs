@@ -1,7 +1,7 @@
 //! Requests and answers of the API, the same over HTTP and over NATS. Strict on the way in: an unknown field is
 //! an error. On the way out fields are only ever added.
 
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,7 +10,8 @@ use crate::core::ids::EventSeq;
 use crate::core::policy::ChangeKind;
 use crate::view::{RolloutView, Standing};
 use crate::wire::error::InputError;
-use crate::wire::outgoing::{AlertMessage, CommandMessage, DecisionMessage, RejectedMessage};
+use crate::wire::outgoing::DecisionMessage;
+use crate::wire::schema::schema;
 
 /// Why a request is not answered: a code for programs, words for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -342,13 +343,9 @@ pub fn act_verb(verb: &str) -> Option<Verb> {
 /// JSON Schemas of everything the API takes and gives and the bus carries out, by name.
 pub fn schemas() -> Vec<(&'static str, Value)> {
     macro_rules! of {
-        ($($name:literal $type:ty),* $(,)?) => { vec![$(($name, schema_for!($type).to_value())),*] };
+        ($($name:literal $type:ty),* $(,)?) => { vec![$(($name, schema::<$type>($name, $name))),*] };
     }
     of![
-        "decision" DecisionMessage,
-        "command" CommandMessage,
-        "alert" AlertMessage,
-        "rejected" RejectedMessage,
         "rollout" RolloutView,
         "api-error" ErrorBody,
         "api-ls-request" ListRequest,

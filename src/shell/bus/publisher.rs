@@ -103,12 +103,22 @@ impl Publisher {
                 _ = wait_until(*retry_at) => self.retry(),
                 result = first_ack(queue) => self.answered(result).await,
                 message = outbox.recv(), if open && queue.len() < OUTBOX_MAX => match message {
-                    Some(message) => self.push(message).await,
+                    // All that is there before any of it is sent: a command does not wait for its decision.
+                    Some(message) => {
+                        self.push(message).await;
+                        while let Some(message) = self.room().then(|| outbox.try_recv().ok()).flatten() {
+                            self.push(message).await;
+                        }
+                    }
                     None => open = false,
                 },
                 () = super::told_to_stop(stopped), if !stopping => stopping = true,
             }
         }
+    }
+
+    fn room(&self) -> bool {
+        self.queue.len() < OUTBOX_MAX
     }
 
     async fn push(&mut self, message: Outgoing) {

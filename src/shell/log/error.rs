@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::core::ids::{Digest, EventSeq};
-use crate::wire::envelope::{EnvelopeError, Fault, thousands};
+use crate::core::words::count;
+use crate::wire::envelope::{EnvelopeError, Fault};
 
 /// Why the log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +37,11 @@ pub enum LogError {
     NotEmpty(PathBuf),
     #[error("{} is not an export of a log: {why}", .path.display())]
     NotAnExport { path: PathBuf, why: &'static str },
-    #[error("export truncated after seq {}: {why}; export again, or use another copy", thousands(*.seq))]
+    #[error("export truncated after seq {}: {why}; export again, or use another copy", count(*.seq))]
     Cut { seq: EventSeq, why: &'static str },
-    #[error("the export begins at seq {}; only one from seq 1 can become a data folder", thousands(*.0))]
+    #[error("the export begins at seq {}; only one from seq 1 can become a data folder", count(*.0))]
     NotFromTheStart(EventSeq),
-    #[error("no seq {} in the log; it has {} events", thousands(*.seq), thousands(*.last))]
+    #[error("no seq {} in the log; it has {} events", count(*.seq), count(*.last))]
     NoSuchEvent { seq: EventSeq, last: EventSeq },
     #[error("the records to append follow seq {group}, the log ends at seq {log}")]
     OutOfOrder { group: EventSeq, log: EventSeq },
@@ -55,18 +56,18 @@ pub enum LogError {
 pub enum AnchorMismatch {
     #[error(
         "log is empty but the anchor is at seq {}; restore a backup or pass --accept-loss",
-        thousands(*.anchor)
+        count(*.anchor)
     )]
     LogEmpty { anchor: EventSeq },
     #[error(
         "log ends at seq {} but its anchor says {}; {} events are missing; restore a backup or pass --accept-loss",
-        thousands(*.log), thousands(*.anchor), thousands(.anchor - .log)
+        count(*.log), count(*.anchor), count(.anchor - .log)
     )]
     LogShort { log: EventSeq, anchor: EventSeq },
     #[error(
         "seq {} differs from the anchor: its hash is {}, the anchor says {}; the log was rewritten; \
          restore a backup or pass --accept-loss",
-        thousands(*.seq), .log.short(), .anchor.short()
+        count(*.seq), .log.short(), .anchor.short()
     )]
     Rewritten { seq: EventSeq, log: Digest, anchor: Digest },
     #[error(
@@ -75,12 +76,12 @@ pub enum AnchorMismatch {
     OtherLog { log: Uuid, anchor: Uuid },
     #[error(
         "log ends at seq {} but its anchor file is missing; restore it from a backup or pass --accept-loss",
-        thousands(*.log)
+        count(*.log)
     )]
     AnchorMissing { log: EventSeq },
     #[error(
         "log ends at seq {} but its anchor file is damaged; restore it from a backup or pass --accept-loss",
-        thousands(*.log)
+        count(*.log)
     )]
     AnchorDamaged { log: EventSeq },
 }
@@ -97,8 +98,8 @@ pub enum Place {
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::Page(first) => write!(f, "page {}", thousands(*first)),
-            Place::Block(byte) => write!(f, "the block at byte {}", thousands(*byte)),
+            Place::Page(first) => write!(f, "page {}", count(*first)),
+            Place::Block(byte) => write!(f, "the block at byte {}", count(*byte)),
         }
     }
 }
@@ -127,7 +128,7 @@ fn corrupt(error: &EnvelopeError, place: &Place) -> String {
     if fault.is_from_the_future() {
         return error.to_string();
     }
-    let (seq, byte) = (thousands(*seq), thousands(*byte as u64));
+    let (seq, byte) = (count(*seq), count(*byte as u64));
     format!("log corrupt at seq {seq}, byte {byte} of {place}: {fault}; restore a backup or an export")
 }
 

@@ -98,6 +98,8 @@ pub struct Log {
     db: sled::Db,
     id: Uuid,
     head: Head,
+    /// The outbox cursor, when it has moved since the last flush.
+    cursor: Option<EventSeq>,
     anchor: Anchor,
     poisoned: bool,
     watchdog: Watchdog,
@@ -165,6 +167,7 @@ impl Log {
             db,
             id,
             head,
+            cursor: None,
             poisoned: false,
             watchdog,
             dir: dir.to_owned(),
@@ -203,12 +206,22 @@ impl Log {
         if group.start() != self.head {
             return Err(LogError::OutOfOrder { group: group.start().seq, log: self.head.seq });
         }
-        let (batch, items) = pages::batch(group);
-        if items > pages::BATCH_ITEMS {
-            return Err(LogError::GroupTooLarge { pages: items, max: pages::BATCH_ITEMS });
+        let mut items = pages::items(group);
+        if items.len() > pages::BATCH_ITEMS {
+            return Err(LogError::GroupTooLarge { pages: items.len(), max: pages::BATCH_ITEMS });
         }
         self.writing(|log| {
-            guard(|| log.reader.pages.apply_batch(batch))?;
+            let pages = &log.reader.pages;
+            // One item is atomic by itself. sled syncs twice for a batch: once for its frame, once for its items.
+            match items.pop() {
+                Some((key, bytes)) if items.is_empty() => guard(|| pages.insert(key, bytes)).map(drop)?,
+                last => {
+                    let mut batch = sled::Batch::default();
+                    items.into_iter().chain(last).for_each(|(key, bytes)| batch.insert(key, bytes));
+                    guard(|| pages.apply_batch(batch))?;
+                }
+            }
+            log.put_cursor()?;
             log.flush()
         })?;
         self.head = group.head();
@@ -232,6 +245,7 @@ impl Log {
     /// Flushes, anchors the head, and lets go of the folder.
     pub fn close(mut self) -> Result<(), LogError> {
         self.writing(|log| {
+            log.put_cursor()?;
             log.flush()?;
             log.anchor.set(log.head, clock::monotonic())
         })
@@ -239,6 +253,9 @@ impl Log {
 
     /// Up to where the outbox has been delivered; 0 at first.
     pub fn outbox_cursor(&self) -> Result<EventSeq, LogError> {
+        if let Some(cursor) = self.cursor {
+            return Ok(cursor);
+        }
         let stored = guard(|| self.outbox.get("cursor"))?;
         stored.map_or(Ok(0), |bytes| {
             let bytes = bytes.as_ref().try_into();
@@ -248,9 +265,16 @@ impl Log {
         })
     }
 
-    /// Moves the cursor. Not flushed by itself: after a crash it may be old, and deliveries repeat.
-    pub fn set_outbox_cursor(&mut self, seq: EventSeq) -> Result<(), LogError> {
-        self.writing(|log| guard(|| log.outbox.insert("cursor", &seq.to_be_bytes())).map(drop))
+    /// Moves the cursor. Stored with the next flush, not by one of its own: after a crash it may be old, and
+    /// deliveries repeat.
+    pub fn set_outbox_cursor(&mut self, seq: EventSeq) {
+        self.cursor = Some(seq);
+    }
+
+    /// After the pages: what waits in sled when a batch begins costs a sync of its own.
+    fn put_cursor(&mut self) -> Result<(), LogError> {
+        let Some(cursor) = self.cursor.take() else { return Ok(()) };
+        guard(|| self.outbox.insert("cursor", &cursor.to_be_bytes())).map(drop)
     }
 
     /// Room on the disk. When low, intake has to stop while the log still takes decisions.

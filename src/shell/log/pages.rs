@@ -36,17 +36,16 @@ pub fn cut(group: &Group) -> impl Iterator<Item = (EventSeq, Range<usize>)> + '_
     })
 }
 
-/// The batch of all pages of a group, and how many items it has.
-pub fn batch(group: &Group) -> (sled::Batch, usize) {
-    let (mut batch, mut items) = (sled::Batch::default(), 0);
+/// The items of all pages of a group, with their keys.
+pub fn items(group: &Group) -> Vec<(sled::IVec, &[u8])> {
+    let mut items = Vec::new();
     for (first, page) in cut(group) {
         for (part, bytes) in group.bytes()[page].chunks(PART_MAX).enumerate() {
             let mut key = [0; 9];
             key[..8].copy_from_slice(&first.to_be_bytes());
             key[8] = part as u8;
-            batch.insert(if part == 0 { &key[..8] } else { &key[..] }, bytes);
-            items += 1;
+            items.push((sled::IVec::from(if part == 0 { &key[..8] } else { &key[..] }), bytes));
         }
     }
-    (batch, items)
+    items
 }

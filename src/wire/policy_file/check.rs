@@ -22,6 +22,8 @@ const OF_LAST_MAX: u64 = 10_000;
 const RELATIVE_MAX: f64 = 9.0;
 /// Values that arrive later than this are of no use to a rollout.
 const MATURITY_MAX: Span = Span::hours(7 * 24);
+/// Cohorts of one guardrail that may wait for their maturity.
+const COHORTS_MAX: u64 = 2_000;
 /// Weights sum to 1 but for the rounding of decimals.
 const WEIGHTS_ROUNDING: f64 = 1e-9;
 
@@ -45,6 +47,9 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     let soak = c.get_or("spec.exposure.soak", &spec.exposure.soak, Span::ZERO);
     let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, OnDeadline::Hold);
     let evidence = evidence(c, spec);
+    if let Some(rules) = evidence {
+        waiting_cohorts(c, spec, rules.cohort);
+    }
     let stale_after = c.get_or("spec.stale_after", &spec.stale_after, Span::mins(15));
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, &steps);
@@ -71,6 +76,23 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
 }
 
 type Node<T> = crate::wire::yaml::Node<T>;
+
+/// A cohort waits until it is mature: a long maturity with short cohorts would make many of them wait at once.
+fn waiting_cohorts(c: &mut Checker, spec: &Spec, cohort: Span) {
+    for (i, body) in spec.guardrails.value.iter().enumerate() {
+        let path = format!("spec.guardrails[{i}].maturity");
+        let Some(node) = &body.maturity else { continue };
+        // What is no duration has been refused already.
+        if let Ok(maturity) = Span::parse(&node.text)
+            && maturity.0 > cohort.0 * COHORTS_MAX
+        {
+            let message = format!(
+                "{maturity} is over {COHORTS_MAX} cohorts of {cohort}, the most that may wait; lengthen spec.evidence.cohort"
+            );
+            c.refuse("E3018", node.place, &path, &message);
+        }
+    }
+}
 
 fn at_least_a_second(
     c: &mut Checker,

@@ -9,11 +9,12 @@ mod batch;
 mod sample;
 mod values;
 
-use super::error::{InputError, grouped, shown};
+use super::error::{InputError, shown};
 use super::intent::{media_type, unaccepted};
 use super::json::{self, Form};
 use crate::core::columns::{Builder, Columns};
 use crate::core::time::{Span, Timestamp};
+use crate::core::words::count;
 pub use aggregate::AggregateShape;
 use sample::Intake;
 pub use sample::SampleShape;
@@ -174,7 +175,7 @@ fn check_bounds(columns: &Columns) -> Result<(), InputError> {
 }
 
 fn too_many_samples() -> InputError {
-    let max = grouped(SAMPLES_MAX as u64);
+    let max = count(SAMPLES_MAX as u64);
     InputError::new(
         "E2014",
         format!("telemetry: more than {max} samples in a message; send several messages"),

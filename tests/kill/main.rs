@@ -5,13 +5,17 @@
 //! again, must get the very receipt it got before: it is still there, and it took effect once.
 //! A kill tests the process, not the disk: the page cache survives it. Power cuts are another matter.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod broker;
+mod rollout;
 
 use std::path::Path;
 use std::sync::mpsc;
 
 use serde_json::{Value, json};
-use support::{DEADLINE, Daemon, sluice, try_post};
+use support::{DEADLINE, Daemon, sluice_in, try_post};
 
 #[test]
 fn receipts_outlive_three_kills() {
@@ -21,8 +25,25 @@ fn receipts_outlive_three_kills() {
 #[test]
 #[ignore = "takes minutes: make kill-test N=200"]
 fn receipts_outlive_many_kills() {
+    receipts_outlive(kills());
+}
+
+/// How many kills a long run is asked for.
+fn kills() -> u32 {
     let kills = std::env::var("SLUICE_KILLS").unwrap_or_else(|_| "200".to_owned());
-    receipts_outlive(kills.parse().expect("SLUICE_KILLS is a number"));
+    kills.parse().expect("SLUICE_KILLS is a number")
+}
+
+/// Ends the daemon; then its log is whole and replays, wherever it is looked at.
+fn assert_sound(daemon: &mut Daemon) {
+    assert!(daemon.terminate().success());
+    let data = daemon.data().display().to_string();
+    for verb in [&["log", "verify", "--data", &data], &["replay", "--verify", "--data", &data]] {
+        for place in [&[][..], &[("TZ", "Asia/Kolkata"), ("LC_ALL", "tr_TR.UTF-8")]] {
+            let (code, output) = sluice_in(place, verb);
+            assert_eq!(code, Some(0), "{verb:?} with {place:?}: {output}");
+        }
+    }
 }
 
 fn receipts_outlive(kills: u32) {
@@ -50,12 +71,7 @@ fn receipts_outlive(kills: u32) {
         assert_kept(&daemon, &receipts[receipts.len().saturating_sub(20)..]);
     }
     assert_kept(&daemon, &receipts);
-    assert!(daemon.terminate().success());
-    let data = daemon.data().display().to_string();
-    for verb in [&["log", "verify", "--data", &data], &["replay", "--verify", "--data", &data]] {
-        let (code, output) = sluice(verb);
-        assert_eq!(code, Some(0), "{verb:?}: {output}");
-    }
+    assert_sound(&mut daemon);
     println!("{} receipts outlived {kills} kills", receipts.len());
 }
 

@@ -1,0 +1,85 @@
+//! A log that a released version wrote still opens, verifies and replays, for ever. `SLUICE_WRITE_FIXTURES=1` writes
+//! the fixture of the version in the making; a released one is never written again.
+
+use std::path::PathBuf;
+
+use sluice::core::event::{Ack, AckStatus, Event, Origin, Rejection};
+use sluice::core::ids::CommandId;
+use sluice::replay::Verifier;
+use sluice::shell::log::{Export, Log, OpenOptions, export};
+use sluice::sim::script;
+use sluice::wire::envelope::Group;
+use sluice::wire::{events, policy_file};
+
+const SCENARIO: &str = include_str!("scenarios/nearly_everything.scn");
+
+fn fixture() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1.0/history.sluice")
+}
+
+fn write() {
+    let [policy_text, script_text, _] = script::parts(SCENARIO).unwrap();
+    let policy = policy_file::parse_policy(policy_text, "policy.yaml").unwrap();
+    let (mut runner, mut events) = script::run(policy, policy_text, script_text, 7).unwrap();
+    let rejection = Rejection {
+        code: "E1001".into(),
+        message: "intent: body is empty (0 bytes); expected one JSON object".into(),
+        source: "sluice.v1.intent.assistant".into(),
+        bytes: 0,
+        excerpt: String::new(),
+    };
+    let stray = Ack {
+        service: "assistant".into(),
+        command: CommandId::default(),
+        actuator: "router-eu".into(),
+        status: AckStatus::Rejected("unknown command".into()),
+        took_ms: None,
+    };
+    for fact in [
+        Event::InputRejected { rejection, origin: Origin::default() },
+        Event::AckReceived { ack: stray, origin: Origin::default() },
+    ] {
+        let at = runner.state.now;
+        runner.take(at, fact, &mut |seq, at, event| events.push((seq, at, event.clone())));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = OpenOptions { ballast: 0, log_id: Some(runner.state.log), ..OpenOptions::default() };
+    let mut log = Log::open(folder.path(), &options).unwrap().log;
+    let mut group = Group::after(log.head());
+    for (_, at, event) in &events {
+        group.push(event, *at).unwrap();
+        if group.bytes().len() > 100_000 {
+            log.append(&group).unwrap();
+            group.appended();
+        }
+    }
+    log.append(&group).unwrap();
+    let mut file = std::fs::File::create(fixture()).unwrap();
+    export(&log.reader(), log.id(), 1..=log.head().seq, &mut file).unwrap();
+    log.close().unwrap();
+    let told = format!("{} events\nstate {}\n", events.len(), runner.state.digest());
+    std::fs::write(fixture().with_extension("txt"), told).unwrap();
+}
+
+#[test]
+fn the_log_of_format_1_0_replays_byte_for_byte() {
+    if std::env::var_os("SLUICE_WRITE_FIXTURES").is_some() {
+        write();
+    }
+    let mut verifier = Verifier::default();
+    let mut kinds = std::collections::BTreeSet::new();
+    for envelope in Export::open(&fixture()).unwrap().scan() {
+        let e = envelope.unwrap();
+        kinds.insert(e.event.kind());
+        verifier
+            .next(e.seq, e.at, &e.event)
+            .unwrap_or_else(|divergence| panic!("{divergence}\n{divergence:?}"));
+    }
+    verifier.settled().unwrap();
+    let told = format!("{} events\nstate {}\n", verifier.counts.events, verifier.state.digest());
+    assert_eq!(told, std::fs::read_to_string(fixture().with_extension("txt")).unwrap());
+    // A fixture that misses a kind protects nothing of it.
+    let missing: Vec<&str> =
+        (0..=u8::MAX).filter_map(events::name).filter(|kind| !kinds.contains(kind)).collect();
+    assert!(missing.is_empty(), "the history has no {missing:?}");
+}
