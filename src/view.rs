@@ -60,6 +60,7 @@ impl Standing {
         }
     }
 
+    /// Whether nothing follows any more.
     pub fn is_over(self) -> bool {
         matches!(self, Standing::Completed | Standing::RolledBack | Standing::Aborted)
     }
@@ -105,12 +106,14 @@ pub struct RolloutView {
     pub unconfirmed: Vec<String>,
 }
 
+/// A step of the plan: weight in percent, watched time in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
     pub weight: f64,
     pub bake_ms: u64,
 }
 
+/// A condition of the next promotion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateView {
     pub met: bool,
@@ -119,6 +122,7 @@ pub struct GateView {
     pub text: String,
 }
 
+/// The last decision, in short.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DecisionRef {
     pub seq: EventSeq,
@@ -156,6 +160,7 @@ pub struct GuardrailView {
     pub text: String,
 }
 
+/// Observations of one side, and their mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmView {
     pub n: u64,
@@ -214,6 +219,7 @@ impl View {
     }
 }
 
+/// Why a name leads to no rollout.
 #[derive(Debug, thiserror::Error)]
 pub enum NotFound {
     #[error("there is no rollout yet; start one: sluice deploy SERVICE VERSION")]

@@ -17,6 +17,7 @@ pub const SAMPLE_MAX: usize = 8192;
 /// Slots of a cohort; inside one, order of request time is not kept for counts.
 const SLOTS: u64 = 60;
 
+/// A side of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
     Baseline,

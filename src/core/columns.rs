@@ -47,6 +47,7 @@ pub struct Aggregate {
     pub sums: Sums,
 }
 
+/// What a sender summed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sums {
@@ -225,6 +226,7 @@ impl Builder {
         })
     }
 
+    /// Adds one observation.
     pub fn push(&mut self, row: Row<'_>) {
         let series = self.series(row.version, row.metric);
         let columns = &mut self.columns;
@@ -260,6 +262,7 @@ impl Builder {
         self.last = row.served_at;
     }
 
+    /// Adds one summed series.
     pub fn aggregate(
         &mut self,
         version: &str,
@@ -281,6 +284,7 @@ impl Builder {
         self.len() == 0
     }
 
+    /// The columns of all that was added.
     pub fn finish(self) -> Columns {
         self.columns
     }

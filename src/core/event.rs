@@ -19,6 +19,7 @@ use super::time::Timestamp;
 /// could be decided differently.
 pub const ENGINE: u32 = 1;
 
+/// Everything that can happen: facts first, then conclusions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     // Facts.
@@ -214,6 +215,7 @@ pub struct Delivery {
     pub seq: u64,
 }
 
+/// An inbound stream of the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inbound {
@@ -249,6 +251,7 @@ pub struct Ack {
     pub took_ms: Option<u64>,
 }
 
+/// Whether the command is carried out; if not, why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AckStatus {
@@ -272,6 +275,7 @@ pub struct Act {
     pub force: bool,
 }
 
+/// What a person can do to a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
@@ -342,6 +346,7 @@ pub struct Opening {
     pub traceparent: Option<String>,
 }
 
+/// What can be decided about a rollout.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -448,6 +453,7 @@ pub struct Alert {
     pub reading: Option<GuardrailReading>,
 }
 
+/// What an alert is about. Each is raised once a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
@@ -460,6 +466,7 @@ pub enum AlertKind {
     Deadline(u16),
 }
 
+/// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {

@@ -86,6 +86,7 @@ pub struct Range {
     pub hi: f64,
 }
 
+/// The kind of a guardrail, as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardrailKind {
@@ -170,6 +171,7 @@ impl Evidence {
         if self.step == step { self.step_canary } else { 0 }
     }
 
+    /// Stakes capital afresh on both sides.
     pub fn begin_epoch(&mut self) {
         self.harm.begin_epoch();
         self.safe.begin_epoch();

@@ -64,6 +64,7 @@ name!(
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    /// BLAKE3 of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(*blake3::hash(bytes).as_bytes())
     }

@@ -12,6 +12,7 @@ pub const IDS_MAX: usize = 65_536;
 /// Gaps remembered per stream; more than that and the lowest is given up as never coming.
 const RANGES_MAX: usize = 1_024;
 
+/// Positions and ids of what was recorded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Intake {
     /// Per stream, the sequences recorded: start -> end of each run, both included.
@@ -34,12 +35,14 @@ impl Intake {
         origin.message_id.as_ref().is_some_and(|id| self.ids.contains(&hash(service, id)))
     }
 
+    /// Remembers the delivery.
     pub fn note(&mut self, origin: &Origin) {
         if let Some(delivery) = origin.delivery {
             note_run(self.streams.entry(delivery.stream).or_default(), delivery.seq);
         }
     }
 
+    /// Remembers the message id, forgetting the oldest above [`IDS_MAX`].
     pub fn note_id(&mut self, service: &Service, origin: &Origin) {
         if let Some(id) = origin.message_id.as_ref().map(|id| hash(service, id))
             && self.ids.insert(id)

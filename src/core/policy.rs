@@ -65,6 +65,7 @@ pub struct Policy {
     pub ack_timeout: Span,
 }
 
+/// One exposure, and what it takes to leave it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     pub to: Weight,
@@ -162,6 +163,7 @@ pub struct Guardrail {
     pub gates: bool,
 }
 
+/// How a guardrail compares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {

@@ -54,6 +54,7 @@ pub struct Sent {
     pub rejected: Vec<(Actuator, String)>,
 }
 
+/// All that is known of one open rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     pub id: RolloutId,
@@ -120,6 +121,7 @@ impl Rollout {
         }
     }
 
+    /// The step being watched, if one is.
     pub fn bake(&self) -> Option<&Bake> {
         match &self.stage {
             Stage::Baking(bake) | Stage::Soaking(bake) => Some(bake),
@@ -306,6 +308,7 @@ impl Rollout {
             .map(|(i, _, start)| (i, start))
     }
 
+    /// Folds a new command: it waits for every actuator.
     pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
         self.to_issue = None;
         self.sent = Some(Sent {
@@ -318,6 +321,7 @@ impl Rollout {
         });
     }
 
+    /// Folds a resend: the wait until the next one doubles, up to five minutes.
     pub fn apply_resent(&mut self, attempt: u32, policy: &Policy, at: Timestamp) {
         self.resend = false;
         if let Some(sent) = &mut self.sent {

@@ -21,6 +21,7 @@ const COMMANDS_MAX: usize = 32;
 /// Series (version and metric) a service may send.
 pub const SERIES_MAX: usize = 1_000;
 
+/// The fold of the log: everything a decision may depend on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub log: Uuid,
@@ -45,6 +46,7 @@ pub struct State {
     pub touched: BTreeSet<RolloutId>,
 }
 
+/// What is known of one service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceState {
     /// Rollouts so far.
@@ -55,7 +57,7 @@ pub struct ServiceState {
     pub serving: Option<Version>,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
-    /// The last commands issued, newest last, at most [`COMMANDS_MAX`]: a late or repeated confirmation of one is
+    /// The last commands issued, newest last, at most 32: a late or repeated confirmation of one is
     /// nothing to complain of.
     pub commands: VecDeque<CommandId>,
     /// Series seen, with their observations.
@@ -88,6 +90,7 @@ pub struct Ended {
 }
 
 impl State {
+    /// The policy that a rollout was created under.
     pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
         &self.policies[&rollout.opening.policy]
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A guardrail's word on the canary.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]

@@ -12,6 +12,7 @@ use super::reference::{GATHERED_MAX, Gathered, Reference};
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
+/// What one guardrail of one rollout holds and has learned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
     pub reference: Option<Reference>,
@@ -274,6 +275,7 @@ impl Watch {
         self.reference.as_ref().and_then(|reference| reference.cap).unwrap_or(1.0)
     }
 
+    /// Folds a recorded verdict of the time at which `step` serves.
     pub fn apply_verdict(&mut self, verdict: Verdict, step: Option<u16>) {
         self.verdict = Some(verdict);
         if verdict == Verdict::Pass {
@@ -281,6 +283,7 @@ impl Watch {
         }
     }
 
+    /// Folds a frozen reference; the first starts the evidence.
     pub fn apply_reference(&mut self, reference: &Reference, step: u16) {
         if self.reference.is_none() {
             self.evidence.start(reference, step);

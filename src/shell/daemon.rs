@@ -36,6 +36,7 @@ pub struct Settings {
     pub log: OpenOptions,
 }
 
+/// Why the daemon ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     #[error(transparent)]

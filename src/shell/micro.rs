@@ -19,6 +19,7 @@ use crate::wire::outgoing::ROOT;
 /// Requests answered at a time; more wait in the client.
 const REQUESTS_MAX: u32 = 64;
 
+/// Why the service cannot be offered.
 #[derive(Debug, thiserror::Error)]
 #[error("the NATS service cannot be offered: {0}")]
 pub struct MicroError(#[source] async_nats::Error);

@@ -32,6 +32,7 @@ const APPEND_BUCKETS: [f64; 11] = [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01,
 /// How often recorded values are folded into their buckets when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// Why the daemon cannot be watched as asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     #[error("RUST_LOG does not parse: {0}; for example RUST_LOG=info,sluice=debug")]

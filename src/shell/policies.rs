@@ -9,6 +9,7 @@ use crate::core::state::State;
 use crate::wire::policy_file;
 use crate::wire::yaml::FileError;
 
+/// Why the policies cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum PoliciesError {
     #[error("cannot read policies from {}: {cause}", .path.display())]

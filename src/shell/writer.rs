@@ -54,6 +54,7 @@ pub struct Receipt {
     pub news: Vec<Arc<News>>,
 }
 
+/// What became of a fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Taken(Taken),

@@ -14,6 +14,7 @@ pub struct Behaviour {
     pub metrics: Vec<(String, Draw)>,
 }
 
+/// How a metric's values are drawn.
 #[derive(Clone, Copy, Debug)]
 pub enum Draw {
     /// One with this probability.
@@ -46,6 +47,7 @@ pub enum Obedience {
     Rejects,
 }
 
+/// Users, versions and actuators at one moment of virtual time.
 pub struct World {
     pub now: Timestamp,
     pub random: Random,

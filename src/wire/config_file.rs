@@ -25,6 +25,7 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Where the broker is, and how to sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nats {
     /// One or several, separated by commas.

@@ -74,6 +74,7 @@ pub struct EnvelopeError {
     pub fault: Fault,
 }
 
+/// What can be wrong with a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("hash mismatch")]
@@ -144,6 +145,7 @@ pub fn encode(
     Ok(hash)
 }
 
+/// An event that does not fit a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a {kind} event takes {bytes} bytes in the log, the limit is {RECORD_MAX}; split it")]
 pub struct TooLarge {
@@ -205,10 +207,12 @@ impl Record<'_> {
         Digest::of(&self.bytes[..self.bytes.len() - HASH]) == self.hash
     }
 
+    /// Decodes the payload.
     pub fn event(&self) -> Result<Event, PayloadError> {
         events::decode(self.kind, self.version, self.payload)
     }
 
+    /// Decodes the payload and keeps the record's place in the chain.
     pub fn envelope(&self) -> Result<Envelope, PayloadError> {
         let Record { seq, at, prev, hash, .. } = *self;
         Ok(Envelope { seq, at, prev, hash, event: self.event()? })

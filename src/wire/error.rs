@@ -18,6 +18,7 @@ pub struct InputError {
 }
 
 impl InputError {
+    /// `code` as documented; `message` with the field, the value and the limit.
     pub fn new(code: &'static str, message: impl Into<String>) -> InputError {
         InputError { code, message: message.into() }
     }

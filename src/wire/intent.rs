@@ -12,6 +12,7 @@ use crate::core::time::Timestamp;
 
 /// Bytes of an intent. Two fields of prose and a few names: a kilobyte is usual.
 pub const INTENT_MAX: usize = 256 * 1024;
+/// Content types of an intent; none counts as the first.
 pub const CONTENT_TYPES: [&str; 2] = ["application/json", "application/cloudevents+json"];
 
 /// A request to roll out one change.

@@ -14,6 +14,7 @@ pub const REASON_MAX: usize = 2_000;
 /// Tags that name something else tomorrow.
 const MUTABLE_TAGS: [&str; 8] = ["latest", "main", "master", "head", "current", "stable", "nightly", "edge"];
 
+/// A service; errors as [`label`].
 pub fn service(field: &str, text: &str) -> Result<Service, InputError> {
     label(field, text).map(Service)
 }
@@ -36,6 +37,7 @@ pub fn agreed_service(what: &str, subject: Option<&str>, body: Option<&str>) -> 
     }
 }
 
+/// An actuator; errors as [`label`].
 pub fn actuator(field: &str, text: &str) -> Result<Actuator, InputError> {
     label(field, text).map(Actuator)
 }
@@ -61,6 +63,7 @@ pub fn is_metric(text: &str) -> bool {
         && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.'))
 }
 
+/// A metric: `[a-z][a-z0-9_.]{0,62}`. Errors: E1007 a character, E1025 the length.
 pub fn metric(field: &str, text: &str) -> Result<Metric, InputError> {
     let ok =
         |i: usize, c: char| c.is_ascii_lowercase() || (i > 0 && (c.is_ascii_digit() || c == '_' || c == '.'));
@@ -87,6 +90,7 @@ pub fn pinned_version(field: &str, text: &str) -> Result<Version, InputError> {
     Ok(version)
 }
 
+/// An intent's id; errors as [`visible`].
 pub fn intent_id(field: &str, text: &str) -> Result<IntentId, InputError> {
     visible(field, text).map(IntentId)
 }

@@ -30,6 +30,7 @@ pub struct Outgoing {
     pub urgent: bool,
 }
 
+/// `sluice.v1.decision.<service>.<choice>`
 #[derive(Serialize, JsonSchema)]
 pub struct DecisionMessage {
     pub v: u32,
@@ -84,6 +85,7 @@ pub struct Inputs {
     pub last: EventSeq,
 }
 
+/// `sluice.v1.command.<service>.<actuator>`
 #[derive(Serialize, JsonSchema)]
 pub struct CommandMessage {
     pub v: u32,
@@ -102,6 +104,7 @@ pub struct CommandMessage {
     pub idempotent: bool,
 }
 
+/// `sluice.v1.alert.<service>`
 #[derive(Serialize, JsonSchema)]
 pub struct AlertMessage {
     pub v: u32,
@@ -114,6 +117,7 @@ pub struct AlertMessage {
     pub guardrail: Option<GuardrailView>,
 }
 
+/// `sluice.v1.rejected`
 #[derive(Serialize, JsonSchema)]
 pub struct RejectedMessage {
     pub v: u32,
@@ -185,6 +189,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
     }
 }
 
+/// The decision at `seq` as it is published and shown.
 pub fn decision_message(
     state: &State,
     seq: EventSeq,

@@ -54,6 +54,7 @@ pub struct Caller {
     pub traceparent: Option<String>,
 }
 
+/// The request handler over one writer.
 pub struct Api {
     writer: Writer,
     pub about: About,
@@ -93,6 +94,7 @@ impl Api {
         }
     }
 
+    /// `ls`: open rollouts, and ended ones.
     pub fn list(&self, request: &ListRequest) -> ListAnswer {
         let view = self.writer.view();
         let mut ended = 0;
@@ -104,10 +106,12 @@ impl Api {
         ListAnswer { seq: view.seq, at_ms: view.at.0, rollouts }
     }
 
+    /// `status`: one rollout. Errors: E4004.
     pub fn status(&self, request: &RolloutRequest) -> Result<Arc<RolloutView>, ApiError> {
         Ok(self.writer.view().find(&request.rollout)?.clone())
     }
 
+    /// `explain`: one rollout, and what lies ahead. Errors: E4004, E5021.
     pub async fn explain(&self, request: &RolloutRequest) -> Result<Explanation, ApiError> {
         let id = RolloutId(self.status(request)?.rollout.clone());
         let ahead = {
@@ -226,6 +230,7 @@ impl Api {
         }
     }
 
+    /// `events`: a page of the log. Errors: E5015 the limit, E4004 the rollout, E5090 the log.
     pub async fn events(&self, request: EventsRequest) -> Result<EventsPage, ApiError> {
         if !(1..=1000).contains(&request.limit) {
             let message = format!("limit must be 1-1000, got {}", request.limit);
@@ -241,10 +246,12 @@ impl Api {
         .await
     }
 
+    /// `event`: one event. Errors: E4004, E5090.
     pub async fn event(&self, request: EventRequest) -> Result<EventAnswer, ApiError> {
         self.read_log(move |log, last| events::one(log, last, request.seq, request.why)).await
     }
 
+    /// `info`: version, log and policies.
     pub async fn info(&self) -> Result<InfoAnswer, ApiError> {
         let (log, policies, head) = self
             .writer

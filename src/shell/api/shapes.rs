@@ -66,6 +66,7 @@ impl From<InputError> for ApiError {
     }
 }
 
+/// An error as it is answered.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// Always false.
@@ -84,6 +85,7 @@ pub struct ListRequest {
     pub all: bool,
 }
 
+/// Answer to `ls`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ListAnswer {
     /// The event this is as of, and the time.
@@ -99,6 +101,7 @@ pub struct RolloutRequest {
     pub rollout: String,
 }
 
+/// Answer to `explain`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     #[serde(flatten)]
@@ -158,6 +161,7 @@ pub struct ActRequest {
     pub dry_run: bool,
 }
 
+/// Answer to an act.
 #[derive(Serialize, JsonSchema)]
 pub struct ActAnswer {
     /// Always true.
@@ -227,6 +231,7 @@ fn hundred() -> u64 {
     100
 }
 
+/// A page of the log.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct EventsPage {
     pub events: Vec<EventView>,
@@ -268,6 +273,7 @@ pub struct EventRequest {
     pub why: bool,
 }
 
+/// One event in full.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct EventAnswer {
     #[serde(flatten)]
@@ -280,6 +286,7 @@ pub struct EventAnswer {
     pub why: Vec<EventView>,
 }
 
+/// Answer to `info`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct InfoAnswer {
     pub version: &'static str,
@@ -293,12 +300,14 @@ pub struct InfoAnswer {
     pub policies: Vec<PolicyView>,
 }
 
+/// The last event of the log and its hash.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HeadView {
     pub seq: EventSeq,
     pub hash: String,
 }
 
+/// A policy that intents can name.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PolicyView {
     pub name: String,

@@ -43,6 +43,7 @@ pub struct NatsSettings {
     pub creds: Option<PathBuf>,
 }
 
+/// Why sluice cannot work with the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     #[error("{address} is not the address of a NATS server; use nats://host:4222")]

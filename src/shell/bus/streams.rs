@@ -31,6 +31,7 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const ACK_PENDING_MAX: i64 = 8_192;
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The name of an inbound stream.
 pub fn name(stream: Inbound) -> &'static str {
     match stream {
         Inbound::Intents => "SLUICE_INTENTS",

@@ -9,6 +9,7 @@ use crate::core::ids::{Digest, EventSeq};
 use crate::core::words::count;
 use crate::wire::envelope::{EnvelopeError, Fault};
 
+/// Why the log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("{what} failed: {}", reason(.cause))]

@@ -90,6 +90,7 @@ pub struct Opened {
     pub ballast_released: bool,
 }
 
+/// An open log; the one that may write.
 pub struct Log {
     reader: Reader,
     snapshots: sled::Tree,

@@ -38,6 +38,7 @@ pub const AHEAD_MAX: Span = Span::mins(5);
 /// 2000-01-01: before it a time is a mistake, most often seconds sent as milliseconds.
 pub const SERVED_AT_MIN: Timestamp = Timestamp(946_684_800_000);
 
+/// Content types of telemetry; none counts as the first.
 pub const CONTENT_TYPES: [&str; 4] =
     ["application/json", "application/x-ndjson", "application/msgpack", "application/vnd.msgpack"];
 
