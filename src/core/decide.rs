@@ -111,20 +111,10 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
     })
 }
 
-/// Scores what has settled, then reads the guardrails and chooses.
+/// Freezes references, scores what has settled, then reads the guardrails and chooses.
 fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
     let (id, now) = (|| rollout.id.clone(), state.now);
-    if let Some((i, cohort)) = rollout.settled(policy, now) {
-        let guardrail = &policy.guardrails[i];
-        let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
-        let scored = Box::new(rollout.watches[i].score(guardrail, &policy.evidence, cohort, step));
-        return Some(Event::CohortScored {
-            rollout: id(),
-            guardrail: guardrail.name.clone(),
-            cohort,
-            scored,
-        });
-    }
+    // A reference first: the cohorts that waited meanwhile can then be bet on.
     for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
         match watch.next_reference(guardrail, &policy.evidence) {
             Some(Ok(reference)) => {
@@ -144,6 +134,17 @@ fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
             }
             None => {}
         }
+    }
+    if let Some((i, cohort)) = rollout.settled(policy, now) {
+        let guardrail = &policy.guardrails[i];
+        let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
+        let scored = Box::new(rollout.watches[i].score(guardrail, &policy.evidence, cohort, step));
+        return Some(Event::CohortScored {
+            rollout: id(),
+            guardrail: guardrail.name.clone(),
+            cohort,
+            scored,
+        });
     }
     let judgement = judge::judge(rollout, policy, now);
     // Having too little evidence is where everything starts: it is no news until something else was said.

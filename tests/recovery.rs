@@ -1,0 +1,31 @@
+//! A crash between any two events of a history: what was still to be concluded is concluded the same.
+
+use sluice::core::event::Event;
+use sluice::core::state::State;
+use sluice::runner::Runner;
+use sluice::sim::script;
+use sluice::wire::policy_file;
+
+#[test]
+fn a_history_cut_anywhere_is_finished_as_it_was() {
+    let [policy_text, script_text, _] =
+        script::parts(include_str!("scenarios/nearly_everything.scn")).unwrap();
+    let policy = policy_file::parse_policy(policy_text, "policy.yaml").unwrap();
+    let (_, events) = script::run(policy, policy_text, script_text, 7).unwrap();
+    let mut state = State::default();
+    let mut cut_inside = 0;
+    for (i, (seq, at, event)) in events.iter().enumerate() {
+        if event.is_fact() {
+            state.touched.clear();
+        }
+        state.apply(*seq, *at, event);
+        let mut runner = Runner::new(state.clone());
+        let mut drawn = Vec::new();
+        runner.finish(&mut |seq, at, event: &Event| drawn.push((seq, at, event.clone())));
+        let rest: Vec<_> =
+            events[i + 1..].iter().take_while(|(_, _, event)| !event.is_fact()).cloned().collect();
+        assert_eq!(drawn, rest, "cut after seq {seq}, {}", event.kind());
+        cut_inside += usize::from(!rest.is_empty());
+    }
+    assert!(cut_inside > 100, "the history has chains of conclusions to cut: {cut_inside}");
+}
