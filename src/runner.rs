@@ -80,6 +80,21 @@ impl Runner {
         (self.quiet_until != Timestamp(u64::MAX)).then_some(self.quiet_until)
     }
 
+    /// Draws what still follows from the last fact. Nothing does, unless a crash came between two groups of a fact
+    /// that led to very much.
+    pub fn finish(&mut self, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) {
+        let mut left = CONCLUSIONS_MAX;
+        while let Some(conclusion) = decide(&self.state) {
+            let (seq, at) = (self.state.last + 1, self.state.now);
+            let kind = conclusion.kind();
+            assert!(left > 0, "{CONCLUSIONS_MAX} conclusions up to seq {seq} and no end; last: {kind}");
+            left -= 1;
+            self.state.apply(seq, at, &conclusion);
+            record(seq, at, &conclusion);
+        }
+        self.quiet_until = Timestamp::default();
+    }
+
     fn put(
         &mut self,
         now: Timestamp,
@@ -91,19 +106,7 @@ impl Runner {
         self.state.touched.clear();
         self.state.apply(first, at, fact);
         record(first, at, fact);
-        let mut left = CONCLUSIONS_MAX;
-        while let Some(conclusion) = decide(&self.state) {
-            assert!(
-                left > 0,
-                "{} conclusions after seq {first} and no end; last: {}",
-                CONCLUSIONS_MAX,
-                conclusion.kind()
-            );
-            left -= 1;
-            let seq = self.state.last + 1;
-            self.state.apply(seq, at, &conclusion);
-            record(seq, at, &conclusion);
-        }
+        self.finish(record);
         self.quiet_until = match fact {
             // Without conclusions, telemetry changes when one rollout comes due, and no other.
             Event::BatchReceived { service, .. } if self.state.last == first => {

@@ -20,6 +20,10 @@ pub fn recover(log: &Log) -> Result<State, LogError> {
     }
     for envelope in reader.scan(state.last + 1)? {
         let envelope = envelope?;
+        // What the last fact touched stays: if its conclusions are not all there, the writer draws the rest.
+        if envelope.event.is_fact() {
+            state.touched.clear();
+        }
         state.apply(envelope.seq, envelope.at, &envelope.event);
     }
     Ok(state)

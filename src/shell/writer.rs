@@ -27,8 +27,10 @@ const JOBS_MAX: usize = 4_096;
 /// A group is closed at this many encoded bytes, or facts.
 const GROUP_BYTES: usize = 256 << 10;
 const GROUP_FACTS: usize = 256;
-/// Log bytes between snapshots. Reading this much back takes well under a second.
-const SNAPSHOT_BYTES: u64 = 128 << 20;
+/// Log bytes between snapshots: reading this much back at a start takes a tenth of a second. Where the state is large,
+/// this many times its size, so that snapshots stay a small part of what is written.
+const SNAPSHOT_BYTES: u64 = 16 << 20;
+const SNAPSHOT_SHARE: u64 = 32;
 /// How often views follow plain telemetry, and free disk space is looked at.
 const REFRESH: Duration = Duration::from_millis(250);
 /// News kept for subscribers that lag.
@@ -195,6 +197,7 @@ pub fn start<J: Journal>(
                 stale: false,
                 changed: BTreeSet::new(),
                 since_snapshot: 0,
+                snapshot_after: SNAPSHOT_BYTES,
                 waiting: Vec::new(),
                 fresh: Vec::new(),
                 urgent: false,
@@ -245,7 +248,9 @@ struct Thread<J> {
     stale: bool,
     /// Rollouts that decisions and the like have changed since.
     changed: BTreeSet<RolloutId>,
+    /// Log bytes since the last snapshot, and after how many the next one is due.
     since_snapshot: u64,
+    snapshot_after: u64,
     /// Receipts that go out once the group is durable.
     waiting: Vec<(Done, Receipt)>,
     /// Events of the group, telemetry excepted.
@@ -256,7 +261,9 @@ struct Thread<J> {
 
 impl<J: Journal> Thread<J> {
     fn run(mut self, mut inbox: Inbox, runtime: tokio::runtime::Handle) -> Result<(), LogError> {
-        // What the last process may not have published goes first.
+        // What the last process may not have concluded, or published, goes first.
+        self.drive(|runner, record| runner.finish(record))?;
+        self.commit()?;
         self.publish_from_log()?;
         loop {
             let wait = self.wait();
@@ -276,7 +283,7 @@ impl<J: Journal> Thread<J> {
                     None => break,
                 }
             }
-            self.tick();
+            self.tick()?;
             self.commit()?;
             if stop {
                 return self.close();
@@ -297,7 +304,7 @@ impl<J: Journal> Thread<J> {
 
     fn job(&mut self, job: Job) -> Result<(), LogError> {
         match job {
-            Job::Take { fact, done } => self.take(*fact, done),
+            Job::Take { fact, done } => self.take(*fact, done)?,
             Job::Read(read) => {
                 // Reads see what is durable only.
                 self.commit()?;
@@ -315,16 +322,14 @@ impl<J: Journal> Thread<J> {
         Ok(())
     }
 
-    fn take(&mut self, fact: Event, done: Done) {
+    fn take(&mut self, fact: Event, done: Done) -> Result<(), LogError> {
         // What lets traffic be taken back is recorded to the last byte; what only adds to the log waits.
         if let (Some(free), Event::BatchReceived { .. } | Event::IntentReceived { .. }) = (self.full, &fact) {
             self.waiting.push((done, Receipt { outcome: Outcome::Full(free), news: Vec::new() }));
-            return;
+            return Ok(());
         }
         let first = self.fresh.len();
-        let Thread { runner, group, fresh, urgent, .. } = self;
-        let taken = runner
-            .take(clock::now(), fact, &mut |seq, at, event| record(group, fresh, urgent, seq, at, event));
+        let taken = self.drive(|runner, record| runner.take(clock::now(), fact, record))?;
         if taken == Taken::Duplicate {
             counter!("sluice_duplicates_total").increment(1);
         }
@@ -333,11 +338,29 @@ impl<J: Journal> Thread<J> {
             self.changed.extend(self.runner.state.touched.iter().cloned());
         }
         self.waiting.push((done, Receipt { outcome: Outcome::Taken(taken), news }));
+        Ok(())
     }
 
-    fn tick(&mut self) {
-        let Thread { runner, group, fresh, urgent, .. } = self;
-        runner.tick(clock::now(), &mut |seq, at, event| record(group, fresh, urgent, seq, at, event));
+    /// Runs the core, encoding every event into the group. A fact that leads to more than a group holds is written
+    /// in several: what follows from it is the same whoever draws it, so a crash between them loses nothing.
+    fn drive<T>(
+        &mut self,
+        run: impl FnOnce(&mut Runner, &mut dyn FnMut(EventSeq, Timestamp, &Event)) -> T,
+    ) -> Result<T, LogError> {
+        let Thread { runner, group, fresh, urgent, journal, .. } = self;
+        let mut written = Ok(());
+        let result = run(runner, &mut |seq, at, event| {
+            record(group, fresh, urgent, seq, at, event);
+            if group.bytes().len() >= GROUP_BYTES && written.is_ok() {
+                written = journal.append(group);
+                group.appended();
+            }
+        });
+        written.map(|()| result)
+    }
+
+    fn tick(&mut self) -> Result<(), LogError> {
+        self.drive(|runner, record| runner.tick(clock::now(), record))
     }
 
     /// Makes the group durable, then releases what waited for it.
@@ -374,7 +397,7 @@ impl<J: Journal> Thread<J> {
             self.refresh(now)?;
         }
         self.journal.log().anchor_if_due(now)?;
-        if self.since_snapshot >= SNAPSHOT_BYTES {
+        if self.since_snapshot >= self.snapshot_after {
             self.snapshot()?;
         }
         Ok(())
@@ -411,6 +434,7 @@ impl<J: Journal> Thread<J> {
         let log = self.journal.log();
         log.put_snapshot(log.head(), &bytes)?;
         self.since_snapshot = 0;
+        self.snapshot_after = SNAPSHOT_BYTES.max(bytes.len() as u64 * SNAPSHOT_SHARE);
         Ok(())
     }
 

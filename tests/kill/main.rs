@@ -3,6 +3,8 @@
 //! A writer submits intents without a pause; the daemon is killed once a few have their receipts, so
 //! that the kill meets some request half done. After the restart each acknowledged intent, submitted
 //! again, must get the very receipt it got before: it is still there, and it took effect once.
+//! `rollout`: a rollout is carried to the end it has without kills. `broker`: what was durable and not yet said, or
+//! said and not confirmed, when the kill came.
 //! A kill tests the process, not the disk: the page cache survives it. Power cuts are another matter.
 
 #[path = "../support/mod.rs"]

@@ -94,6 +94,7 @@ fn campaign(kills: u32, kills_a_run: u32) {
     println!(
         "{runs} rollouts, {killed} kills, {answers} answers and {events} events kept; seed {seed}, {took} s"
     );
+    println!("{hits:#?}");
 }
 
 /// When the daemon dies; in any case by the end of the run's patience.
