@@ -1,7 +1,7 @@
 //! What people and programs see of the state: one snapshot, published by the writer, read by the API, the CLI
 //! and the metrics. Pure; every sentence comes from `core::words`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -180,7 +180,7 @@ pub fn view_after(
     changed: impl Fn(&RolloutId) -> bool,
 ) -> View {
     let now = now.max(state.now);
-    let known: HashMap<&str, &Arc<RolloutView>> =
+    let known: BTreeMap<&str, &Arc<RolloutView>> =
         before.rollouts.iter().map(|rollout| (rollout.rollout.as_str(), rollout)).collect();
     let known = |id: &RolloutId, over: bool| known.get(id.as_str()).filter(|r| r.state.is_over() == over);
     let mut open: Vec<&Rollout> = state.rollouts.values().collect();

@@ -149,11 +149,13 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
     let step = &policy.steps[usize::from(bake.step)];
     let mut gates = Vec::new();
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
-        // Once everything is exposed there is no baseline left to show safety against: only failing counts.
+        // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
+        // absolute guard needs none, and what it has not seen it has not found in order.
+        let watches = matches!(guardrail.rule, Rule::Absolute { .. }) && guardrail.on_fail != OnFail::Alert;
         let met = match reading.verdict {
             Verdict::Fail => guardrail.on_fail == OnFail::Alert,
             Verdict::Pass => true,
-            _ => soaking || !guardrail.gates,
+            _ => !watches && (soaking || !guardrail.gates),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }

@@ -201,7 +201,7 @@ impl Rollout {
         }
     }
 
-    /// Takes in a batch. Returns whether an absolute guard fired by it.
+    /// Takes in a batch. Returns whether an absolute guard has news by it.
     pub fn observe(&mut self, policy: &Policy, seq: EventSeq, now: Timestamp, columns: &Columns) -> bool {
         if self.steps.is_empty() || !self.armed() {
             return false;

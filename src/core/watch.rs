@@ -103,7 +103,7 @@ impl Watch {
     }
 
     /// Takes in one observation at log time `now`, of a cohort of `length` that settles at `settles`. Returns
-    /// whether an absolute guard fired by it.
+    /// whether an absolute guard has news by it: it fired, or had heard nothing before.
     #[inline]
     pub fn observe(
         &mut self,
@@ -169,11 +169,14 @@ impl Watch {
     fn observe_absolute(&mut self, better: Better, above: f64, value: f64, times: u64) -> bool {
         let recent = self.recent.as_mut().expect("an absolute guard has a window");
         let bad = (value >= 0.5) == (better == Better::Lower);
+        // Also news: the first word from a canary that was silent. Nothing else would look, for there is no cohort to
+        // settle.
+        let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
         let before = recent.fired;
         for _ in 0..times.min(u64::from(recent.size)) {
             recent.push(bad, above);
         }
-        recent.fired && !before
+        silent || recent.fired && !before
     }
 
     /// Start of the oldest cohort that waits.

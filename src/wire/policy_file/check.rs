@@ -44,6 +44,9 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     }
     let guardrails = guardrails(c, spec);
     let steps = steps(c, spec, guardrails.as_deref().unwrap_or_default());
+    if let (Some(guardrails), Some(steps)) = (&guardrails, &steps) {
+        something_to_show(c, spec, guardrails, steps);
+    }
     let soak = c.get_or("spec.exposure.soak", &spec.exposure.soak, Span::ZERO);
     let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, OnDeadline::Hold);
     let evidence = evidence(c, spec);
@@ -76,6 +79,18 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
 }
 
 type Node<T> = crate::wire::yaml::Node<T>;
+
+/// A promotion must need something to be seen of the canary: missing evidence is no reason to go on.
+fn something_to_show(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail], steps: &[Step]) {
+    let absolute = |g: &Guardrail| matches!(g.rule, Rule::Absolute { .. }) && g.on_fail != OnFail::Alert;
+    let needed = guardrails.iter().any(|g| g.gates || absolute(g));
+    let counted =
+        steps.split_last().is_some_and(|(_, before)| before.iter().all(|s| !s.min_samples.is_empty()));
+    if !needed && !counted {
+        let message = "nothing has to be seen of the canary before a promotion; give a guardrail gates: true, or every step min_samples";
+        c.refuse("E3007", spec.guardrails.place, "spec.guardrails", message);
+    }
+}
 
 /// A cohort waits until it is mature: a long maturity with short cohorts would make many of them wait at once.
 fn waiting_cohorts(c: &mut Checker, spec: &Spec, cohort: Span) {
