@@ -104,6 +104,8 @@ pub struct RolloutView {
     pub last_decision: Option<DecisionRef>,
     /// Actuators that have not confirmed the last command.
     pub unconfirmed: Vec<String>,
+    /// Its id: what they confirm it by.
+    pub command: Option<String>,
 }
 
 /// A step of the plan: weight in percent, watched time in milliseconds.
@@ -294,13 +296,14 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         summary,
         gates: gates.iter().map(|g| GateView { met: g.met, time: g.time, text: text(g) }).collect(),
         guardrails: judgement.readings.iter().map(guardrail_view).collect(),
-        alerts: rollout.alert_texts.clone(),
+        alerts: rollout.alerts.values().cloned().collect(),
         last_decision: last.map(|last| DecisionRef {
             seq: last.0,
             choice: last.1.choice,
             summary: words::decision(&last.1),
         }),
         unconfirmed,
+        command: rollout.sent.as_ref().map(|sent| sent.command.id.to_string()),
     }
 }
 
@@ -346,6 +349,7 @@ fn ended_view(ended: &Ended) -> RolloutView {
             summary: words::decision(d),
         }),
         unconfirmed: Vec::new(),
+        command: None,
     }
 }
 

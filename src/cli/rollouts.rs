@@ -108,7 +108,8 @@ fn page(r: &RolloutView) -> String {
     }
     page.extend(r.alerts.iter().map(|alert| format!("! {alert}\n")));
     if !r.unconfirmed.is_empty() {
-        page += &format!("! not confirmed by {}\n", r.unconfirmed.join(", "));
+        let command = r.command.as_deref().unwrap_or_default();
+        page += &format!("! command {command} is not confirmed by {}\n", r.unconfirmed.join(", "));
     }
     if !r.guardrails.is_empty() {
         page += &format!("\n{}", guardrails(r));

@@ -82,7 +82,7 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
     }
     let alert = |kind: AlertKind, summary: String| {
         let alert = Alert { kind, summary, reading: None };
-        (!rollout.alerts.contains(&alert.kind))
+        (!rollout.alerts.contains_key(&alert.kind))
             .then(|| Event::AlertRaised { rollout: rollout.id.clone(), alert })
     };
     let to = sent.command.weight;
@@ -166,7 +166,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     }
     for reading in failing(OnFail::Alert).chain(failing(OnFail::Hold)) {
         let kind = AlertKind::Guardrail(reading.name.clone());
-        if !rollout.alerts.contains(&kind) {
+        if !rollout.alerts.contains_key(&kind) {
             let alert = Alert { kind, summary: words::reading(reading), reading: Some(reading.clone()) };
             return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
         }
@@ -188,7 +188,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     if let Some(after) = deadline {
         because.insert(0, Reason::Deadline { after_ms: after.0 });
         let kind = AlertKind::Deadline(bake.step);
-        if !rollout.alerts.contains(&kind) {
+        if !rollout.alerts.contains_key(&kind) {
             let first = words::reason(&unmet[0].reason, &judgement.readings);
             let at = policy.steps[usize::from(bake.step)].to;
             let summary = format!("no promotion out of {at} within {after}: {first}");

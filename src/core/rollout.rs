@@ -1,6 +1,6 @@
 //! One rollout: where it stands and what it has seen. Facts and conclusions move it; nothing here chooses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +82,8 @@ pub struct Rollout {
     pub approvals: BTreeSet<String>,
     /// An accepted order of a person that no decision has carried out yet.
     pub order: Option<Act>,
-    /// Raised once each; and what they said.
-    pub alerts: BTreeSet<AlertKind>,
-    pub alert_texts: Vec<String>,
+    /// Raised once each, with what they said. Those about actuators end with the command they were about.
+    pub alerts: BTreeMap<AlertKind, String>,
     /// Set at a restart: commands not confirmed are sent again.
     pub resend: bool,
     /// The last restart: silence before it says nothing about the senders, and what they sent meanwhile may
@@ -114,8 +113,7 @@ impl Rollout {
             paused: None,
             approvals: BTreeSet::new(),
             order: None,
-            alerts: BTreeSet::new(),
-            alert_texts: Vec::new(),
+            alerts: BTreeMap::new(),
             resend: false,
             resumed: Timestamp::default(),
         }
@@ -351,6 +349,9 @@ impl Rollout {
     pub fn apply_applied(&mut self, policy: &Policy, seq: EventSeq, at: Timestamp) {
         let Some(sent) = self.sent.take() else { return };
         self.weight = sent.command.weight;
+        let about_actuators =
+            |kind: &AlertKind| matches!(kind, AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_));
+        self.alerts.retain(|kind, _| !about_actuators(kind));
         self.moved = seq;
         if let Stage::Applying { step } = self.stage {
             self.steps.push((at, step));

@@ -251,8 +251,7 @@ impl State {
                 }
             }
             Event::AlertRaised { alert, .. } => {
-                rollout.alerts.insert(alert.kind.clone());
-                rollout.alert_texts.push(alert.summary.clone());
+                rollout.alerts.insert(alert.kind.clone(), alert.summary.clone());
                 if let AlertKind::Unjudgeable(name) = &alert.kind
                     && let Some(i) = guardrail(name)
                 {

@@ -131,7 +131,10 @@ fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), A
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
     if !known {
         let host = crate::wire::error::shown(host);
-        return Err(ApiError::new("E5005", format!("host {host} is not in allowed_hosts")));
+        return Err(ApiError::new(
+            "E5005",
+            format!("host {host} is not this machine's; call sluice by a loopback address"),
+        ));
     }
     if let Some(origin) = headers.get(header::ORIGIN) {
         let same = origin.to_str().ok().and_then(|origin| origin.split_once("://"));

@@ -82,7 +82,7 @@ async fn what_people_do_is_recorded_or_refused_with_its_reason() {
     assert_eq!((status, &done["state"]), (200, &json!("rolling_back")));
     assert_eq!(done["decision"]["actor"], "maya");
     assert_eq!(done["decision"]["command"], done["command"]);
-    assert_eq!(refused(act("rollback", json!({"reason": "again"})).await), (409, "E1021".into()));
+    assert_eq!(refused(act("rollback", json!({"reason": "again"})).await), (409, "E1022".into()));
     let (_, recorded) = server.get(&format!("/v1/events/{}", done["seq"])).await;
     let recorded = &recorded["event"]["OperatorActed"]["act"];
     assert_eq!(recorded["args"], json!(["sluice", "rollback", "1"]));
@@ -102,7 +102,11 @@ async fn an_explanation_says_what_comes_next() {
     let armed = "rolls back by itself if error.absolute is shown to be beyond its limit";
     assert_eq!(baking["next"][0], armed);
     let promotes = baking["next"][1].as_str().unwrap();
-    assert!(promotes.starts_with("promotes to 100% at ") && promotes.ends_with(" UTC at the earliest"));
+    assert!(promotes.starts_with("promotes to 100% at "), "{promotes}");
+    assert!(
+        promotes.ends_with(" UTC at the earliest, once error.absolute hears from the canary"),
+        "{promotes}"
+    );
     let deadline = baking["next"][2].as_str().unwrap();
     assert!(deadline.starts_with("holds and asks for a person if it is not promoted by "), "{deadline}");
     let can = ["rollback", "pause", "promote"];
@@ -182,7 +186,7 @@ async fn what_a_browser_can_be_tricked_into_is_refused() {
     };
     assert_eq!(refused(get("Host", "evil.example:8080").await), (403, "E5005".into()));
     let (_, body) = get("Host", "evil.example:8080").await;
-    assert_eq!(body["message"], "host evil.example is not in allowed_hosts");
+    assert_eq!(body["message"], "host evil.example is not this machine's; call sluice by a loopback address");
     for host in ["localhost:7117", "[::1]:7117", "127.0.0.1", "sluice.example:80"] {
         assert_eq!(get("Host", host).await.0, 200, "{host}");
     }

@@ -131,7 +131,7 @@ fn acted(id: &RolloutId, receipt: Receipt) -> Result<Acted, ApiError> {
         Answer::Refused { code, message, .. } => {
             let refused = ApiError::new(&code, message);
             // Those name what to do already.
-            let told = matches!(code.as_str(), "E0314" | "E0315" | "E1021" | "E4004");
+            let told = matches!(code.as_str(), "E0314" | "E0315" | "E1021" | "E1022" | "E4004");
             Err(if told { refused } else { refused.help(format!("sluice explain {id}")) })
         }
         Answer::Duplicate => Err(ApiError::new("E1021", "the act was already recorded; nothing sent")),

@@ -1,6 +1,7 @@
 //! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
 
 use crate::core::event::Reason;
+use crate::core::evidence::GuardrailKind;
 use crate::core::ids::RolloutId;
 use crate::core::judge::{self, Gate};
 use crate::core::policy::{OnDeadline, OnFail, Policy};
@@ -81,9 +82,11 @@ fn promotion(rollout: &Rollout, policy: &Policy, now: Timestamp) -> String {
         match reason {
             Reason::Bake { left_ms } => at = Timestamp(now.0 + left_ms),
             Reason::Guardrail { name } => {
-                let failing =
-                    judgement.readings.iter().any(|r| r.name == *name && r.verdict == Verdict::Fail);
-                let needs = if failing { "no longer fails" } else { "is shown to be within its limit" };
+                let needs = match judgement.readings.iter().find(|r| r.name == *name) {
+                    Some(r) if r.verdict == Verdict::Fail => "no longer fails",
+                    Some(r) if r.kind == GuardrailKind::Absolute => "hears from the canary",
+                    _ => "is shown to be within its limit",
+                };
                 waits.push(format!("{name} {needs}"));
             }
             Reason::Paused { by } => waits.push(format!("{by}'s pause is ended")),

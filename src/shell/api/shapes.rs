@@ -50,7 +50,7 @@ fn status(code: &str) -> u16 {
         "E5008" => 405,
         "E5009" => 408,
         // What the core refuses: it was understood, and does not fit how things stand.
-        "E1014" | "E1015" | "E1021" | "E2101" | "E3021" | "E3022" => 409,
+        "E1014" | "E1015" | "E1021" | "E1022" | "E2101" | "E3021" | "E3022" => 409,
         code if code.starts_with("E03") || code.starts_with("E103") => 409,
         "E1011" => 413,
         "E1028" | "E5004" => 415,
