@@ -3,7 +3,6 @@
 //!
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
-use super::bets::WORD;
 use super::event::{Choice, Decision, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::policy::OnFail;
@@ -185,11 +184,6 @@ fn signed(x: f64) -> String {
 fn trim(x: f64) -> String {
     let text = format!("{x:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A fixed-point word in nats.
-pub fn nats(word: i64) -> f64 {
-    word as f64 / WORD
 }
 
 #[cfg(test)]
