@@ -3,9 +3,11 @@
 //! Pure: the time of a fact is given; recording and releasing effects are the caller's. The live daemon, the
 //! demo, the simulator and the tests all run this.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::core::decide::decide;
 use crate::core::event::{Event, Origin, Refusal, Rejection};
-use crate::core::ids::EventSeq;
+use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::{Admission, State};
 use crate::core::time::Timestamp;
 
@@ -27,13 +29,18 @@ pub enum Taken {
 #[derive(Clone, Debug, Default)]
 pub struct Runner {
     pub state: State,
-    /// Nothing comes due before this. To ask all rollouts after each fact would cost more than the facts do.
-    quiet_until: Timestamp,
+    /// When each open rollout comes due, and the same in order of time: what [`State::due`] would find. To ask all
+    /// rollouts after each fact would cost more than the facts do.
+    due: BTreeMap<RolloutId, Timestamp>,
+    soonest: BTreeSet<(Timestamp, RolloutId)>,
 }
 
 impl Runner {
     pub fn new(state: State) -> Runner {
-        Runner { state, quiet_until: Timestamp::default() }
+        let mut runner = Runner { state, ..Runner::default() };
+        let open: Vec<RolloutId> = runner.state.rollouts.keys().cloned().collect();
+        open.iter().for_each(|id| runner.note_due(id));
+        runner
     }
 
     /// Takes in one fact that came at `now`. `record` is called with every event in order, the due deadlines
@@ -63,21 +70,16 @@ impl Runner {
     /// Records that time has passed, if something was due by `now`.
     pub fn tick(&mut self, now: Timestamp, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) {
         let now = now.max(self.state.now);
+        debug_assert_eq!(self.due(), self.state.due());
         // Each deadline at its own moment would rewrite when it was noticed: they are all noticed now.
-        if self.quiet_until <= now {
-            self.quiet_until = self.state.due().unwrap_or(Timestamp(u64::MAX));
-        }
-        if self.quiet_until <= now {
+        if self.due().is_some_and(|due| due <= now) {
             self.put(now, &Event::TimePassed, record);
         }
     }
 
-    /// When [`Runner::tick`] has to be called next: never late, at times early. `None`: not before the next fact.
-    pub fn due(&mut self) -> Option<Timestamp> {
-        if self.quiet_until <= self.state.now {
-            self.quiet_until = self.state.due().unwrap_or(Timestamp(u64::MAX));
-        }
-        (self.quiet_until != Timestamp(u64::MAX)).then_some(self.quiet_until)
+    /// When [`Runner::tick`] has to be called next; `None`: not before the next fact.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.soonest.first().map(|(at, _)| *at)
     }
 
     /// Draws what still follows from the last fact. Nothing does, unless a crash came between two groups of a fact
@@ -92,7 +94,9 @@ impl Runner {
             self.state.apply(seq, at, &conclusion);
             record(seq, at, &conclusion);
         }
-        self.quiet_until = Timestamp::default();
+        let touched = std::mem::take(&mut self.state.touched);
+        touched.iter().for_each(|id| self.note_due(id));
+        self.state.touched = touched;
     }
 
     fn put(
@@ -107,17 +111,29 @@ impl Runner {
         self.state.apply(first, at, fact);
         record(first, at, fact);
         self.finish(record);
-        self.quiet_until = match fact {
-            // Without conclusions, telemetry changes when one rollout comes due, and no other.
-            Event::BatchReceived { service, .. } if self.state.last == first => {
-                let active = self.state.services.get(service).and_then(|known| known.active.as_ref());
-                let rollout = active.and_then(|id| self.state.rollouts.get(id));
-                let due = rollout.and_then(|r| r.due(self.state.policy_of(r), at));
-                due.map_or(self.quiet_until, |due| due.min(self.quiet_until))
-            }
-            _ => Timestamp::default(),
-        };
+        // Telemetry touches a rollout only when there is something to conclude, but always changes when it comes due.
+        if let Event::BatchReceived { service, .. } = fact
+            && let Some(id) = self.state.services.get(service).and_then(|known| known.active.clone())
+        {
+            self.note_due(&id);
+        }
         first
+    }
+
+    fn note_due(&mut self, id: &RolloutId) {
+        let rollout = self.state.rollouts.get(id);
+        let due = rollout.and_then(|rollout| rollout.due(self.state.policy_of(rollout), self.state.now));
+        if self.due.get(id).copied() == due {
+            return;
+        }
+        let before = match due {
+            Some(at) => self.due.insert(id.clone(), at),
+            None => self.due.remove(id),
+        };
+        if let Some(before) = before {
+            self.soonest.remove(&(before, id.clone()));
+        }
+        self.soonest.extend(due.map(|at| (at, id.clone())));
     }
 }
 

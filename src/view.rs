@@ -1,7 +1,8 @@
 //! What people and programs see of the state: one snapshot, published by the writer, read by the API, the CLI
 //! and the metrics. Pure; every sentence comes from `core::words`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::event::{Choice, Outcome};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
-use crate::core::ids::{EventSeq, RolloutId, Service};
+use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::judge::{self, Gate};
 use crate::core::policy::{ChangeKind, OnFail};
 use crate::core::rollout::{Rollout, Stage};
@@ -25,7 +26,6 @@ pub struct View {
     pub at: Timestamp,
     /// Open rollouts, then ended ones, newest first in each.
     pub rollouts: Vec<Arc<RolloutView>>,
-    pub services: BTreeMap<Service, u64>,
 }
 
 /// One word for where a rollout stands.
@@ -171,32 +171,67 @@ pub struct ArmView {
 
 /// The snapshot of `state` at `now`, which may be later than its last event.
 pub fn view(state: &State, now: Timestamp) -> View {
-    view_after(&View::default(), state, now, |_| true)
+    let mut views = Views::default();
+    views.follow(state, now, state.rollouts.keys());
+    views.view(state, now)
 }
 
-/// The same, with open rollouts that have not `changed` as `before` has them. What is over does not change.
-pub fn view_after(
-    before: &View,
-    state: &State,
-    now: Timestamp,
-    changed: impl Fn(&RolloutId) -> bool,
-) -> View {
-    let now = now.max(state.now);
-    let known: BTreeMap<&str, &Arc<RolloutView>> =
-        before.rollouts.iter().map(|rollout| (rollout.rollout.as_str(), rollout)).collect();
-    let known = |id: &RolloutId, over: bool| known.get(id.as_str()).filter(|r| r.state.is_over() == over);
-    let mut open: Vec<&Rollout> = state.rollouts.values().collect();
-    open.sort_by_key(|rollout| std::cmp::Reverse(rollout.created));
-    let open = open.into_iter().map(|rollout| match known(&rollout.id, false) {
-        Some(known) if !changed(&rollout.id) => Arc::clone(known),
-        _ => Arc::new(open_view(state, rollout, now)),
-    });
-    let ended = state.ended.iter().rev().map(|ended| match known(&ended.id, true) {
-        Some(known) => Arc::clone(known),
-        None => Arc::new(ended_view(ended)),
-    });
-    let services = state.services.iter().map(|(name, s)| (name.clone(), s.series.values().sum()));
-    View { seq: state.last, at: now, rollouts: open.chain(ended).collect(), services: services.collect() }
+/// A view that is kept up to date: what changed is drawn anew, and in turn a few of the others, for time passes for
+/// all of them. With hundreds of rollouts open, drawing all at once takes longer than a decision.
+#[derive(Debug, Default)]
+pub struct Views {
+    open: BTreeMap<RolloutId, (EventSeq, Arc<RolloutView>)>,
+    /// Newest first.
+    ended: VecDeque<Arc<RolloutView>>,
+    /// The last one that was drawn in turn.
+    turn: Option<RolloutId>,
+}
+
+impl Views {
+    /// Draws the rollouts in `changed` as they are now, and whatever has ended since the last call.
+    pub fn follow<'a>(
+        &mut self,
+        state: &State,
+        now: Timestamp,
+        changed: impl IntoIterator<Item = &'a RolloutId>,
+    ) {
+        let now = now.max(state.now);
+        for id in changed {
+            match state.rollouts.get(id) {
+                Some(rollout) => {
+                    let view = Arc::new(open_view(state, rollout, now));
+                    self.open.insert(id.clone(), (rollout.created, view));
+                }
+                None => drop(self.open.remove(id)),
+            }
+        }
+        let shown = self.ended.front().map_or(0, |newest| newest.seq);
+        let fresh = state.ended.iter().rev().take_while(|ended| ended.ended > shown).count();
+        for ended in state.ended.iter().skip(state.ended.len() - fresh) {
+            self.ended.push_front(Arc::new(ended_view(ended)));
+        }
+        self.ended.truncate(state.ended.len());
+    }
+
+    /// Draws the next `n` open rollouts in turn; after as many calls as it takes, all have been drawn.
+    pub fn turn(&mut self, state: &State, now: Timestamp, n: usize) {
+        let last = self.turn.take().unwrap_or_default();
+        let (before, after) = (
+            state.rollouts.range(..=&last),
+            state.rollouts.range((Bound::Excluded(&last), Bound::Unbounded)),
+        );
+        let ids: Vec<RolloutId> = after.chain(before).take(n).map(|(id, _)| id.clone()).collect();
+        self.follow(state, now, &ids);
+        self.turn = ids.last().cloned();
+    }
+
+    /// Everything as last drawn.
+    pub fn view(&self, state: &State, now: Timestamp) -> View {
+        let mut open: Vec<_> = self.open.values().collect();
+        open.sort_unstable_by_key(|(created, _)| std::cmp::Reverse(*created));
+        let rollouts = open.into_iter().map(|(_, view)| view).chain(&self.ended).cloned().collect();
+        View { seq: state.last, at: now.max(state.now), rollouts }
+    }
 }
 
 impl View {

@@ -18,7 +18,7 @@ use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::runner::{Runner, Taken};
-use crate::view::{View, view, view_after};
+use crate::view::{View, Views};
 use crate::wire::envelope::Group;
 use crate::wire::outgoing::{self, Outgoing};
 
@@ -31,8 +31,12 @@ const GROUP_FACTS: usize = 256;
 /// this many times its size, so that snapshots stay a small part of what is written.
 const SNAPSHOT_BYTES: u64 = 16 << 20;
 const SNAPSHOT_SHARE: u64 = 32;
-/// How often views follow plain telemetry, and free disk space is looked at.
+/// How often views follow plain telemetry and time, and free disk space is looked at.
 const REFRESH: Duration = Duration::from_millis(250);
+/// Open rollouts that are drawn anew at a time: what the writer can do between two groups and nobody notices.
+const DRAWN: usize = 16;
+/// However many are open, the writer draws no more often than this, and the views of more than 800 lag further.
+const DRAW_PAUSE: Duration = Duration::from_millis(5);
 /// News kept for subscribers that lag.
 const NEWS_MAX: usize = 4_096;
 /// Messages that wait for the broker; more are read back from the log when these are out.
@@ -117,7 +121,7 @@ impl Writer {
         receive.await.map_err(|_| Gone)
     }
 
-    /// The newest view; at most a quarter of a second behind telemetry, never behind a decision.
+    /// The newest view: a quarter of a second behind telemetry (more with over 800 rollouts open), never behind a decision.
     pub fn view(&self) -> Arc<View> {
         self.views.borrow().clone()
     }
@@ -175,7 +179,9 @@ pub fn start<J: Journal>(
     let (bulk, bulk_in) = mpsc::channel(JOBS_MAX);
     let inbox = Inbox { urgent: urgent_in, bulk: bulk_in };
     let (news, _) = broadcast::channel(NEWS_MAX);
-    let (show, views) = watch::channel(Arc::new(view(&state, clock::now())));
+    let mut drawn = Views::default();
+    drawn.follow(&state, clock::now(), state.rollouts.keys());
+    let (show, views) = watch::channel(Arc::new(drawn.view(&state, clock::now())));
     let writer = Writer { urgent, bulk, views, news: news.clone() };
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new()
@@ -191,7 +197,9 @@ pub fn start<J: Journal>(
                 outstanding: 0,
                 behind: false,
                 news,
+                views: drawn,
                 show,
+                draw_at: now,
                 refresh_at: now,
                 full: None,
                 stale: false,
@@ -240,13 +248,16 @@ struct Thread<J> {
     /// Some messages found no room in the outbox; they are read back from the log.
     behind: bool,
     news: broadcast::Sender<Arc<News>>,
+    views: Views,
     show: watch::Sender<Arc<View>>,
+    /// When the next few rollouts are drawn in turn.
+    draw_at: std::time::Instant,
     refresh_at: std::time::Instant,
     /// Free bytes, when too few.
     full: Option<u64>,
-    /// The view is older than the state.
+    /// The log has grown since the last refresh.
     stale: bool,
-    /// Rollouts that decisions and the like have changed since.
+    /// Rollouts that decisions and the like have changed since they were drawn.
     changed: BTreeSet<RolloutId>,
     /// Log bytes since the last snapshot, and after how many the next one is due.
     since_snapshot: u64,
@@ -297,7 +308,9 @@ impl<J: Journal> Thread<J> {
         let due = self.runner.due().map(|due| Duration::from_millis(due.since(clock::now()).0));
         let anchor = self.journal.log().anchor_due().map(|at| at.saturating_duration_since(now));
         let refresh = self.stale.then(|| self.refresh_at.saturating_duration_since(now));
-        let soonest = [due, anchor, refresh].into_iter().flatten().min();
+        let open = !self.runner.state.rollouts.is_empty();
+        let draw = open.then(|| self.draw_at.saturating_duration_since(now));
+        let soonest = [due, anchor, refresh, draw].into_iter().flatten().min();
         // The wall clock may be set while we wait, so never for long.
         soonest.unwrap_or(REFRESH * 4).min(REFRESH * 4)
     }
@@ -393,7 +406,8 @@ impl<J: Journal> Thread<J> {
             let _ = self.news.send(item);
         }
         let now = clock::monotonic();
-        if self.stale && (told || self.refresh_at <= now) {
+        self.draw(now, told);
+        if self.stale && self.refresh_at <= now {
             self.refresh(now)?;
         }
         self.journal.log().anchor_if_due(now)?;
@@ -403,18 +417,23 @@ impl<J: Journal> Thread<J> {
         Ok(())
     }
 
-    fn refresh(&mut self, now: std::time::Instant) -> Result<(), LogError> {
-        // Between two whole views only what was decided is looked at: with hundreds of rollouts open, showing all of
-        // them takes longer than a decision.
-        let whole = self.refresh_at <= now;
-        let before = self.show.borrow().clone();
-        let changed = |id: &RolloutId| whole || self.changed.contains(id);
-        let view = view_after(&before, &self.runner.state, clock::now(), changed);
-        self.show.send_replace(Arc::new(view));
-        self.changed.clear();
-        if !whole {
-            return Ok(());
+    /// Shows at once what was decided, and everything else in turn.
+    fn draw(&mut self, now: std::time::Instant, told: bool) {
+        let (state, turn) = (&self.runner.state, self.draw_at <= now);
+        if !told && !turn {
+            return;
         }
+        let at = clock::now();
+        self.views.follow(state, at, &std::mem::take(&mut self.changed));
+        if turn {
+            self.views.turn(state, at, DRAWN);
+            let turns = state.rollouts.len().div_ceil(DRAWN).max(1);
+            self.draw_at = now + (REFRESH / turns as u32).max(DRAW_PAUSE);
+        }
+        self.show.send_replace(Arc::new(self.views.view(state, at)));
+    }
+
+    fn refresh(&mut self, now: std::time::Instant) -> Result<(), LogError> {
         // Nothing is on its way: a restart need not look for messages before this.
         if self.outbox.is_some() && self.outstanding == 0 && !self.behind {
             let log = self.journal.log();
