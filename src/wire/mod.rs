@@ -5,14 +5,17 @@
 //! the value and the limit.
 
 pub mod ack;
+pub mod anchor;
 pub mod config_file;
 pub mod envelope;
 pub mod error;
 pub mod events;
+pub mod intake;
 pub mod intent;
 pub mod json;
 pub mod names;
 pub mod outgoing;
+pub mod pages;
 pub mod policy_file;
 pub mod schema;
 pub mod telemetry;

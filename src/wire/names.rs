@@ -117,6 +117,16 @@ pub fn prose(field: &str, text: &str, max: usize) -> Result<String, InputError> 
     Ok(text.to_owned())
 }
 
+/// Whether `text` is a W3C trace context of version 00: `00-<32 hex>-<16 hex>-<2 hex>`, ids not zero.
+pub fn is_traceparent(text: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, span, flags] = parts[..] else { return false };
+    let lengths = [trace.len(), span.len(), flags.len()] == [32, 16, 2];
+    let zero = |id: &str| id.bytes().all(|b| b == b'0');
+    version == "00" && lengths && [trace, span, flags].into_iter().all(hex) && !zero(trace) && !zero(span)
+}
+
 fn spelled(
     field: &str,
     text: &str,
@@ -137,4 +147,27 @@ fn spelled(
         return Err(InputError::new("E1025", message));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_trace_context_is_one() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_traceparent(good));
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            &format!("{good}-x"),
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
 }

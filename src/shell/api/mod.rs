@@ -334,13 +334,13 @@ fn message<'a>(
         service,
         source: &caller.source,
         message_id: caller.message_id.as_deref(),
-        traceparent: caller.traceparent.as_deref().filter(|text| observe::is_traceparent(text)),
+        traceparent: caller.traceparent.as_deref().filter(|text| names::is_traceparent(text)),
         delivery: None,
     })
 }
 
 fn trace(caller: &Caller) -> Option<String> {
-    caller.traceparent.clone().filter(|text| observe::is_traceparent(text))
+    caller.traceparent.clone().filter(|text| names::is_traceparent(text))
 }
 
 fn created(seq: EventSeq, event: &Event) -> Option<(EventSeq, RolloutId, Opening)> {

@@ -3,10 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use uuid::Uuid;
-
-use crate::core::ids::{Digest, EventSeq};
+use crate::core::ids::EventSeq;
 use crate::core::words::count;
+use crate::wire::anchor::AnchorMismatch;
 use crate::wire::envelope::{EnvelopeError, Fault};
 
 /// Why the log cannot be opened, read or written.
@@ -49,41 +48,6 @@ pub enum LogError {
     GroupTooLarge { pages: usize, max: usize },
     #[error("writing the log failed before; restart sluice, which recovers all that was acknowledged")]
     Poisoned,
-}
-
-/// How the log and its anchor disagree.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AnchorMismatch {
-    #[error(
-        "log is empty but the anchor is at seq {}; restore a backup or pass --accept-loss",
-        count(*.anchor)
-    )]
-    LogEmpty { anchor: EventSeq },
-    #[error(
-        "log ends at seq {} but its anchor says {}; {} events are missing; restore a backup or pass --accept-loss",
-        count(*.log), count(*.anchor), count(.anchor - .log)
-    )]
-    LogShort { log: EventSeq, anchor: EventSeq },
-    #[error(
-        "seq {} differs from the anchor: its hash is {}, the anchor says {}; the log was rewritten; \
-         restore a backup or pass --accept-loss",
-        count(*.seq), .log.short(), .anchor.short()
-    )]
-    Rewritten { seq: EventSeq, log: Digest, anchor: Digest },
-    #[error(
-        "the anchor is of log {anchor}, the folder holds log {log}; restore a backup or pass --accept-loss"
-    )]
-    OtherLog { log: Uuid, anchor: Uuid },
-    #[error(
-        "log ends at seq {} but its anchor file is missing; restore it from a backup or pass --accept-loss",
-        count(*.log)
-    )]
-    AnchorMissing { log: EventSeq },
-    #[error(
-        "log ends at seq {} but its anchor file is damaged; restore it from a backup or pass --accept-loss",
-        count(*.log)
-    )]
-    AnchorDamaged { log: EventSeq },
 }
 
 /// Where a run of records is kept.

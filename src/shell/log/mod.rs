@@ -15,26 +15,28 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::core::ids::EventSeq;
+use crate::wire::anchor::{Anchored, disagreement};
 use crate::wire::envelope::{Group, Head};
+use crate::wire::pages;
 
 mod anchor;
 mod error;
 mod export;
 mod folder;
-mod pages;
 mod reader;
 mod sled_guard;
 mod snapshot;
 mod watchdog;
 
-pub use error::{AnchorMismatch, LogError, Place};
+pub use crate::wire::anchor::AnchorMismatch;
+pub use crate::wire::pages::GROUP_BYTES;
+pub use error::{LogError, Place};
 pub use export::{Export, History, export, import};
 pub use folder::{Space, Watermark};
-pub use pages::GROUP_BYTES;
 pub use reader::{Chunk, Chunks, Reader, Scan, Verified};
 
 use super::{clock, durable};
-use anchor::{Anchor, Anchored};
+use anchor::Anchor;
 use folder::{Ballast, Lock};
 use sled_guard::guard;
 use watchdog::Watchdog;
@@ -155,7 +157,7 @@ impl Log {
 
         let reader = Reader { pages: tree("pages")? };
         let head = reader.head()?;
-        let mismatch = disagreement(anchored, id, head, &reader)?;
+        let mismatch = disagreement(anchored, id, head, |seq| reader.head_at(seq))?;
         if let (Some(mismatch), false) = (&mismatch, options.accept_loss) {
             return Err(mismatch.clone().into());
         }
@@ -322,36 +324,6 @@ fn identify(meta: &sled::Tree, wanted: Option<Uuid>) -> Result<(Uuid, bool), Log
     batch.insert("opens", &(opens + 1).to_be_bytes());
     guard(|| meta.apply_batch(batch))?;
     Ok((id, created))
-}
-
-/// How the log and its anchor disagree, if they do.
-fn disagreement(
-    anchored: Anchored,
-    id: Uuid,
-    head: Head,
-    reader: &Reader,
-) -> Result<Option<AnchorMismatch>, LogError> {
-    let (log, anchor) = match anchored {
-        // Both are there before the first event is.
-        Anchored::Missing if head.seq > 0 => {
-            return Ok(Some(AnchorMismatch::AnchorMissing { log: head.seq }));
-        }
-        Anchored::Damaged if head.seq > 0 => {
-            return Ok(Some(AnchorMismatch::AnchorDamaged { log: head.seq }));
-        }
-        Anchored::Missing | Anchored::Damaged | Anchored::Nothing => return Ok(None),
-        Anchored::At { log, head } => (log, head),
-    };
-    let (log_ends, anchor_at) = (head.seq, anchor.seq);
-    Ok(match reader.head_at(anchor.seq)? {
-        None if head.seq == 0 => Some(AnchorMismatch::LogEmpty { anchor: anchor_at }),
-        None => Some(AnchorMismatch::LogShort { log: log_ends, anchor: anchor_at }),
-        Some(_) if log != id => Some(AnchorMismatch::OtherLog { log: id, anchor: log }),
-        Some(found) if found.hash != anchor.hash => {
-            Some(AnchorMismatch::Rewritten { seq: anchor_at, log: found.hash, anchor: anchor.hash })
-        }
-        Some(_) => None,
-    })
 }
 
 /// Makes the entry of a new file or folder in its parent durable.

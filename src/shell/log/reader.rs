@@ -6,6 +6,7 @@ use super::sled_guard::guard;
 use super::{Log, LogError, Place};
 use crate::core::ids::EventSeq;
 use crate::wire::envelope::{Envelope, EnvelopeError, FRAMING, Fault, Head, Record, header};
+use crate::wire::pages;
 
 /// Consecutive records, framed one after another.
 #[derive(Clone, Debug)]
@@ -164,14 +165,8 @@ fn next_page(items: &mut Items) -> Result<Option<Chunk>, LogError> {
     Ok(Some(Chunk { first, place: Place::Page(first), bytes }))
 }
 
-/// The page's first sequence and the part's number, 0 for the first.
 fn page_key(key: &[u8]) -> Result<(EventSeq, u8), LogError> {
-    let (first, part) = match *key {
-        [a, b, c, d, e, f, g, h] => ([a, b, c, d, e, f, g, h], 0),
-        [a, b, c, d, e, f, g, h, part] => ([a, b, c, d, e, f, g, h], part),
-        _ => return Err(LogError::Damaged { why: format!("a page key has {} bytes", key.len()) }),
-    };
-    Ok((EventSeq::from_be_bytes(first), part))
+    pages::page_key(key).map_err(|why| LogError::Damaged { why })
 }
 
 /// The chain before a chunk's first record, as far as that record tells.

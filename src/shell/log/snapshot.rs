@@ -3,12 +3,12 @@
 //! One is stored as parts, key `sequence | part number`, and, behind them, a closing item with its
 //! length, head and hash. A snapshot without a sound closing item does not exist.
 
-use super::pages::{BATCH_ITEMS, PART_MAX};
 use super::sled_guard::guard;
 use super::{Log, LogError};
 use crate::core::ids::{Digest, EventSeq};
 use crate::core::time::Timestamp;
 use crate::wire::envelope::Head;
+use crate::wire::pages::{BATCH_ITEMS, PART_MAX};
 
 /// How many are kept: the newest, and one for the case that it is damaged.
 const KEEP: usize = 2;

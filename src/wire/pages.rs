@@ -1,4 +1,4 @@
-//! How a group of records becomes items of sled.
+//! How a group of records becomes items of an ordered store, and items become records again.
 //!
 //! sled spends 7 to 15 us on an item whatever its size, and every byte of an item several times, so
 //! records are gathered into pages. A page larger than one item is stored in parts: the key of the
@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
+use super::envelope::Group;
 use crate::core::ids::EventSeq;
-use crate::wire::envelope::Group;
 
 /// Largest item in bytes. sled keeps up to 16 neighbouring items (19 while it merges) in one leaf, and
 /// puts a leaf of 128 KiB or more in a file of its own that it never syncs: 20 * 6,400 stays below.
@@ -37,15 +37,26 @@ pub fn cut(group: &Group) -> impl Iterator<Item = (EventSeq, Range<usize>)> + '_
 }
 
 /// The items of all pages of a group, with their keys.
-pub fn items(group: &Group) -> Vec<(sled::IVec, &[u8])> {
+pub fn items(group: &Group) -> Vec<(Vec<u8>, &[u8])> {
     let mut items = Vec::new();
     for (first, page) in cut(group) {
         for (part, bytes) in group.bytes()[page].chunks(PART_MAX).enumerate() {
-            let mut key = [0; 9];
-            key[..8].copy_from_slice(&first.to_be_bytes());
-            key[8] = part as u8;
-            items.push((sled::IVec::from(if part == 0 { &key[..8] } else { &key[..] }), bytes));
+            let mut key = first.to_be_bytes().to_vec();
+            key.extend((part > 0).then_some(part as u8));
+            items.push((key, bytes));
         }
     }
     items
+}
+
+/// The page's first sequence and the part's number, 0 for the first.
+///
+/// Errors: a key that is none, by its length.
+pub fn page_key(key: &[u8]) -> Result<(EventSeq, u8), String> {
+    let (first, part) = match *key {
+        [a, b, c, d, e, f, g, h] => ([a, b, c, d, e, f, g, h], 0),
+        [a, b, c, d, e, f, g, h, part] => ([a, b, c, d, e, f, g, h], part),
+        _ => return Err(format!("a page key has {} bytes", key.len())),
+    };
+    Ok((EventSeq::from_be_bytes(first), part))
 }
