@@ -5,35 +5,66 @@ use std::io::Write;
 use std::path::Path;
 
 use sluice::core::event::Event;
+use sluice::core::ids::EventSeq;
 use sluice::core::state::State;
 use sluice::shell::bus::{self, NatsSettings, Running};
 use sluice::shell::log::{Log, LogError, OpenOptions};
 use sluice::shell::policies;
-use sluice::shell::writer::{self, Journal, OUTBOX_MAX, Writer};
-use sluice::wire::envelope::Group;
+use sluice::shell::writer::{self, Journal, OUTBOX_MAX, Store, Writer};
+use sluice::wire::envelope::{Envelope, Group, Head};
 use tokio::runtime::Runtime;
 
 /// One file, written and synced a group at a time: the least that durability costs.
 pub struct PlainFile {
     file: File,
+    head: Head,
     log: Log,
 }
 
 impl PlainFile {
     pub fn new(dir: &Path, log: Log) -> PlainFile {
-        PlainFile { file: File::create(dir.join("plain")).expect("a file"), log }
+        PlainFile { file: File::create(dir.join("plain")).expect("a file"), head: log.head(), log }
     }
 }
 
 impl Journal for PlainFile {
+    type Error = LogError;
+
+    fn head(&self) -> Head {
+        self.head
+    }
+
     fn append(&mut self, group: &Group) -> Result<(), LogError> {
         self.file
             .write_all(group.bytes())
             .and_then(|()| self.file.sync_data())
             .expect("write the plain file");
+        self.head = group.head();
         Ok(())
     }
 
+    fn scan(&self, _: EventSeq, _: &mut dyn FnMut(Envelope) -> bool) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Option<(Head, Vec<u8>)>, LogError> {
+        Ok(None)
+    }
+
+    fn put_snapshot(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        self.log.put_snapshot(self.head, bytes)
+    }
+
+    fn outbox_cursor(&self) -> Result<EventSeq, LogError> {
+        self.log.outbox_cursor()
+    }
+
+    fn set_outbox_cursor(&mut self, seq: EventSeq) {
+        self.log.set_outbox_cursor(seq);
+    }
+}
+
+impl Store for PlainFile {
     fn log(&mut self) -> &mut Log {
         &mut self.log
     }
@@ -52,7 +83,7 @@ pub struct Inside {
 }
 
 impl Inside {
-    pub fn start<J: Journal>(dir: &Path, url: &str, journal: impl FnOnce(Log) -> J) -> Inside {
+    pub fn start<S: Store>(dir: &Path, url: &str, journal: impl FnOnce(Log) -> S) -> Inside {
         let runtime = Runtime::new().expect("a runtime");
         let (writer, thread, running) = runtime.block_on(async {
             let options = OpenOptions { ballast: 0, ..OpenOptions::default() };

@@ -13,7 +13,7 @@ use super::ids::{
 };
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
-use super::time::Timestamp;
+use super::time::{Span, Timestamp};
 
 /// Identifies the rules by which conclusions follow from facts. Changes whenever a recorded history
 /// could be decided differently.
@@ -58,6 +58,10 @@ pub enum Event {
     },
     /// A deadline came due; which time it is stands in the envelope.
     TimePassed,
+    /// The wall clock was set forward, or the machine slept, for so long: time that nobody watched.
+    ClockStepped {
+        by: Span,
+    },
 
     // Conclusions.
     IntentRefused {
@@ -141,6 +145,7 @@ impl Event {
             Event::OperatorActed { .. } => "operator.acted",
             Event::InputRejected { .. } => "input.rejected",
             Event::TimePassed => "time.passed",
+            Event::ClockStepped { .. } => "clock.stepped",
             Event::IntentRefused { .. } => "intent.refused",
             Event::RolloutCreated { .. } => "rollout.created",
             Event::ActAccepted { .. } => "act.accepted",
@@ -171,6 +176,7 @@ impl Event {
                 | Event::OperatorActed { .. }
                 | Event::InputRejected { .. }
                 | Event::TimePassed
+                | Event::ClockStepped { .. }
         )
     }
 

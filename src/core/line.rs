@@ -11,6 +11,7 @@ pub fn text(event: &Event) -> String {
     let said = match event {
         Event::LogCreated { log, build } => format!("log {log} by {build}"),
         Event::DaemonStarted { build } => build.clone(),
+        Event::ClockStepped { by } => format!("forward by {by}: not counted as watched"),
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());

@@ -34,7 +34,8 @@ pub enum Stage {
 pub struct Bake {
     pub step: u16,
     pub since: Timestamp,
-    /// Time since then that does not count: the daemon was down, or a person had paused the rollout.
+    /// Time since then that does not count: the daemon was down, the clock was set forward, or a person had paused
+    /// the rollout.
     pub unwatched: Span,
     /// Something other than time is in the way, as last announced.
     pub held: Option<Vec<Reason>>,
@@ -86,7 +87,7 @@ pub struct Rollout {
     pub alerts: BTreeMap<AlertKind, String>,
     /// Set at a restart: commands not confirmed are sent again.
     pub resend: bool,
-    /// The last restart: silence before it says nothing about the senders, and what they sent meanwhile may
+    /// The last restart or step of the clock: silence before it says nothing about the senders, and what they sent meanwhile may
     /// still be on its way.
     pub resumed: Timestamp,
 }
@@ -382,14 +383,13 @@ impl Rollout {
         self.moved = seq;
     }
 
-    /// Time in which the daemon was down does not count as watched.
-    pub fn apply_restart(&mut self, down: Span, at: Timestamp) {
-        self.resend = self.sent.is_some();
+    /// Folds that nobody watched for so long until `at`: the daemon was down, or the clock was set forward.
+    pub fn apply_gap(&mut self, gap: Span, at: Timestamp) {
         self.resumed = at;
         if self.paused.is_none()
             && let Some(bake) = self.bake_mut()
         {
-            bake.unwatched = bake.unwatched.plus(down);
+            bake.unwatched = bake.unwatched.plus(gap);
         }
     }
 }

@@ -118,7 +118,14 @@ impl State {
             Event::DaemonStarted { .. } => {
                 let down = at.since(before);
                 for rollout in self.rollouts.values_mut() {
-                    rollout.apply_restart(down, at);
+                    rollout.apply_gap(down, at);
+                    rollout.resend = rollout.sent.is_some();
+                    self.touched.insert(rollout.id.clone());
+                }
+            }
+            Event::ClockStepped { by } => {
+                for rollout in self.rollouts.values_mut() {
+                    rollout.apply_gap(*by, at);
                     self.touched.insert(rollout.id.clone());
                 }
             }

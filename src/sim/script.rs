@@ -9,6 +9,7 @@
 //!     actuator router silent | rejects | after 2s
 //!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
+//!     clock 1h                                     the daemon's clock is set forward, and everybody else's
 //!     run 30m                                      or "run end 12h": until no rollout is open
 //! ```
 //!
@@ -97,6 +98,7 @@ impl Play {
             "actuator" => self.actuator(rest),
             "act" => self.act(rest),
             "down" => self.down(rest),
+            "clock" => self.clock(rest),
             "run" => self.run(rest),
             _ => Err("unknown command".into()),
         }
@@ -210,6 +212,15 @@ impl Play {
         }
         let at = self.world.now;
         self.take(at, Event::DaemonStarted { build: "scenario".into() });
+        Ok(())
+    }
+
+    /// All clocks are set forward at once: nothing happens in between.
+    fn clock(&mut self, rest: &str) -> Result<(), String> {
+        let by = span(rest)?;
+        self.world.now = self.world.now.plus(by);
+        let at = self.world.now;
+        self.take(at, Event::ClockStepped { by });
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::core::evidence::{GuardrailReading, Scored};
 use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service};
 use crate::core::policy::Policy;
 use crate::core::reference::Reference;
-use crate::core::time::Timestamp;
+use crate::core::time::{Span, Timestamp};
 
 /// Why a payload cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +107,7 @@ stored_v1! {
     7 "operator.acted" OperatorActed { act: Act, origin: Origin }
     8 "input.rejected" InputRejected { rejection: Rejection, origin: Origin }
     9 "time.passed" TimePassed {}
+    10 "clock.stepped" ClockStepped { by: Span }
     20 "intent.refused" IntentRefused { intent: IntentId, service: Service, refusal: Refusal }
     21 "rollout.created" RolloutCreated { rollout: RolloutId, opening: Opening }
     22 "act.accepted" ActAccepted { rollout: RolloutId, verb: Verb, actor: String }

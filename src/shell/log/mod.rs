@@ -23,6 +23,7 @@ mod anchor;
 mod error;
 mod export;
 mod folder;
+mod journal;
 mod reader;
 mod sled_guard;
 mod snapshot;

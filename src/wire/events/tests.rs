@@ -111,6 +111,7 @@ fn one_of_each() -> Vec<Event> {
     vec![
         Event::LogCreated { log: Uuid::from_u128(1), build: "0.1.0".into() },
         Event::DaemonStarted { build: "0.1.0".into() },
+        Event::ClockStepped { by: Span::hours(1) },
         Event::PolicyStored { digest, policy: policy(), source: "a: b\n".into() },
         Event::IntentReceived {
             intent: Intent {

@@ -3,6 +3,9 @@
 //! Pure: the time of a fact is given; recording and releasing effects are the caller's. The live daemon, the
 //! demo, the simulator and the tests all run this.
 
+pub mod clock;
+pub mod ledger;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::decide::decide;
@@ -52,8 +55,11 @@ impl Runner {
         record: &mut dyn FnMut(EventSeq, Timestamp, &Event),
     ) -> Taken {
         debug_assert!(fact.is_fact());
-        // What came due while the daemon was down is looked at after the start has been taken into account.
-        if !matches!(fact, Event::DaemonStarted { .. } | Event::LogCreated { .. }) {
+        // What came due while nobody watched is looked at after that has been taken into account.
+        if !matches!(
+            fact,
+            Event::DaemonStarted { .. } | Event::LogCreated { .. } | Event::ClockStepped { .. }
+        ) {
             self.tick(now, record);
         }
         match self.state.admit(&fact) {
