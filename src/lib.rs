@@ -18,6 +18,7 @@
 
 pub mod cli;
 pub mod core;
+pub mod invariants;
 pub mod replay;
 pub mod runner;
 pub mod shell;

@@ -8,11 +8,20 @@ use std::path::Path;
 
 /// A module may name itself and whatever stands before it in this list. `sim` and `shell` perform the
 /// same effects in two ways and must not know each other, so neither order between them would do.
-const LAYERS: [&[&str]; 8] =
-    [&["core"], &["view"], &["wire"], &["runner"], &["replay"], &["sim", "shell"], &["cli"], &["main"]];
+const LAYERS: [&[&str]; 9] = [
+    &["core"],
+    &["view"],
+    &["wire"],
+    &["runner"],
+    &["replay"],
+    &["invariants"],
+    &["sim", "shell"],
+    &["cli"],
+    &["main"],
+];
 
 /// The modules whose results depend on their arguments alone.
-const PURE: [&str; 5] = ["core", "view", "wire", "runner", "replay"];
+const PURE: [&str; 6] = ["core", "view", "wire", "runner", "replay", "invariants"];
 
 /// What would let the world into a pure module: clock, I/O, async, logging, randomness, hash order.
 /// An address (`std::net::SocketAddr`) is a plain value.

@@ -1,13 +1,14 @@
 //! Whole rollouts, each with the whole trace it must leave. `SLUICE_WRITE_TRACES=1` rewrites the traces.
 //!
-//! Beside the trace, every scenario is replayed from its stored bytes, and folded again from a snapshot in its
-//! middle.
+//! Beside the trace, every scenario is replayed from its stored bytes, folded again from a snapshot in its middle, and
+//! checked against the invariants.
 
 use std::path::PathBuf;
 
 use sluice::core::event::Event;
 use sluice::core::line;
 use sluice::core::state::State;
+use sluice::invariants::Checker;
 use sluice::replay::Verifier;
 use sluice::sim::script::{self, Entry, START};
 use sluice::wire::{envelope, policy_file};
@@ -42,12 +43,13 @@ fn check_replay(name: &str, events: &[Entry], state: &State) {
         group.push(event, *at).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
     stored.extend_from_slice(group.bytes());
-    let mut verifier = Verifier::default();
+    let (mut verifier, mut invariants) = (Verifier::default(), Checker::default());
     let (mut offset, mut snapshot) = (0, None);
     while offset < stored.len() {
         let record = head.accept(&stored, &mut offset).unwrap_or_else(|e| panic!("{name}: {e}"));
         let e = record.envelope().unwrap_or_else(|e| panic!("{name}: {e}"));
         verifier.next(e.seq, e.at, &e.event).unwrap_or_else(|d| panic!("{name}: {d}\n{d:?}"));
+        invariants.next(e.seq, e.at, &e.event).unwrap_or_else(|v| panic!("{name}: {v}"));
         if let Some(state) = &mut snapshot {
             State::apply(state, e.seq, e.at, &e.event);
         } else if e.seq == events.len() as u64 / 2 {
@@ -56,6 +58,7 @@ fn check_replay(name: &str, events: &[Entry], state: &State) {
         }
     }
     verifier.settled().unwrap_or_else(|d| panic!("{name}: {d}"));
+    invariants.settled().unwrap_or_else(|v| panic!("{name}: {v}"));
     assert_eq!(verifier.state.digest(), state.digest(), "{name}: replayed state");
     assert_eq!(snapshot.expect("half way").digest(), state.digest(), "{name}: state after a snapshot");
 }

@@ -17,6 +17,7 @@ mod policy;
 pub mod replay;
 mod rollouts;
 pub mod serve;
+pub mod simulate;
 mod wait;
 
 use std::process::ExitCode;
@@ -149,6 +150,9 @@ enum Verb {
     /// Watch a good and a bad change roll out, simulated, in under a minute
     #[command(before_help = "  $ sluice demo")]
     Demo(demo::Args),
+    /// Drive the rules, the log and the formats through made-up trouble, and check every promise
+    #[command(before_help = "  $ sluice simulate --seeds 0..1000\n  $ sluice simulate --seed 17 --trace")]
+    Simulate(simulate::Args),
     /// Print the version of sluice and of its rules
     #[command(before_help = "  $ sluice version")]
     Version,
@@ -235,6 +239,7 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
         Verb::Log { verb } => log::run(common, verb).await,
         Verb::Replay(args) => replay::run(common.output, args),
         Verb::Policy { verb } => policy::run(common, verb),
+        Verb::Simulate(args) => simulate::main(common, &args),
         Verb::Version => version(common),
         Verb::Completions { shell } => completions(shell),
         Verb::Serve(_) | Verb::Demo(_) => unreachable!("run by the caller"),

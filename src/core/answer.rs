@@ -5,6 +5,7 @@ use super::event::{Ack, Act, Event, Intent, Opening, Outcome, Reason, Refusal, V
 use super::evidence::GuardrailReading;
 use super::ids::RolloutId;
 use super::judge;
+use super::planted::{Bug, planted};
 use super::policy::Concurrency;
 use super::rollout::{Bake, Rollout, Stage};
 use super::state::State;
@@ -30,7 +31,7 @@ pub fn intent(state: &State, intent: &Intent, trace: &Option<String>) -> Event {
 
 fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(RolloutId, Opening), Refusal> {
     let Intent { id, service, .. } = intent;
-    if let Some((content, seq)) = state.intents.get(id) {
+    if let Some((content, seq)) = state.intents.get(id).filter(|_| !planted(Bug::IntentTwice)) {
         return Err(if *content == intent.content {
             refusal("E1014", format!("intent {id} was already received at seq {seq}; no effect"))
         } else {
@@ -65,6 +66,7 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
     }
     let active = known.and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
+    let active = active.filter(|_| !planted(Bug::TwoActive));
     let waiting = known.map_or(0, |s| s.queue.len());
     let mut behind = None;
     if let (Some(active), Some(known)) = (active, known) {
@@ -138,13 +140,14 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         let message = format!("{id} {how} at seq {at}; nothing sent. Start a new rollout: sluice deploy");
         return Err(refusal("E1021", message));
     };
-    if let Some(seen) = act.if_seq.filter(|seen| *seen < rollout.moved) {
+    if let Some(seen) = act.if_seq.filter(|seen| *seen < rollout.moved && !planted(Bug::StaleView)) {
         let message = format!("{id} has moved since seq {seen}: see seq {}; nothing sent", rollout.moved);
         return Err(refusal("E0313", message));
     }
     let policy = state.policy_of(rollout);
     match (act.verb, &rollout.stage) {
         (Verb::Note, _) => Ok(()),
+        (Verb::Promote, Stage::RollingBack) if planted(Bug::PromotesAfterRollback) => Ok(()),
         (_, Stage::RollingBack) => {
             let seq = rollout.last_choice.as_ref().map_or(0, |last| last.0);
             let code = if act.verb == Verb::Rollback { "E1022" } else { "E1021" };

@@ -9,6 +9,7 @@ use super::event::{Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, O
 use super::evidence::GuardrailReading;
 use super::ids::{CommandId, Weight, derived_id};
 use super::judge::{self, Judgement};
+use super::planted::{Bug, planted};
 use super::policy::{OnDeadline, OnFail, Policy};
 use super::rollout::{Rollout, Stage};
 use super::state::{Question, State};
@@ -105,7 +106,11 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
     }
     (overdue || rollout.resend).then(|| Event::CommandResent {
         rollout: id,
-        command: sent.command.id,
+        command: if planted(Bug::DoubleCommandId) {
+            CommandId(derived_id(state.log, "command", state.last))
+        } else {
+            sent.command.id
+        },
         attempt: sent.attempt + 1,
         actuators: sent.waiting.clone(),
     })
@@ -160,7 +165,10 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
         judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.on_fail == on_fail)
     };
     let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
-    if judgement.harm {
+    let (have, need) = judge::approvals(rollout, policy);
+    let waits =
+        planted(Bug::PausedHarm) && rollout.paused.is_some() || planted(Bug::GateBeforeHarm) && have < need;
+    if judgement.harm && !waits {
         let because = failing(OnFail::Rollback).map(named).collect();
         return Some(made(state, rollout, Choice::Rollback, because, judgement));
     }
@@ -249,7 +257,13 @@ fn made(
         _ => rollout.step(),
     };
     let weight_to = match choice {
+        Choice::Promote
+            if planted(Bug::SkipsStep) && step.is_some_and(|s| usize::from(s) + 2 < policy.steps.len()) =>
+        {
+            policy.steps[step.map_or(0, |step| usize::from(step) + 2)].to
+        }
         Choice::Promote => policy.steps[step.map_or(0, |step| usize::from(step) + 1)].to,
+        Choice::Rollback if planted(Bug::RollsBackInSteps) => rollout.weight.min(policy.steps[0].to),
         Choice::Rollback => Weight::ZERO,
         Choice::Hold | Choice::Complete => rollout.weight,
     };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::bets::{Lean, Wealth};
 use super::event::ArmCount;
 use super::ids::Metric;
+use super::planted::{Bug, planted};
 use super::policy::{Guardrail, OnFail, Rule};
 use super::reference::{Reference, harm_lean};
 use super::time::{Span, Timestamp};
@@ -162,13 +163,15 @@ impl Evidence {
             // A block belongs to one step.
             self.open = OpenBlock::default();
             self.step = step;
-            self.step_canary = 0;
+            if !planted(Bug::ForgetsStepCount) {
+                self.step_canary = 0;
+            }
         }
     }
 
     /// Canary observations settled at `step`.
     pub fn step_canary_at(&self, step: u16) -> u64 {
-        if self.step == step { self.step_canary } else { 0 }
+        if self.step == step || planted(Bug::ForgetsStepCount) { self.step_canary } else { 0 }
     }
 
     /// Stakes capital afresh on both sides.

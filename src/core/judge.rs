@@ -7,6 +7,7 @@ use super::bets::ln_weighted;
 use super::event::{ArmCount, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::ids::Weight;
+use super::planted::{Bug, planted};
 use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
@@ -155,6 +156,7 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
         let met = match reading.verdict {
             Verdict::Fail => guardrail.on_fail == OnFail::Alert,
             Verdict::Pass => true,
+            Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
             _ => !watches && (soaking || !guardrail.gates),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });

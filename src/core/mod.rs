@@ -12,6 +12,7 @@ pub mod ids;
 pub mod intake;
 pub mod judge;
 pub mod line;
+pub mod planted;
 pub mod policy;
 pub mod reference;
 pub mod rollout;

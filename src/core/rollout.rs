@@ -8,6 +8,7 @@ use super::cohort::{Arm, position_key, unit_key};
 use super::columns::{Columns, Sums};
 use super::event::{Act, AlertKind, Command, Decision, Opening, Outcome, Reason, Verb};
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
+use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy};
 use super::time::{Span, Timestamp};
 use super::watch::{Observation, Watch};
@@ -149,7 +150,8 @@ impl Rollout {
     /// When a cohort settles. After a restart, what was sent meanwhile gets one cohort's time to arrive.
     fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
-        start.plus(length).plus(guardrail.maturity).max(self.resumed.plus(length))
+        let maturity = if planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
+        start.plus(length).plus(maturity).max(self.resumed.plus(length))
     }
 
     /// Index of the step whose traffic is, or is about to be, served.
@@ -174,7 +176,8 @@ impl Rollout {
     /// How long the current step has been watched at `now`.
     pub fn watched(&self, now: Timestamp) -> Span {
         let Some(bake) = self.bake() else { return Span::ZERO };
-        let until = self.paused.as_ref().map_or(now, |(_, since)| (*since).max(bake.since));
+        let paused = self.paused.as_ref().filter(|_| !planted(Bug::PauseCountsAsWatched));
+        let until = paused.map_or(now, |(_, since)| (*since).max(bake.since));
         until.since(bake.since).minus(bake.unwatched)
     }
 
@@ -228,8 +231,9 @@ impl Rollout {
                 (known_for, known) = (Some(sample.served_at), self.cohort_at(sample.served_at, length));
             }
             let Some(cohort) = known else { continue };
+            let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
             let observation = Observation {
-                arm: *arm,
+                arm: if wrong { Arm::Canary } else { *arm },
                 served_at: sample.served_at,
                 cohort,
                 unit: sample.unit.and_then(|unit| units[unit as usize]),
@@ -245,8 +249,9 @@ impl Rollout {
         for (index, aggregate) in columns.aggregates.iter().enumerate() {
             let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
             let Some(cohort) = self.cohort_at(aggregate.from, length) else { continue };
+            let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
-                arm: *arm,
+                arm: if wrong { Arm::Canary } else { *arm },
                 served_at: aggregate.from,
                 cohort,
                 unit: None,
@@ -334,13 +339,14 @@ impl Rollout {
     pub fn apply_ack(&mut self, command: CommandId, actuator: &Actuator, refused: Option<&str>) {
         let Some(sent) = self.sent.as_mut().filter(|sent| sent.command.id == command) else { return };
         match refused {
+            Some(_) if planted(Bug::RefusalConfirms) => sent.waiting.retain(|name| name != actuator),
             Some(why) => {
                 if !sent.rejected.iter().any(|(name, _)| name == actuator) {
                     sent.rejected.push((actuator.clone(), why.to_owned()));
                 }
             }
             None => {
-                sent.waiting.retain(|name| name != actuator);
+                sent.waiting.retain(|name| name != actuator && !planted(Bug::AnyAckConfirms));
                 sent.rejected.retain(|(name, _)| name != actuator);
             }
         }
@@ -356,7 +362,9 @@ impl Rollout {
         self.moved = seq;
         if let Stage::Applying { step } = self.stage {
             self.steps.push((at, step));
-            self.approvals.clear();
+            if !planted(Bug::ApprovalsStay) {
+                self.approvals.clear();
+            }
             let bake = Bake { step, since: at, unwatched: Span::ZERO, held: None };
             let last = usize::from(step) + 1 == policy.steps.len();
             self.stage = if last { Stage::Soaking(bake) } else { Stage::Baking(bake) };

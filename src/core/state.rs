@@ -11,9 +11,10 @@ use super::event::{
 };
 use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use super::intake::Intake;
+use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy};
 use super::rollout::{Rollout, Stage};
-use super::time::Timestamp;
+use super::time::{Span, Timestamp};
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
@@ -92,6 +93,9 @@ pub struct Ended {
 impl State {
     /// The policy that a rollout was created under.
     pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
+        if planted(Bug::NewestPolicy) {
+            return &self.policies[&self.policy_names[&rollout.opening.policy_name]];
+        }
         &self.policies[&rollout.opening.policy]
     }
 
@@ -116,8 +120,10 @@ impl State {
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
             Event::DaemonStarted { .. } => {
-                let down = at.since(before);
+                let watched = planted(Bug::DowntimeCountsAsWatched);
+                let down = if watched { Span::ZERO } else { at.since(before) };
                 for rollout in self.rollouts.values_mut() {
+                    rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
                     rollout.apply_gap(down, at);
                     rollout.resend = rollout.sent.is_some();
                     self.touched.insert(rollout.id.clone());
@@ -290,6 +296,11 @@ impl State {
         if service.active.as_ref() == Some(id) {
             service.active = service.queue.pop_front();
             self.touched.extend(service.active.clone());
+            if planted(Bug::InheritsEvidence)
+                && let Some(next) = service.active.as_ref().and_then(|id| self.rollouts.get_mut(id))
+            {
+                next.watches = rollout.watches.clone();
+            }
         }
         if outcome == Outcome::Completed {
             service.serving = Some(rollout.opening.to.clone());
@@ -328,6 +339,9 @@ fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
             if let Some(bake) = rollout.bake_mut() {
                 bake.held = Some(decision.because.clone());
             }
+            rollout
+                .alerts
+                .retain(|kind, _| !(planted(Bug::AlertsTwice) && matches!(kind, AlertKind::Deadline(_))));
         }
         Choice::Rollback => {
             rollout.stage = Stage::RollingBack;
@@ -359,6 +373,9 @@ impl State {
             | Event::InputRejected { origin, .. } => origin,
             _ => return Admission::Accept,
         };
+        if planted(Bug::CountsTwice) {
+            return Admission::Accept;
+        }
         if self.intake.has(origin) {
             return Admission::Duplicate;
         }

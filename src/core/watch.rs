@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cohort::{Arm, Cohort};
 use super::event::ArmCount;
 use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored};
+use super::planted::{Bug, planted};
 use super::policy::{Better, EvidenceRules, Guardrail, Rule};
 use super::reference::{GATHERED_MAX, Gathered, Reference};
 use super::time::{Span, Timestamp};
@@ -120,7 +121,8 @@ impl Watch {
         if let Rule::Absolute { above, .. } = guardrail.rule {
             return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, o.value, 1);
         }
-        if settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored) {
+        let late = settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored);
+        if late && !planted(Bug::BetsLate) {
             self.late += 1;
             return false;
         }
@@ -157,7 +159,8 @@ impl Watch {
                 && (self.observe_absolute(guardrail.better, above, 1.0, ones)
                     | self.observe_absolute(guardrail.better, above, 0.0, n - ones));
         }
-        if settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored) {
+        let late = settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored);
+        if late && !planted(Bug::BetsLate) {
             self.late += n;
             return false;
         }
@@ -215,7 +218,8 @@ impl Watch {
             evidence.end_cohort(guardrail, reference, end);
         }
         if evidence.step != step {
-            (evidence.step, evidence.step_canary) = (step, 0);
+            let kept = if planted(Bug::ForgetsStepCount) { evidence.step_canary } else { 0 };
+            (evidence.step, evidence.step_canary) = (step, kept);
         }
         evidence.step_canary += canary.n;
         Scored { step, baseline, canary, reference_only: self.reference.is_none(), evidence }

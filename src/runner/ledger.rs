@@ -11,6 +11,7 @@ use super::clock::{LogClock, Moment};
 use super::{Runner, Taken};
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
+use crate::core::planted::{Bug, planted};
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
 use crate::wire::envelope::{Envelope, Group, Head};
@@ -153,9 +154,13 @@ impl<J: Journal, T> Ledger<J, T> {
 
     /// To be called first: draws and releases what the last process did not.
     pub fn resume(&mut self) -> Result<Released<T>, J::Error> {
-        self.drive(|runner, record| runner.finish(record))?;
+        if !planted(Bug::ForgetsConclusions) {
+            self.drive(|runner, record| runner.finish(record))?;
+        }
         let mut released = self.commit()?;
-        released.messages = self.catch_up()?;
+        if !planted(Bug::ForgetsOutbox) {
+            released.messages = self.catch_up()?;
+        }
         Ok(released)
     }
 
@@ -194,7 +199,8 @@ impl<J: Journal, T> Ledger<J, T> {
     pub fn commit(&mut self) -> Result<Released<T>, J::Error> {
         self.urgent = false;
         let (events, bytes) = (self.group.len(), self.group.bytes().len());
-        if events > 0 {
+        let hasty = planted(Bug::AckBeforeDurable) || planted(Bug::PublishBeforeDurable);
+        if events > 0 && !(hasty && events < 8) {
             self.journal.append(&self.group)?;
             self.since_snapshot += bytes as u64;
             self.group.appended();
@@ -204,12 +210,15 @@ impl<J: Journal, T> Ledger<J, T> {
         if self.publishes && !self.behind {
             news.iter().for_each(|item| self.publish(item.seq, item.at, &item.event, &mut messages));
         }
-        Ok(Released { messages, receipts: std::mem::take(&mut self.waiting), news, events, bytes })
+        let kept = planted(Bug::PublishBeforeDurable) && !self.group.is_empty();
+        let receipts = if kept { Vec::new() } else { std::mem::take(&mut self.waiting) };
+        Ok(Released { messages, receipts, news, events, bytes })
     }
 
     /// The next `n` messages have reached the broker, and with them every message that announces an event up to
     /// `seq`. Returns what is to follow them.
     pub fn published(&mut self, seq: EventSeq, n: usize) -> Result<Vec<Outgoing>, J::Error> {
+        let seq = if planted(Bug::CursorAhead) { self.journal.head().seq } else { seq };
         self.journal.set_outbox_cursor(seq);
         self.outstanding -= n;
         if self.behind && self.outstanding == 0 { self.catch_up() } else { Ok(Vec::new()) }
@@ -238,7 +247,12 @@ impl<J: Journal, T> Ledger<J, T> {
         if self.since_snapshot == 0 {
             return Ok(());
         }
-        let bytes = rmp_serde::to_vec_named(&self.runner.state).expect("the state is made of storable types");
+        let mut state = std::borrow::Cow::Borrowed(&self.runner.state);
+        if planted(Bug::SnapshotLosesWord) {
+            let watches = state.to_mut().rollouts.values_mut().flat_map(|rollout| &mut rollout.watches);
+            watches.for_each(|watch| watch.evidence.harm.words.iter_mut().take(1).for_each(|word| *word = 0));
+        }
+        let bytes = rmp_serde::to_vec_named(&*state).expect("the state is made of storable types");
         self.journal.put_snapshot(&bytes)?;
         self.since_snapshot = 0;
         self.snapshot_after = SNAPSHOT_BYTES.max(bytes.len() as u64 * SNAPSHOT_SHARE);
@@ -248,7 +262,7 @@ impl<J: Journal, T> Ledger<J, T> {
     /// Log time; a step of the clock is recorded first.
     fn now(&mut self, moment: Moment) -> Result<Timestamp, J::Error> {
         let (now, stepped) = self.clock.read(moment);
-        if let Some(by) = stepped {
+        if let Some(by) = stepped.filter(|_| !planted(Bug::StepCountsAsWatched)) {
             self.drive(|runner, record| runner.take(now, Event::ClockStepped { by }, record))?;
         }
         Ok(now)

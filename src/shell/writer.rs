@@ -342,7 +342,8 @@ impl<S: Store> Thread<S> {
         self.ledger.set_full(space.low.then_some(space.free));
         gauge!("sluice_disk_free_bytes").set(space.free as f64);
         gauge!("sluice_rollouts_open").set(self.ledger.state().rollouts.len() as f64);
-        self.stale = false;
+        // While the disk is full the log need not grow, and still there may be room again.
+        self.stale = space.low;
         self.refresh_at = now + REFRESH;
         Ok(())
     }

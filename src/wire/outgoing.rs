@@ -94,6 +94,9 @@ pub struct CommandMessage {
     pub service: String,
     pub actuator: String,
     pub op: &'static str,
+    /// Sequence of the decision it carries out. Of two commands of a service the one with the higher number stands;
+    /// the other may come late and is to be left out.
+    pub decision: EventSeq,
     pub baseline: String,
     pub canary: String,
     /// Share of traffic that the canary shall serve, in percent.
@@ -256,6 +259,7 @@ fn commands(
             service: command.service.0.clone(),
             actuator: actuator.to_owned(),
             op: "set_weight",
+            decision: command.decision,
             baseline: command.baseline.0.clone(),
             canary: command.canary.0.clone(),
             canary_weight: command.weight.as_percent(),

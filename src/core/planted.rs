@@ -1,0 +1,89 @@
+//! Faults put into the rules on purpose, to see whether the simulator finds them. Without the feature `planted` there
+//! are none: [`planted`] is then the constant `false`.
+
+macro_rules! bugs {
+    ($($bug:ident $name:literal $what:literal)*) => {
+        /// A fault that somebody could have made.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug { $(#[doc = $what] $bug),* }
+
+        impl Bug {
+            pub const ALL: &[Bug] = &[$(Bug::$bug),*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Bug::$bug => $name),* }
+            }
+
+            /// What goes wrong.
+            pub fn what(self) -> &'static str {
+                match self { $(Bug::$bug => $what),* }
+            }
+        }
+    };
+}
+
+bugs! {
+    AckBeforeDurable "ack-before-durable" "inputs are confirmed before the group is synced"
+    PublishBeforeDurable "publish-before-durable" "messages leave before the group is synced"
+    AnchorBeforePage "anchor-before-page" "the anchor names a head that is not on disk yet"
+    ForgetsOutbox "forgets-outbox" "after a restart what was not delivered is not looked for"
+    CursorAhead "cursor-ahead" "the outbox counts as delivered up to the end of the log"
+    ForgetsCommand "forgets-command" "a restart forgets the command that nobody confirmed"
+    ForgetsConclusions "forgets-conclusions" "a restart does not draw what a crash cut off"
+    SnapshotLosesWord "snapshot-loses-word" "a snapshot leaves a word of evidence out"
+    StepCountsAsWatched "step-counts-as-watched" "a clock set forward shortens the bake"
+    DowntimeCountsAsWatched "downtime-counts-as-watched" "time in which the daemon was down counts"
+    PauseCountsAsWatched "pause-counts-as-watched" "time in which the rollout was paused counts"
+    PromotesOnNoData "promotes-on-no-data" "a guardrail that has seen nothing lets a promotion pass"
+    PausedHarm "paused-harm" "a pause keeps a rollback from happening"
+    GateBeforeHarm "gate-before-harm" "a rollback waits while an approval is missing"
+    SkipsStep "skips-step" "a promotion goes two steps at once"
+    ForgetsStepCount "forgets-step-count" "samples of the step before count for this one"
+    ApprovalsStay "approvals-stay" "an approval of one step counts for the next"
+    StaleView "stale-view" "an order given on an old view is carried out"
+    DoubleCommandId "double-command-id" "a resent command gets an id of its own"
+    AnyAckConfirms "any-ack-confirms" "one actuator of several confirms for all"
+    RefusalConfirms "refusal-confirms" "an actuator's refusal counts as a confirmation"
+    AlertsTwice "alerts-twice" "a deadline fires a second time"
+    NewestPolicy "newest-policy" "a running rollout follows the newest policy of its name"
+    WrongArm "wrong-arm" "some samples of the baseline count for the canary"
+    BetsEarly "bets-early" "a cohort is bet on before its labels are mature"
+    BetsLate "bets-late" "a sample that came too late is bet on"
+    CountsTwice "counts-twice" "a message that is delivered again counts again"
+    IntentTwice "intent-twice" "an intent's id can be used again"
+    TwoActive "two-active" "a second rollout of a service does not wait"
+    InheritsEvidence "inherits-evidence" "the next rollout of a service begins with the last one's evidence"
+    RollsBackInSteps "rolls-back-in-steps" "a rollback goes to the first step only"
+    PromotesAfterRollback "promotes-after-rollback" "a person can promote what is being rolled back"
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use super::Bug;
+
+    std::thread_local! {
+        static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// Puts a fault into everything that this thread runs from now on.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether `bug` is in the rules.
+    pub fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+mod switch {
+    use super::Bug;
+
+    /// Whether `bug` is in the rules: never, in this build.
+    pub const fn planted(_: Bug) -> bool {
+        false
+    }
+}
+
+pub use switch::*;

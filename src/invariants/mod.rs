@@ -1,0 +1,236 @@
+//! What a log must never say, whatever happened: an account of its own beside the core's, checked event by event.
+//!
+//! The numbers are those of `docs/invariants.md`. Nothing here asks the core what it thinks: the state, the judge and
+//! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
+
+mod intake;
+mod rollout;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use crate::core::answer::QUEUE_MAX;
+use crate::core::event::{Act, Event, Verb};
+use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service};
+use crate::core::policy::Policy;
+use crate::core::time::{Span, Timestamp};
+use intake::Intake;
+use rollout::Followed;
+
+/// What was promised and is not so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant} broken at seq {seq}: {why}")]
+pub struct Violation {
+    /// `I16`
+    pub invariant: &'static str,
+    pub seq: EventSeq,
+    pub why: String,
+}
+
+/// The fact that waits for its one answer.
+#[derive(Clone, Debug)]
+enum Asked {
+    Intent(IntentId),
+    Act(Act),
+}
+
+/// The account, up to the last event given.
+#[derive(Clone, Debug, Default)]
+pub struct Checker {
+    pub seq: EventSeq,
+    pub at: Timestamp,
+    log: Uuid,
+    policies: BTreeMap<Digest, Policy>,
+    /// Which rollout each intent became.
+    intents: BTreeMap<IntentId, Option<RolloutId>>,
+    rollouts: BTreeMap<RolloutId, Followed>,
+    active: BTreeMap<Service, RolloutId>,
+    commands: BTreeSet<CommandId>,
+    intake: Intake,
+    asked: Option<Asked>,
+    /// Rollouts whose rollback is due before the next fact, and why.
+    owed: BTreeMap<RolloutId, String>,
+}
+
+/// What a check has to say of one event.
+type Checked = Result<(), (&'static str, String)>;
+
+/// Holds, or breaks the invariant of that number.
+fn ensure(holds: bool, invariant: &'static str, why: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err((invariant, why())) }
+}
+
+impl Checker {
+    /// Takes the next event, whatever it is.
+    pub fn next(&mut self, seq: EventSeq, at: Timestamp, event: &Event) -> Result<(), Violation> {
+        let before = self.at;
+        let checked = self.check(seq, at, event, at.since(before));
+        (self.seq, self.at) = (seq, at);
+        checked.map_err(|(invariant, why)| Violation { invariant, seq, why })
+    }
+
+    /// At the end: nothing is left unanswered.
+    pub fn settled(&self) -> Result<(), Violation> {
+        self.answered().map_err(|(invariant, why)| Violation { invariant, seq: self.seq, why })
+    }
+
+    fn answered(&self) -> Checked {
+        ensure(self.asked.is_none(), "I24", || format!("no answer to {:?}", self.asked))?;
+        let owed = self.owed.first_key_value();
+        ensure(owed.is_none(), "I21", || format!("no rollback follows: {owed:?}"))
+    }
+
+    fn check(&mut self, seq: EventSeq, at: Timestamp, event: &Event, passed: Span) -> Checked {
+        ensure(seq == self.seq + 1, "I3", || format!("it follows seq {}", self.seq))?;
+        ensure(at >= self.at, "I34", || format!("its time {} is before {}", at.0, self.at.0))?;
+        if event.is_fact() {
+            self.answered()?;
+        }
+        match event {
+            Event::LogCreated { log, .. } => {
+                ensure(seq == 1, "I3", || "a log is created once".into())?;
+                self.log = *log;
+            }
+            Event::DaemonStarted { .. } => self.rollouts.values_mut().for_each(|r| r.unwatched(passed)),
+            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.unwatched(*by)),
+            Event::PolicyStored { digest, policy, .. } => {
+                self.policies.insert(*digest, policy.clone());
+            }
+            Event::TimePassed | Event::InputRejected { .. } => self.intake.delivered(event)?,
+            Event::IntentReceived { intent, .. } => {
+                self.intake.delivered(event)?;
+                self.asked = Some(Asked::Intent(intent.id.clone()));
+            }
+            Event::BatchReceived { service, columns, .. } => {
+                self.intake.delivered(event)?;
+                if let Some(rollout) = self.active.get(service).and_then(|id| self.rollouts.get_mut(id)) {
+                    rollout.batch(columns);
+                }
+            }
+            Event::AckReceived { ack, .. } => {
+                self.intake.delivered(event)?;
+                if let Some(rollout) = self.active.get(&ack.service).and_then(|id| self.rollouts.get_mut(id))
+                {
+                    rollout.ack(ack);
+                }
+            }
+            Event::OperatorActed { act, .. } => {
+                self.intake.delivered(event)?;
+                self.asked = Some(Asked::Act(act.clone()));
+            }
+            Event::IntentRefused { intent, .. } => {
+                self.answer_intent(intent)?;
+                self.intents.entry(intent.clone()).or_insert(None);
+            }
+            Event::RolloutCreated { rollout, opening } => {
+                self.answer_intent(&opening.intent)?;
+                self.created(seq, rollout, opening)?;
+            }
+            Event::ActAccepted { rollout, verb, .. } => {
+                let act = self.answer_act(*verb)?;
+                self.accepted(at, rollout, &act)?;
+            }
+            Event::ActRefused { verb, .. } => drop(self.answer_act(*verb)?),
+            Event::AckRefused { .. } => {}
+            _ => self.concluded(seq, at, event)?,
+        }
+        Ok(())
+    }
+
+    fn answer_intent(&mut self, intent: &IntentId) -> Checked {
+        let asked = self.asked.take();
+        let fits = matches!(&asked, Some(Asked::Intent(id)) if id == intent);
+        ensure(fits, "I24", || format!("it answers intent {intent}, asked was {asked:?}"))
+    }
+
+    fn answer_act(&mut self, verb: Verb) -> Result<Act, (&'static str, String)> {
+        match self.asked.take() {
+            Some(Asked::Act(act)) if act.verb == verb => Ok(act),
+            asked => Err(("I24", format!("it answers {}, asked was {asked:?}", verb.as_str()))),
+        }
+    }
+
+    fn created(&mut self, seq: EventSeq, id: &RolloutId, opening: &crate::core::event::Opening) -> Checked {
+        let known = self.intents.get(&opening.intent);
+        ensure(known.is_none(), "I23", || format!("intent {} had its effect: {known:?}", opening.intent))?;
+        let policy = self.policies.get(&opening.policy);
+        ensure(policy.is_some(), "I11", || format!("policy {} is not in the log", opening.policy.short()))?;
+        ensure(!self.rollouts.contains_key(id), "I22", || format!("{id} exists already"))?;
+        self.intents.insert(opening.intent.clone(), Some(id.clone()));
+        let active = self.active.get(&opening.service);
+        ensure(active.is_some() == opening.behind.is_some(), "I22", || {
+            format!("{id} starts behind {:?} while {active:?} is active", opening.behind)
+        })?;
+        self.active.entry(opening.service.clone()).or_insert_with(|| id.clone());
+        self.rollouts.insert(id.clone(), Followed::new(id, opening, seq));
+        let waiting = self.rollouts.values().filter(|r| r.opening.service == opening.service).count();
+        ensure(waiting <= QUEUE_MAX + 1, "I25", || format!("{waiting} rollouts open on {}", opening.service))
+    }
+
+    fn accepted(&mut self, at: Timestamp, id: &RolloutId, act: &Act) -> Checked {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            // About a rollout that is over there can be remarks, and nothing else.
+            return ensure(act.verb == Verb::Note, "I16", || {
+                format!("{} of {id} is over", act.verb.as_str())
+            });
+        };
+        let policy = &self.policies[&rollout.opening.policy];
+        rollout.accepted(self.seq + 1, at, policy, act)?;
+        if matches!(act.verb, Verb::Rollback | Verb::Abort) {
+            self.owed.insert(id.clone(), format!("{} ordered by {}", act.verb.as_str(), act.actor));
+        }
+        Ok(())
+    }
+
+    /// A conclusion about one open rollout.
+    fn concluded(&mut self, seq: EventSeq, at: Timestamp, event: &Event) -> Checked {
+        let Some(id) = event.rollout() else { return Ok(()) };
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return Err(("I16", format!("{} about {id}, which is not open", event.kind())));
+        };
+        let policy = &self.policies[&rollout.opening.policy];
+        let active = self.active.get(&rollout.opening.service) == Some(id);
+        match event {
+            Event::ReferenceFrozen { guardrail, reference, .. } => {
+                rollout.reference(policy, guardrail, reference)?;
+            }
+            Event::CohortScored { guardrail, cohort, scored, .. } => {
+                rollout.scored(at, policy, guardrail, *cohort, scored)?;
+            }
+            Event::VerdictReached { reading, .. } => {
+                let due = rollout.verdict(policy, reading)?;
+                self.owed.extend(due.then(|| (id.clone(), format!("{} of {id} failed", reading.name))));
+            }
+            Event::DecisionMade { decision, .. } => {
+                ensure(active, "I22", || format!("{id} is decided on while {:?} is active", self.active))?;
+                if rollout.decided(seq, at, policy, decision)? {
+                    self.owed.remove(id);
+                }
+            }
+            Event::CommandIssued { command, .. } => {
+                let fresh = self.commands.insert(command.id);
+                ensure(fresh, "I15", || format!("command {} was issued before", command.id))?;
+                rollout.issued(self.log, policy, command)?;
+            }
+            Event::CommandResent { command, actuators, .. } => rollout.resent(*command, actuators)?,
+            Event::CommandApplied { command, .. } => rollout.applied(at, policy, *command)?,
+            Event::AlertRaised { alert, .. } => rollout.alerted(alert)?,
+            Event::RolloutEnded { outcome, .. } => {
+                rollout.ended(*outcome)?;
+                let service = rollout.opening.service.clone();
+                self.rollouts.remove(id);
+                self.owed.remove(id);
+                if active {
+                    self.active.remove(&service);
+                    let next = self.rollouts.values().filter(|r| r.opening.service == service);
+                    if let Some(next) = next.min_by_key(|r| r.created) {
+                        self.active.insert(service, next.id.clone());
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

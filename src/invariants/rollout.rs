@@ -1,0 +1,482 @@
+//! What may be said about one rollout.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::{Checked, ensure};
+use crate::core::columns::Columns;
+use crate::core::event::{
+    Ack, AckStatus, Act, Alert, AlertKind, Choice, Command, Decision, Opening, Outcome, Verb,
+};
+use crate::core::evidence::{GuardrailKind, GuardrailReading, Scored};
+use crate::core::ids::{Actuator, CommandId, EventSeq, Metric, RolloutId, Version, Weight, derived_id};
+use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule};
+use crate::core::reference::Reference;
+use crate::core::time::{Span, Timestamp};
+use crate::core::verdict::Verdict;
+
+/// One open rollout, as the events tell it.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub id: RolloutId,
+    pub opening: Opening,
+    pub created: EventSeq,
+    baseline: Version,
+    /// The step last promoted to, and the one last applied with the time it was.
+    step: Option<u16>,
+    applied: Option<(Timestamp, u16)>,
+    first_applied: Option<Timestamp>,
+    weight: Weight,
+    unwatched: Span,
+    paused: Option<Timestamp>,
+    approvals: BTreeSet<String>,
+    order: Option<Act>,
+    /// The last event that a person's view had to include.
+    moved: EventSeq,
+    /// The last decision that asks for a command, until that is issued.
+    to_issue: Option<(EventSeq, Weight)>,
+    open: Option<Command>,
+    confirmed: BTreeSet<Actuator>,
+    choice: Option<Choice>,
+    commands: u32,
+    /// Observations recorded by version and metric since the first step was applied.
+    received: BTreeMap<(Version, Metric), u64>,
+    watched: BTreeMap<String, Watched>,
+    alerts: BTreeSet<AlertKind>,
+}
+
+/// One guardrail, as the events tell it.
+#[derive(Clone, Debug, Default)]
+struct Watched {
+    verdict: Option<Verdict>,
+    /// The step at which it was last shown safe.
+    safe_at: Option<u16>,
+    cohort: Option<Timestamp>,
+    baseline: u64,
+    canary: u64,
+    /// Settled at the step.
+    at_step: (u16, u64),
+    referenced: bool,
+}
+
+impl Followed {
+    pub fn new(id: &RolloutId, opening: &Opening, created: EventSeq) -> Followed {
+        Followed {
+            id: id.clone(),
+            baseline: opening.from.clone(),
+            opening: opening.clone(),
+            created,
+            step: None,
+            applied: None,
+            first_applied: None,
+            weight: Weight::ZERO,
+            unwatched: Span::ZERO,
+            paused: None,
+            approvals: BTreeSet::new(),
+            order: None,
+            moved: created,
+            to_issue: None,
+            open: None,
+            confirmed: BTreeSet::new(),
+            choice: None,
+            commands: 0,
+            received: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            alerts: BTreeSet::new(),
+        }
+    }
+
+    /// Time that nobody watched. A pause counts by itself.
+    pub fn unwatched(&mut self, span: Span) {
+        if self.paused.is_none() {
+            self.unwatched = self.unwatched.plus(span);
+        }
+    }
+
+    fn watched_for(&self, now: Timestamp) -> Span {
+        let Some((since, _)) = self.applied else { return Span::ZERO };
+        let until = self.paused.map_or(now, |paused| paused.max(since));
+        until.since(since).minus(self.unwatched)
+    }
+
+    pub fn batch(&mut self, columns: &Columns) {
+        if self.first_applied.is_none() {
+            return;
+        }
+        for (series, n) in columns.series.iter().zip(columns.counts()) {
+            *self.received.entry((series.version.clone(), series.metric.clone())).or_default() += n;
+        }
+    }
+
+    pub fn ack(&mut self, ack: &Ack) {
+        let Some(open) = self.open.as_ref().filter(|open| open.id == ack.command) else { return };
+        if ack.status == AckStatus::Applied && open.actuators.contains(&ack.actuator) {
+            self.confirmed.insert(ack.actuator.clone());
+        }
+    }
+
+    pub fn accepted(&mut self, seq: EventSeq, at: Timestamp, policy: &Policy, act: &Act) -> Checked {
+        if let Some(seen) = act.if_seq {
+            ensure(act.verb == Verb::Note || seen >= self.moved, "I33", || {
+                format!("{} knew {} up to seq {seen}, it moved at {}", act.actor, self.id, self.moved)
+            })?;
+        }
+        match act.verb {
+            Verb::Note => return Ok(()),
+            Verb::Pause => {
+                ensure(self.paused.is_none(), "I33", || format!("{} was paused", self.id))?;
+                self.paused = Some(at);
+            }
+            Verb::Resume => {
+                let since = self.paused.take();
+                ensure(since.is_some(), "I33", || format!("{} was not paused", self.id))?;
+                if let (Some(since), Some((applied, _))) = (since, self.applied) {
+                    self.unwatched = self.unwatched.plus(at.since(since.max(applied)));
+                }
+            }
+            Verb::Approve => {
+                let fresh = self.approvals.insert(act.actor.clone());
+                ensure(fresh, "I33", || format!("{} had approved", act.actor))?;
+            }
+            Verb::Promote | Verb::Rollback | Verb::Abort => {
+                ensure(self.choice != Some(Choice::Rollback), "I16", || {
+                    format!("{} accepted after the rollback of {}", act.verb.as_str(), self.id)
+                })?;
+                if act.verb == Verb::Promote {
+                    let failing = self.failing(policy, OnFail::Rollback);
+                    ensure(failing.is_none(), "I18", || format!("promoted past {failing:?}"))?;
+                }
+                self.order = Some(act.clone());
+            }
+        }
+        self.moved = seq;
+        Ok(())
+    }
+
+    fn failing<'a>(&self, policy: &'a Policy, on_fail: OnFail) -> Option<&'a str> {
+        let fails =
+            |g: &&Guardrail| self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
+        let found = policy.guardrails.iter().filter(|g| g.on_fail == on_fail).find(fails);
+        found.map(|g| g.name.as_str())
+    }
+
+    pub fn reference(&mut self, policy: &Policy, name: &str, reference: &Reference) -> Checked {
+        let guardrail = named(policy, name)?;
+        let received = self.received_of(&self.baseline, &guardrail.metric);
+        ensure(reference.n >= u64::from(policy.evidence.reference_min).min(512), "I19", || {
+            format!("the reference of {name} comes from {} observations", reference.n)
+        })?;
+        ensure(reference.n <= received, "I20", || {
+            format!("the reference of {name} comes from {} of {received} observations", reference.n)
+        })?;
+        self.watched.entry(name.to_owned()).or_default().referenced = true;
+        Ok(())
+    }
+
+    fn received_of(&self, version: &Version, metric: &Metric) -> u64 {
+        self.received.get(&(version.clone(), metric.clone())).copied().unwrap_or(0)
+    }
+
+    pub fn scored(
+        &mut self,
+        at: Timestamp,
+        policy: &Policy,
+        name: &str,
+        cohort: Timestamp,
+        scored: &Scored,
+    ) -> Checked {
+        let guardrail = named(policy, name)?;
+        let arms = [(self.baseline.clone(), scored.baseline.n), (self.opening.to.clone(), scored.canary.n)];
+        let watched = self.watched.entry(name.to_owned()).or_default();
+        let settles = cohort.plus(policy.evidence.cohort).plus(guardrail.maturity);
+        ensure(settles <= at, "I20", || format!("a cohort of {name} is scored {} early", settles.since(at)))?;
+        let began = self.first_applied;
+        ensure(began.is_some_and(|began| began <= cohort), "I20", || {
+            format!("a cohort of {name} is from before the first step")
+        })?;
+        let last = watched.cohort.replace(cohort);
+        ensure(last.is_none_or(|last| last < cohort), "I20", || {
+            format!("a cohort of {name} is scored after a younger one")
+        })?;
+        ensure(scored.reference_only != watched.referenced, "I20", || {
+            format!("{name} is bet on without a reference, or not bet on with one")
+        })?;
+        watched.baseline += scored.baseline.n;
+        watched.canary += scored.canary.n;
+        if watched.at_step.0 != scored.step {
+            watched.at_step = (scored.step, 0);
+        }
+        watched.at_step.1 += scored.canary.n;
+        let (baseline, canary) = (watched.baseline, watched.canary);
+        let bet = (scored.evidence.baseline.n, scored.evidence.canary.n);
+        ensure(bet.0 <= baseline && bet.1 <= canary, "I20", || {
+            format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
+        })?;
+        for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
+            let received = self.received_of(&version, &guardrail.metric);
+            ensure(total <= received, "I20", || {
+                format!("{total} observations of {version} settled for {name}, {received} came in")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a rollback is due by it.
+    pub fn verdict(
+        &mut self,
+        policy: &Policy,
+        reading: &GuardrailReading,
+    ) -> Result<bool, (&'static str, String)> {
+        let guardrail = named(policy, &reading.name)?;
+        let (name, step) = (&reading.name, self.applied.map(|(_, step)| step));
+        let received = self.received_of(&self.opening.to, &guardrail.metric);
+        let level = self.safety_needed(policy);
+        let watched = self.watched.entry(name.clone()).or_default();
+        ensure(watched.verdict != Some(Verdict::Fail), "I16", || format!("{name} had failed for good"))?;
+        watched.verdict = Some(reading.verdict);
+        match reading.verdict {
+            Verdict::Pass if reading.kind == GuardrailKind::Absolute => {
+                ensure(reading.canary.n > 0 && received > 0, "I19", || format!("{name} passes on nothing"))?;
+                watched.safe_at = step;
+            }
+            Verdict::Pass => {
+                let need = libm::log(level);
+                ensure(reading.safe_need_ln == need, "I18", || {
+                    format!("{name} passes at {} nats, the policy asks for {need}", reading.safe_need_ln)
+                })?;
+                let shown = reading.safe_ln >= need;
+                ensure(shown || watched.safe_at == step && reading.harm_ln <= 0.0, "I19", || {
+                    format!("{name} passes with evidence of {} nats of {need}", reading.safe_ln)
+                })?;
+                ensure(reading.blocks > 0 && reading.canary.n > 0, "I19", || {
+                    format!("{name} passes on nothing")
+                })?;
+                watched.safe_at = step;
+            }
+            Verdict::Fail => {
+                ensure(received > 0, "I19", || format!("{name} fails on nothing"))?;
+                return Ok(guardrail.on_fail == OnFail::Rollback);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// The e-value that the next promotion needs of each gate.
+    fn safety_needed(&self, policy: &Policy) -> f64 {
+        let next = self.applied.map_or(0, |(_, step)| usize::from(step) + 1);
+        if next + 1 >= policy.steps.len() { policy.evidence.promote_last } else { policy.evidence.promote }
+    }
+
+    /// Returns whether it takes the canary back.
+    pub fn decided(
+        &mut self,
+        seq: EventSeq,
+        at: Timestamp,
+        policy: &Policy,
+        decision: &Decision,
+    ) -> Result<bool, (&'static str, String)> {
+        let id = self.id.clone();
+        ensure(decision.policy == self.opening.policy, "I11", || {
+            let (is, was) = (decision.policy.short(), self.opening.policy.short());
+            format!("{id} began under policy {was} and is decided under {is}")
+        })?;
+        let over = matches!(self.choice, Some(Choice::Rollback | Choice::Complete));
+        ensure(!over, "I16", || format!("{id} is over, and then {:?}", decision.choice))?;
+        ensure(decision.inputs == (self.created, seq - 1), "I18", || {
+            format!("{id} is decided from {:?}, it began at {}", decision.inputs, self.created)
+        })?;
+        ensure(self.to_issue.is_none(), "I15", || format!("{id} owes a command of its last decision"))?;
+        ensure(decision.canary == self.opening.to, "I20", || format!("{id} decides on {}", decision.canary))?;
+        let ordered = self.order.take();
+        let actor = ordered.as_ref().map(|act| act.actor.clone());
+        ensure(decision.actor == actor, "I33", || {
+            format!("{id} is decided by {:?}, ordered was it by {actor:?}", decision.actor)
+        })?;
+        match decision.choice {
+            Choice::Promote => self.promoted(at, policy, decision, ordered.as_ref())?,
+            Choice::Rollback => {
+                ensure(decision.weight_to == Weight::ZERO, "I21", || {
+                    format!("{id} is taken back to {}", decision.weight_to)
+                })?;
+                let failing = self.failing(policy, OnFail::Rollback).is_some();
+                let late = policy.on_deadline == OnDeadline::Rollback && self.late(at, policy);
+                ensure(ordered.is_some() || failing || late, "I18", || {
+                    format!("{id} is taken back for nothing")
+                })?;
+                ensure(!decision.because.is_empty(), "I18", || {
+                    format!("{id} is taken back without a reason")
+                })?;
+                self.open = None;
+            }
+            Choice::Complete => {
+                let last = policy.steps.len() as u16 - 1;
+                let soaked = self.applied.is_some_and(|(_, step)| step == last);
+                let need = policy.steps[usize::from(last)].bake.plus(policy.soak);
+                ensure(soaked && self.watched_for(at) >= need, "I34", || {
+                    format!("{id} completes after {} of {need}", self.watched_for(at))
+                })?;
+                let failing = self.failing(policy, OnFail::Rollback);
+                ensure(failing.is_none(), "I19", || format!("{id} completes although {failing:?} fails"))?;
+            }
+            Choice::Hold => return Ok(false),
+        }
+        self.moved = seq;
+        self.choice = Some(decision.choice);
+        if decision.choice != Choice::Complete {
+            self.to_issue = Some((seq, decision.weight_to));
+        }
+        Ok(decision.choice == Choice::Rollback)
+    }
+
+    fn late(&self, at: Timestamp, policy: &Policy) -> bool {
+        let step = self.applied.and_then(|(_, step)| policy.steps.get(usize::from(step)));
+        step.and_then(|step| step.deadline).is_some_and(|deadline| self.watched_for(at) >= deadline)
+    }
+
+    fn promoted(
+        &mut self,
+        at: Timestamp,
+        policy: &Policy,
+        decision: &Decision,
+        ordered: Option<&Act>,
+    ) -> Checked {
+        let id = &self.id;
+        let next = self.step.map_or(0, |step| step + 1);
+        ensure(decision.step == self.step, "I17", || {
+            format!("{id} stands at step {:?} and is promoted from {:?}", self.step, decision.step)
+        })?;
+        let to = policy.steps.get(usize::from(next)).map(|step| step.to);
+        ensure(to == Some(decision.weight_to), "I17", || {
+            format!("{id} goes to {}, step {next} is {to:?}", decision.weight_to)
+        })?;
+        let Some(current) = self.step else {
+            self.baseline = decision.baseline.clone();
+            self.step = Some(next);
+            return Ok(());
+        };
+        ensure(self.applied.map(|(_, step)| step) == self.step, "I17", || {
+            format!("{id} leaves step {current}, which was not applied")
+        })?;
+        let failing = self.failing(policy, OnFail::Rollback);
+        ensure(failing.is_none(), "I19", || format!("{id} is promoted although {failing:?} fails"))?;
+        if ordered.is_none() {
+            self.gates(at, policy, current)?;
+        }
+        self.step = Some(next);
+        Ok(())
+    }
+
+    /// Everything that an automatic promotion needs.
+    fn gates(&self, at: Timestamp, policy: &Policy, current: u16) -> Checked {
+        let id = &self.id;
+        ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
+        let step = &policy.steps[usize::from(current)];
+        let watched = self.watched_for(at);
+        ensure(watched >= step.bake, "I34", || format!("{id} is promoted after {watched} of {}", step.bake))?;
+        for guardrail in &policy.guardrails {
+            let name = &guardrail.name;
+            let verdict = self.watched.get(name).and_then(|w| w.verdict);
+            let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+            let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates);
+            ensure(!needed || verdict == Some(Verdict::Pass), "I19", || {
+                format!("{id} is promoted while {name} says {verdict:?}")
+            })?;
+            ensure(verdict != Some(Verdict::Fail) || guardrail.on_fail == OnFail::Alert, "I19", || {
+                format!("{id} is promoted although {name} fails")
+            })?;
+        }
+        for (metric, need) in &step.min_samples {
+            let of = policy.guardrails.iter().filter(|g| g.metric == *metric);
+            let settled = of.filter_map(|g| self.watched.get(&g.name)).map(|w| w.at_step);
+            let have = settled.filter(|(step, _)| *step == current).map(|(_, n)| n).max().unwrap_or(0);
+            ensure(have >= *need, "I19", || format!("{id} is promoted with {have} of {need} {metric}"))?;
+        }
+        let next = policy.steps[usize::from(current) + 1].to;
+        let between = |before: Weight| step.to < before && before <= next;
+        let need = policy.approvals.iter().filter(|a| between(a.before)).map(|a| usize::from(a.by)).max();
+        let have = self.approvals.len();
+        ensure(need.is_none_or(|need| have >= need), "I18", || {
+            format!("{id} is promoted with {have} of {need:?} approvals")
+        })
+    }
+
+    pub fn issued(&mut self, log: Uuid, policy: &Policy, command: &Command) -> Checked {
+        let id = &self.id;
+        let due = self.to_issue.take();
+        ensure(due == Some((command.decision, command.weight)), "I15", || {
+            format!("{id} owes the command of {due:?}, issued is {} of {}", command.weight, command.decision)
+        })?;
+        let derived = CommandId(derived_id(log, "command", command.decision));
+        ensure(command.id == derived, "I15", || format!("the command is {}, not {derived}", command.id))?;
+        ensure(command.actuators == policy.actuators, "I15", || {
+            format!("{id} commands {:?}", command.actuators)
+        })?;
+        ensure(command.baseline == self.baseline && command.canary == self.opening.to, "I20", || {
+            format!("{id} sets {} and {}", command.baseline, command.canary)
+        })?;
+        self.confirmed.clear();
+        self.open = Some(command.clone());
+        self.commands += 1;
+        Ok(())
+    }
+
+    pub fn resent(&mut self, command: CommandId, actuators: &[Actuator]) -> Checked {
+        let open = self.open.as_ref().filter(|open| open.id == command);
+        ensure(open.is_some(), "I15", || {
+            format!("{} sends {command} again, open is {:?}", self.id, self.open)
+        })?;
+        let confirmed = actuators.iter().find(|actuator| self.confirmed.contains(*actuator));
+        ensure(confirmed.is_none(), "I15", || {
+            format!("{command} is sent again to {confirmed:?}, who confirmed")
+        })
+    }
+
+    pub fn applied(&mut self, at: Timestamp, policy: &Policy, command: CommandId) -> Checked {
+        let Some(open) = self.open.take_if(|open| open.id == command) else {
+            return Err(("I17", format!("{} applies {command}, open is {:?}", self.id, self.open)));
+        };
+        let missing = open.actuators.iter().find(|actuator| !self.confirmed.contains(*actuator));
+        ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
+        self.weight = open.weight;
+        self.alerts
+            .retain(|kind| !matches!(kind, AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_)));
+        if self.choice == Some(Choice::Promote)
+            && let Some(step) = self.step
+        {
+            self.applied = Some((at, step));
+            self.first_applied.get_or_insert(at);
+            self.unwatched = Span::ZERO;
+            self.approvals.clear();
+            let weight = policy.steps[usize::from(step)].to;
+            ensure(weight == self.weight, "I17", || {
+                format!("step {step} is {weight}, set is {}", self.weight)
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn alerted(&mut self, alert: &Alert) -> Checked {
+        let fresh = self.alerts.insert(alert.kind.clone());
+        ensure(fresh, "I24", || format!("{} raises {:?} twice", self.id, alert.kind))
+    }
+
+    pub fn ended(&self, outcome: Outcome) -> Checked {
+        let fits = match outcome {
+            Outcome::Completed => self.choice == Some(Choice::Complete),
+            Outcome::RolledBack => {
+                self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO
+            }
+            Outcome::Aborted => {
+                self.commands == 0 && self.order.as_ref().is_some_and(|act| act.verb == Verb::Abort)
+            }
+        };
+        ensure(fits, "I17", || format!("{} ends {outcome:?} after {:?}", self.id, self.choice))
+    }
+}
+
+fn named<'a>(policy: &'a Policy, name: &str) -> Result<&'a Guardrail, (&'static str, String)> {
+    let found = policy.guardrails.iter().find(|g| g.name == name);
+    found.ok_or_else(|| ("I11", format!("the policy has no guardrail {name}")))
+}

@@ -1,0 +1,224 @@
+//! What goes to and fro between the daemon, the broker, the actuators and those who measure.
+
+use super::*;
+
+impl Run<'_> {
+    pub(super) fn send(&mut self, place: u64) {
+        let Some(node) = &self.node else { return };
+        let Some(sending) = node.outbox.iter().find(|s| s.place == place && !s.stored) else { return };
+        let message = Box::new(sending.message.clone());
+        let mut r = self.random(13, self.n);
+        let (delay, lost) = if self.has(Fault::Bus) {
+            (if r.chance(0.1) { r.below(20_000) } else { 1 + r.below(50) }, r.chance(0.08))
+        } else {
+            (1, false)
+        };
+        let life = self.life;
+        if lost {
+            self.reach(Rare::MessageLost);
+        } else {
+            self.at(self.now + delay, Happening::Out(life, place, message));
+        }
+        self.at(self.now + RESEND + delay, Happening::OutRetry(life, place));
+    }
+
+    /// A message reaches the broker.
+    pub(super) fn out(&mut self, life: u64, place: u64, message: Outgoing) -> Result<(), Stop> {
+        let id = message.headers.iter().find(|(name, _)| *name == "Nats-Msg-Id").map(|(_, id)| id.clone());
+        let id = id.expect("every message has an id");
+        let mut r = self.random(14, self.n);
+        if self.broker.accept(&id, self.now) {
+            let body: Value = serde_json::from_slice(&message.body).expect("messages are JSON");
+            if message.subject.contains(".command.") {
+                let name = body["actuator"].as_str().unwrap_or_default();
+                if let Some(actuator) = self.plan.actuators.iter().position(|a| *a == name) {
+                    self.at(self.now + 1 + r.below(20), Happening::Command(actuator, body));
+                }
+            }
+        }
+        if !(self.has(Fault::Bus) && r.chance(0.05)) {
+            self.at(self.now + 1, Happening::OutAck(life, place));
+        }
+        Ok(())
+    }
+
+    /// The broker has it.
+    pub(super) fn out_ack(&mut self, place: u64) -> Result<(), Stop> {
+        let Some(node) = self.node.as_mut() else { return Ok(()) };
+        if let Some(sending) = node.outbox.iter_mut().find(|s| s.place == place) {
+            sending.stored = true;
+        }
+        let mut told = None;
+        while node.outbox.front().is_some_and(|front| front.stored) {
+            let front = node.outbox.pop_front().expect("it was looked at");
+            told = Some((front.message.seq, told.map_or(0, |(_, n)| n) + 1));
+        }
+        let Some((seq, n)) = told else { return Ok(()) };
+        // More messages of the same event may follow: only a younger event shows that this one is done.
+        let done = node.outbox.front().is_some_and(|next| next.message.seq > seq);
+        let more = node.ledger.published(if done { seq } else { seq.saturating_sub(1) }, n);
+        let released = more.map(|messages| Released {
+            messages,
+            receipts: Vec::new(),
+            news: Vec::new(),
+            events: 0,
+            bytes: 0,
+        });
+        self.told(released).map(drop)
+    }
+
+    /// A command reaches an actuator.
+    pub(super) fn command(&mut self, actuator: usize, body: Value) -> Result<(), Stop> {
+        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        let (id, service) = (text("command"), text("service"));
+        if let Some(known) = self.seen.get(&(id.clone(), actuator)) {
+            if *known != body {
+                return Err(broken("I15", self.checker.seq, format!("command {id} came twice and differs")));
+            }
+            self.reach(Rare::CommandAgain);
+        }
+        self.seen.insert((id.clone(), actuator), body.clone());
+        let decision = body["decision"].as_u64().unwrap_or(0);
+        let how = if self.healed { Obedience::After(500) } else { self.obedience[actuator] };
+        let key = (actuator, service.clone());
+        // An older command that comes late is left out.
+        let late = self.exposures.get(&key).is_some_and(|(newest, ..)| *newest > decision);
+        let (delay, status, applies) = match how {
+            Obedience::Silent => {
+                return Ok(());
+            }
+            Obedience::Refuses => (500, "rejected", false),
+            Obedience::Lies => {
+                self.reach(Rare::ActuatorLied);
+                self.lied = true;
+                (500, "applied", false)
+            }
+            Obedience::After(delay) => (delay, "applied", true),
+            Obedience::Twice | Obedience::Stranger => (500, "applied", true),
+        };
+        if delay > 30_000 {
+            self.reach(Rare::ActuatorSlow);
+        }
+        if applies && !late {
+            let versions = [text("baseline"), text("canary")];
+            let weight = body["canary_weight"].as_f64().unwrap_or(0.0) / 100.0;
+            self.exposures.insert(key, (decision, versions, weight));
+        }
+        let name = self.plan.actuators[actuator];
+        let ack = |who: &str, status: &str| {
+            let mut ack = json!({"v": 1, "command": id, "actuator": who, "status": status, "took_ms": delay});
+            if status == "rejected" {
+                ack["why"] = json!("weights are frozen");
+            }
+            Stored {
+                service: service.clone(),
+                content_type: None,
+                id: None,
+                body: ack.to_string().into_bytes(),
+                attempts: 0,
+            }
+        };
+        if how == Obedience::Stranger {
+            self.reach(Rare::Stranger);
+            self.at(
+                self.now + 100,
+                Happening::Publish(Inbound::Acks, Box::new(ack("somebody-else", "applied"))),
+            );
+        }
+        if how == Obedience::Twice {
+            self.reach(Rare::AckTwice);
+            self.at(self.now + delay + 40, Happening::Publish(Inbound::Acks, Box::new(ack(name, status))));
+        }
+        self.at(self.now + delay, Happening::Publish(Inbound::Acks, Box::new(ack(name, status))));
+        Ok(())
+    }
+
+    // What comes to the daemon.
+
+    pub(super) fn publish(&mut self, stream: Inbound, message: Stored) {
+        let Some(seq) = self.broker.publish(stream, message, self.now) else { return };
+        let mut r = self.random(15, self.n);
+        let delay = match self.has(Fault::Bus) {
+            true if r.chance(0.1) => r.below(25_000),
+            _ => 1 + r.below(5),
+        };
+        if self.has(Fault::Bus) && r.chance(0.05) {
+            self.at(self.now + delay + r.below(40_000), Happening::Deliver(stream, seq));
+        }
+        self.at(self.now + delay, Happening::Deliver(stream, seq));
+    }
+
+    pub(super) fn deliver(&mut self, stream: Inbound, seq: u64) {
+        if self.node.is_none() {
+            return;
+        }
+        let Some(message) = self.broker.waiting(stream, seq) else { return };
+        message.attempts += 1;
+        let message = message.clone();
+        let (kind, word) = match stream {
+            Inbound::Intents => (Kind::Intent, "intent"),
+            Inbound::Telemetry => (Kind::Telemetry, "telemetry"),
+            Inbound::Acks => (Kind::Ack, "ack"),
+        };
+        let now = self.moment().wall;
+        let facts = intake::facts(
+            kind,
+            &Message {
+                body: &message.body,
+                content_type: message.content_type,
+                service: Some(&message.service),
+                source: word,
+                message_id: message.id.as_deref(),
+                traceparent: None,
+                delivery: Some(Delivery { stream, seq }),
+            },
+            now,
+        );
+        let parts = facts.len();
+        let tickets = facts
+            .into_iter()
+            .enumerate()
+            .map(|(i, fact)| (Ticket::Part { stream, seq, last: i + 1 == parts }, fact));
+        self.node.as_mut().expect("checked").inbox.extend(tickets);
+        self.at(self.now + ACK_WAIT, Happening::AckWait(stream, seq, message.attempts));
+        self.soon();
+    }
+
+    pub(super) fn soon(&mut self) {
+        let life = self.life;
+        self.at(self.now + 1, Happening::Wake(life));
+    }
+
+    /// What ten seconds of a service's requests measured is sent.
+    pub(super) fn measure(&mut self, i: usize, n: u64) {
+        let service = &self.plan.services[i];
+        let mut r = self.random(20 + i as u64, n);
+        let exposure = self.exposures.iter().filter(|((_, name), _)| name == service.name).map(|(_, e)| e);
+        let exposures: Vec<([String; 2], f64)> = exposure.map(|(_, v, w)| (v.clone(), *w)).collect();
+        let trouble = self.has(Fault::Telemetry);
+        let base = self.broker_baseline(i);
+        let sent = traffic::measured(service, &exposures, &base, self.true_time(), trouble, &mut r);
+        for (mut delay, mut message, repeat) in sent {
+            if repeat {
+                // The sender did not hear that it was stored, and sends it again, at times after the broker forgot.
+                let again = self.now + delay + 1_000 + r.below(200_000);
+                self.at(again, Happening::Publish(Inbound::Telemetry, Box::new(message.clone())));
+                self.reach(Rare::IdAgain);
+            }
+            if !self.has(Fault::Bus) {
+                delay = delay.min(10 * MINUTE);
+            }
+            message.service = service.name.to_owned();
+            self.at(self.now + delay, Happening::Publish(Inbound::Telemetry, Box::new(message)));
+        }
+    }
+
+    /// What serves a service where no command has said otherwise.
+    pub(super) fn broker_baseline(&self, i: usize) -> String {
+        let serving = self.node.as_ref().and_then(|node| {
+            let state = node.ledger.state();
+            state.services.get(&crate::core::ids::Service::from(self.plan.services[i].name))?.serving.clone()
+        });
+        serving.map_or_else(|| "m@0".to_owned(), |version| version.0)
+    }
+}

@@ -1,0 +1,303 @@
+//! The daemon's lives: how one begins, what it takes in and tells, and how it ends.
+
+use super::*;
+
+impl Run<'_> {
+    pub(super) fn start(&mut self) -> Result<(), Stop> {
+        if self.node.is_some() {
+            return Ok(());
+        }
+        match self.open() {
+            Ok(node) => self.node = Some(node),
+            Err(error) => return self.refused(&error),
+        }
+        let state = self.node.as_ref().map(|node| node.ledger.state()).expect("it started");
+        if state.last < self.checker.seq && self.disk.borrow().lied {
+            // Younger than the anchor: that much a disk that lies can take without being noticed.
+            self.reach(Rare::LieUnnoticed);
+            return Err(Stop::Refused);
+        }
+        let lost = self.confirmed.iter().find(|(stream, seq)| {
+            let delivery = Some(Delivery { stream: *stream, seq: *seq });
+            !state.intake.has(&Origin { delivery, ..Origin::default() })
+        });
+        if let Some(lost) = lost {
+            return Err(broken("I2", state.last, format!("{lost:?} was confirmed and is not in the log")));
+        }
+        let first = state.last == 0;
+        let resumed = self.node.as_mut().expect("it started").ledger.resume();
+        if self.life > 1 && resumed.as_ref().is_ok_and(|resumed| !resumed.messages.is_empty()) {
+            self.reach(Rare::OutboxResent);
+        }
+        if !self.told(resumed)? {
+            return Ok(());
+        }
+        let build = "simulated".to_owned();
+        let mut facts = Vec::new();
+        if first {
+            facts.push(Event::LogCreated { log: self.log, build: build.clone() });
+        }
+        facts.push(Event::DaemonStarted { build });
+        if first {
+            facts.extend(self.plan.policies.iter().map(|(source, policy)| Event::PolicyStored {
+                digest: Digest::of(source.as_bytes()),
+                policy: policy.clone(),
+                source: source.clone(),
+            }));
+        }
+        let node = self.node.as_mut().expect("it started");
+        node.inbox.extend(facts.into_iter().map(|fact| (Ticket::Own, fact)));
+        self.work()?;
+        // The broker delivers again what nobody has confirmed.
+        for (stream, seq) in self.broker.all_waiting() {
+            self.at(self.now + 5, Happening::Deliver(stream, seq));
+        }
+        Ok(())
+    }
+
+    pub(super) fn open(&mut self) -> Result<Node, DiskError> {
+        self.disk.borrow_mut().mishap = None;
+        let journal = SimLog::open(&self.disk, self.log)?;
+        if let Some((head, _)) = journal.snapshot()? {
+            self.reach(Rare::SnapshotUsed);
+            // I12: a snapshot and what follows it say what the whole log says.
+            let whole = whole(&journal)?;
+            let (state, _) = recover(&journal)?;
+            if whole.digest() != state.digest() {
+                let why = format!("a start from the snapshot at seq {} differs from the whole log", head.seq);
+                self.notice.broken = Some(Violation { invariant: "I12", seq: state.last, why });
+            }
+        }
+        // A log that was changed behind our back is read whole, as `log verify` does.
+        if self.disk.borrow().damaged {
+            whole(&journal)?;
+        }
+        let (state, _) = recover(&journal)?;
+        self.life += 1;
+        if self.life > 1 && self.now < self.last_start + MINUTE {
+            self.reach(Rare::KilledTwice);
+        }
+        self.last_start = self.now;
+        Ok(Node {
+            ledger: Ledger::new(journal, state, true),
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            place: 0,
+            began: self.now,
+            slept: 0,
+            working: false,
+        })
+    }
+
+    /// A start that refuses is right when something was done to the disk, and only then.
+    pub(super) fn refused(&mut self, error: &DiskError) -> Result<(), Stop> {
+        let (damaged, lied) = (self.disk.borrow().damaged, self.disk.borrow().lied);
+        if !damaged && !lied {
+            return Err(broken("I2", self.checker.seq, format!("a sound log does not open: {error}")));
+        }
+        let short = matches!(error, DiskError::Anchor(crate::wire::anchor::AnchorMismatch::LogShort { .. }))
+            || matches!(error, DiskError::Anchor(crate::wire::anchor::AnchorMismatch::LogEmpty { .. }));
+        let state = match error {
+            _ if !damaged => Rare::LieNoticed,
+            DiskError::Anchor(crate::wire::anchor::AnchorMismatch::AnchorDamaged { .. }) => {
+                Rare::AnchorNoticed
+            }
+            _ if short => Rare::TailNoticed,
+            _ => Rare::DamageNoticed,
+        };
+        self.reach(state);
+        Err(Stop::Refused)
+    }
+
+    /// The process is gone, and with it everything that was not durable.
+    pub(super) fn kill(&mut self, after: u64) {
+        let Some(mut node) = self.node.take() else { return };
+        node.inbox.clear();
+        self.life += 1;
+        self.budget = None;
+        let before = self.disk.borrow().clone();
+        let mut r = self.random(10, self.life);
+        self.disk.borrow_mut().crash(&mut r);
+        let kept = self.disk.borrow().kept(&before);
+        match kept {
+            Some(true) => self.reach(Rare::UnsyncedKept),
+            Some(false) => self.reach(Rare::UnsyncedLost),
+            None => {}
+        }
+        if self.disk.borrow().torn {
+            self.disk.borrow_mut().torn = false;
+            self.reach(Rare::TornAnchor);
+        }
+        self.at(self.now + after, Happening::Start);
+    }
+
+    pub(super) fn down_for(&self) -> u64 {
+        let mut r = self.random(11, self.life);
+        if r.chance(0.5) { 500 + r.below(30_000) } else { r.below(8 * MINUTE) }
+    }
+
+    /// What came of an append: told to everybody, or the end of the process. Returns whether it lives.
+    pub(super) fn told(&mut self, result: Result<Released<Ticket>, DiskError>) -> Result<bool, Stop> {
+        match result {
+            Ok(released) => {
+                self.catch_up()?;
+                self.release(released)
+            }
+            Err(error) => {
+                match error {
+                    DiskError::Killed => {}
+                    DiskError::Full => self.reach(Rare::DiskFull),
+                    DiskError::Sync => self.reach(Rare::SyncFailed),
+                    other => return self.refused(&other).map(|()| false),
+                }
+                let after = self.down_for();
+                self.kill(after);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Checks everything that has become durable since the last time.
+    pub(super) fn catch_up(&mut self) -> Result<(), Stop> {
+        if let Some(broken) = self.notice.broken.take() {
+            return Err(broken.into());
+        }
+        let Some(node) = &self.node else { return Ok(()) };
+        let (checker, notice, trace) = (&mut self.checker, &mut self.notice, &mut self.trace);
+        let mut failed = None;
+        let scanned = node.ledger.journal.scan(checker.seq + 1, &mut |e| {
+            if let Some(trace) = trace {
+                trace.push(line::line(e.seq, e.at, START, &e.event));
+            }
+            notice.see(&e);
+            failed = checker.next(e.seq, e.at, &e.event).err();
+            failed.is_none()
+        });
+        match (failed, scanned) {
+            (Some(violation), _) => Err(violation.into()),
+            (None, Ok(())) => Ok(()),
+            (None, Err(error)) if self.disk.borrow().damaged => self.refused(&error),
+            (None, Err(error)) => Err(broken("I6", self.checker.seq, error.to_string())),
+        }
+    }
+
+    pub(super) fn work(&mut self) -> Result<(), Stop> {
+        loop {
+            let moment = match &self.node {
+                Some(_) => self.moment(),
+                None => return Ok(()),
+            };
+            let full = (self.full && !self.healed).then_some(1_000_000);
+            let node = self.node.as_mut().expect("checked");
+            node.ledger.journal.steady = moment.steady;
+            node.ledger.set_full(full);
+            let mut result = Ok(());
+            while result.is_ok() && !node.ledger.is_full() {
+                let Some((ticket, fact)) = node.inbox.pop_front() else { break };
+                result = node.ledger.take(moment, fact, ticket);
+            }
+            let result = result.and_then(|()| node.ledger.tick(moment)).and_then(|()| node.ledger.commit());
+            if !self.told(result)? {
+                return Ok(());
+            }
+            let Some(node) = self.node.as_mut() else { return Ok(()) };
+            node.ledger.journal.anchor_if_due();
+            if node.inbox.is_empty() {
+                // As the real one: never for more than a second, for the clock may be set.
+                let quiet = node.ledger.quiet().map_or(1_000, |quiet| quiet.0.clamp(1, 1_000));
+                let (at, life) = (self.now + quiet, self.life);
+                if !node.working {
+                    node.working = true;
+                    self.at(at, Happening::Work(life));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells what is durable, in order; the process may be killed in the middle of it.
+    pub(super) fn release(&mut self, released: Released<Ticket>) -> Result<bool, Stop> {
+        let head = self.node.as_ref().map_or(0, |node| node.ledger.journal.head().seq);
+        for message in released.messages {
+            if message.seq > head {
+                return Err(broken(
+                    "I13",
+                    message.seq,
+                    format!("it is published, the log ends at seq {head}"),
+                ));
+            }
+            if self.spent() {
+                return Ok(false);
+            }
+            let node = self.node.as_mut().expect("it lives");
+            node.place += 1;
+            let place = node.place;
+            node.outbox.push_back(Sending { place, message, stored: false });
+            self.send(place);
+        }
+        for (ticket, receipt) in released.receipts {
+            if self.spent() {
+                return Ok(false);
+            }
+            self.receipt(head, ticket, &receipt)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the process is killed before the next thing is told.
+    pub(super) fn spent(&mut self) -> bool {
+        match &mut self.budget {
+            None => false,
+            Some(0) => {
+                self.reach(Rare::KilledInRelease);
+                let after = self.down_for();
+                self.kill(after);
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
+
+    pub(super) fn receipt(&mut self, head: EventSeq, ticket: Ticket, receipt: &Receipt) -> Result<(), Stop> {
+        let recorded = match &receipt.outcome {
+            Outcome::Taken(Taken::Recorded(seq) | Taken::Refused(seq, _)) => Some(*seq),
+            Outcome::Taken(Taken::Duplicate) => {
+                self.reach(if matches!(ticket, Ticket::Part { .. }) {
+                    Rare::Redelivered
+                } else {
+                    Rare::IntentAgain
+                });
+                None
+            }
+            Outcome::Full(_) => {
+                self.reach(Rare::TurnedAway);
+                if let Ticket::Part { stream, seq, .. } = ticket
+                    && let Some(message) = self.broker.waiting(stream, seq)
+                {
+                    let attempts = message.attempts;
+                    self.at(self.now + 20_000, Happening::AckWait(stream, seq, attempts));
+                }
+                return Ok(());
+            }
+        };
+        if let Some(seq) = recorded.filter(|seq| *seq > head) {
+            return Err(broken("I1", seq, format!("it is confirmed, the log ends at seq {head}")));
+        }
+        if let Ticket::Part { stream, seq, last: true } = ticket {
+            // What was a duplicate by its id is in the log under another number.
+            if recorded.is_some() {
+                self.confirmed.insert((stream, seq));
+            }
+            let mut r = self.random(12, self.n);
+            if self.has(Fault::Bus) && r.chance(0.05) {
+                self.reach(Rare::AckLost);
+            } else {
+                self.at(self.now + 1, Happening::Confirm(stream, seq));
+            }
+        }
+        Ok(())
+    }
+}

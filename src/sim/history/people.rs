@@ -1,0 +1,213 @@
+//! What happens from outside by the plan, and what people do.
+
+use super::*;
+
+impl Run<'_> {
+    pub(super) fn stimulus(&mut self, i: usize) -> Result<(), Stop> {
+        let stimulus = self.plan.stimuli[i].1.clone();
+        match stimulus {
+            Stimulus::Tick(service) => self.measure(service, self.now),
+            Stimulus::Intent { service, from, to, id, policy, reason } => {
+                let mut intent = json!({
+                    "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
+                    "change": {"kind": "model", "to": format!("m@{to}")},
+                });
+                if let Some(policy) = policy {
+                    intent["policy"] = json!(policy);
+                }
+                if let Some(from) = from {
+                    intent["change"]["from"] = json!(format!("m@{from}"));
+                }
+                let message = Stored {
+                    service: self.plan.services[service].name.into(),
+                    content_type: None,
+                    id: None,
+                    body: intent.to_string().into_bytes(),
+                    attempts: 0,
+                };
+                self.publish(Inbound::Intents, message);
+            }
+            Stimulus::Act { verb, actor, pick, stale, force } => {
+                if let Some(act) = self.act(verb, ACTORS[actor], pick, stale, force) {
+                    self.order(act);
+                }
+            }
+            Stimulus::Mishap(mishap) => {
+                if self.node.is_some() {
+                    match mishap {
+                        Mishap::KilledBefore => self.reach(Rare::KilledBefore),
+                        Mishap::KilledUnsynced => self.reach(Rare::KilledUnsynced),
+                        Mishap::KilledAfter => self.reach(Rare::KilledAfter),
+                        _ => {}
+                    }
+                    self.disk.borrow_mut().mishap = Some(mishap);
+                }
+            }
+            Stimulus::KillInRelease(after) => {
+                if self.node.is_some() {
+                    self.budget = Some(after);
+                }
+            }
+            Stimulus::Kill => {
+                if self.node.is_some() {
+                    self.reach(Rare::KilledIdle);
+                }
+                let after = self.down_for();
+                self.kill(after);
+            }
+            Stimulus::Stop | Stimulus::Snapshot => {
+                self.work()?;
+                let Some(node) = self.node.as_mut() else { return Ok(()) };
+                if let Err(error) = node.ledger.snapshot() {
+                    return self.refused(&error);
+                }
+                if stimulus == Stimulus::Stop {
+                    self.reach(Rare::Stopped);
+                    let after = self.down_for();
+                    self.kill(after);
+                }
+            }
+            Stimulus::NearlyFull => {
+                self.full = true;
+                self.at(self.now + 3 * MINUTE, Happening::Room);
+            }
+            Stimulus::Damage(damage) => {
+                let mut r = self.random(30, i as u64);
+                // Nobody reads a closed log: the next start does.
+                let after = self.down_for();
+                self.kill(after);
+                self.disk.borrow_mut().damage(damage, &mut r);
+            }
+            Stimulus::Reset(stream) => {
+                if let Some(node) = &self.node {
+                    let recorded = node.ledger.state().intake.high(stream);
+                    // What waited is gone; what is being recorded keeps its number.
+                    let waiting = node
+                        .inbox
+                        .iter()
+                        .any(|(ticket, _)| matches!(ticket, Ticket::Part { stream: s, .. } if *s == stream));
+                    if !waiting {
+                        self.broker.reset(stream, recorded);
+                        self.reach(Rare::StreamReset);
+                    }
+                }
+            }
+            Stimulus::Clock(by) => {
+                self.wall += by;
+                if by < -2_000 {
+                    self.reach(Rare::ClockBack);
+                }
+                self.soon();
+            }
+            Stimulus::Sleep(span) => {
+                self.asleep = self.now + span;
+                if let Some(node) = &mut self.node {
+                    node.slept += span;
+                    self.reach(Rare::Slept);
+                }
+                self.at(self.asleep, Happening::Wake(self.life));
+            }
+            Stimulus::Obey(actuator, how) => self.obedience[actuator] = how,
+            Stimulus::Garbage(stream, what) => {
+                let message = traffic::garbage(stream, what, self.true_time());
+                if stream == Inbound::Telemetry && message.body.windows(3).any(|w| w == b"NaN") {
+                    self.reach(Rare::NotFinite);
+                }
+                self.publish(stream, message);
+            }
+            Stimulus::Flood(service) => {
+                self.reach(Rare::Flood);
+                (0..40).for_each(|n| self.measure(service, self.now + n));
+            }
+            Stimulus::Policy(change) => {
+                let (source, policy) = &self.plan.policies[(change % 2) as usize];
+                let mut policy = policy.clone();
+                policy.steps[0].bake = Span(policy.steps[0].bake.0 / 2);
+                policy.guardrails[0].on_fail = crate::core::policy::OnFail::Alert;
+                let source = format!("{source}# {change}\n");
+                let digest = Digest::of(source.as_bytes());
+                if let Some(node) = &mut self.node {
+                    if !node.ledger.state().rollouts.is_empty() {
+                        self.notice.rare.insert(Rare::PolicyEdited);
+                    }
+                    node.inbox.push_back((Ticket::Own, Event::PolicyStored { digest, policy, source }));
+                    self.soon();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An order about a rollout that somebody sees, has seen, or makes up.
+    pub(super) fn act(&self, verb: Verb, actor: &str, pick: u64, stale: bool, force: bool) -> Option<Act> {
+        let state = self.node.as_ref()?.ledger.state();
+        let open = state.rollouts.values().map(|r| (r.id.clone(), r.moved));
+        let over = state.ended.iter().rev().take(2).map(|e| (e.id.clone(), e.ended));
+        let known: Vec<(RolloutId, EventSeq)> = open.chain(over).collect();
+        let (rollout, moved) = match known.len() {
+            0 => (RolloutId::from("nothing-1"), 1),
+            n => known[(pick % n as u64) as usize].clone(),
+        };
+        let if_seq = if stale { Some(moved.saturating_sub(1 + pick % 50)) } else { Some(moved) };
+        Some(Act {
+            rollout,
+            verb,
+            actor: actor.into(),
+            host: "laptop".into(),
+            args: vec![verb.as_str().into()],
+            reason: "because".into(),
+            if_seq: if_seq.filter(|_| stale || pick.is_multiple_of(3)),
+            force,
+        })
+    }
+
+    pub(super) fn order(&mut self, act: Act) {
+        if let Some(node) = &mut self.node {
+            node.inbox.push_back((Ticket::Own, Event::OperatorActed { act, origin: Origin::default() }));
+            self.soon();
+        }
+    }
+
+    /// Trouble is over: everything works again, and people look after what is left.
+    pub(super) fn care(&mut self) {
+        if !self.healed {
+            self.healed = true;
+            self.full = false;
+            self.budget = None;
+            self.disk.borrow_mut().mishap = None;
+            self.obedience.iter_mut().for_each(|how| *how = Obedience::After(500));
+            self.at(self.now, Happening::Start);
+            for i in 0..self.plan.services.len() {
+                self.at(self.now + i as u64, Happening::Tick(i));
+            }
+            for (stream, seq) in self.broker.all_waiting() {
+                self.at(self.now + 10, Happening::Deliver(stream, seq));
+            }
+        }
+        let forced = self.now >= self.plan.healed + PATIENCE;
+        let mut orders = Vec::new();
+        if let Some(node) = &self.node {
+            for rollout in node.ledger.state().rollouts.values() {
+                let order = |verb, actor: &str| Act {
+                    rollout: rollout.id.clone(),
+                    verb,
+                    actor: actor.into(),
+                    host: "laptop".into(),
+                    args: Vec::new(),
+                    reason: "clearing up".into(),
+                    if_seq: None,
+                    force: false,
+                };
+                if forced {
+                    orders.push(order(if rollout.exposed() { Verb::Rollback } else { Verb::Abort }, "ada"));
+                } else if rollout.paused.is_some() {
+                    orders.push(order(Verb::Resume, "ada"));
+                } else if rollout.bake().is_some() {
+                    orders.extend(["li", "ada"].map(|actor| order(Verb::Approve, actor)));
+                }
+            }
+        }
+        orders.into_iter().for_each(|act| self.order(act));
+        self.at(self.now + 3 * MINUTE, Happening::Care);
+    }
+}

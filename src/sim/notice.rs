@@ -1,0 +1,274 @@
+//! What a history has been through, told from its events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::plan::{Plan, Truth};
+use super::rare::Rare;
+use crate::core::event::{AlertKind, Choice, Event, Opening, Outcome, Reason, Verb};
+use crate::core::evidence::{GuardrailKind, GuardrailReading};
+use crate::core::ids::{Digest, RolloutId, Version, Weight};
+use crate::core::verdict::Verdict;
+use crate::invariants::Violation;
+use crate::wire::envelope::Envelope;
+
+/// The truth about a canary, and what evidence made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// `Same`: as good as the baseline. `Beyond`: worse by the limit or more.
+    pub truth: Truth,
+    /// Taken back by evidence of harm.
+    pub harm: bool,
+    /// Promoted to all traffic by evidence of safety.
+    pub full: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    opening: Opening,
+    baseline: Version,
+    paused: bool,
+    /// Shares commanded, and whether the last one is confirmed.
+    weight: Weight,
+    confirmed: bool,
+    harm: bool,
+    full: bool,
+    /// A person promoted it.
+    pushed: bool,
+    acked: u32,
+}
+
+/// What has been noticed so far.
+#[derive(Clone, Debug, Default)]
+pub struct Notice {
+    pub rare: BTreeSet<Rare>,
+    pub head: Digest,
+    /// Found outside the checker's sight.
+    pub broken: Option<Violation>,
+    /// Commands and whom they were for.
+    pub issued: BTreeMap<String, Vec<String>>,
+    /// Commands that were confirmed: they must have arrived.
+    applied: BTreeSet<String>,
+    open: BTreeMap<RolloutId, Seen>,
+    over: Vec<Seen>,
+}
+
+impl Notice {
+    /// Whether the command was confirmed by all.
+    pub fn stands(&self, command: &str) -> bool {
+        self.applied.contains(command)
+    }
+
+    /// What became of rollouts whose truth is known and that no person promoted.
+    pub fn judged(&self, plan: &Plan) -> Vec<Judged> {
+        let truth = |seen: &Seen| {
+            let service = plan.services.iter().find(|s| s.name == seen.opening.service.as_str())?;
+            let (a, b) = (service.versions.get(&seen.baseline)?, service.versions.get(&seen.opening.to)?);
+            if a.breaks.is_some() || b.breaks.is_some() {
+                return None;
+            }
+            let same = a.pass == b.pass && a.error == b.error;
+            if same {
+                return Some(Truth::Same);
+            }
+            // The limits are 4 points of passes, and twice the errors and a point.
+            let errors = service.error * b.error >= 2.0 * service.error * a.error + 0.01;
+            (b.pass <= a.pass - 0.04 || errors).then_some(Truth::Beyond)
+        };
+        let judged = self.over.iter().filter(|seen| !seen.pushed);
+        judged
+            .filter_map(|seen| Some(Judged { truth: truth(seen)?, harm: seen.harm, full: seen.full }))
+            .collect()
+    }
+
+    /// Takes in the next durable event.
+    pub fn see(&mut self, e: &Envelope) {
+        self.head = e.hash;
+        let rare = &mut self.rare;
+        match &e.event {
+            Event::ClockStepped { .. } => drop(rare.insert(Rare::ClockForward)),
+            Event::InputRejected { rejection, .. } => {
+                rare.insert(Rare::Refused);
+                if rejection.code == "E2001" || rejection.code == "E2002" {
+                    rare.insert(Rare::NotFinite);
+                }
+            }
+            Event::BatchReceived { service, columns, .. } => {
+                let seen = self.open.values().find(|seen| seen.opening.service == *service);
+                let known =
+                    |v: &Version| seen.is_none_or(|seen| *v == seen.baseline || *v == seen.opening.to);
+                if columns.series.iter().any(|series| !known(&series.version)) {
+                    rare.insert(Rare::StrangeVersion);
+                }
+            }
+            Event::AckReceived { ack, .. } => {
+                let open = self.open.values_mut().find(|seen| seen.opening.service == ack.service);
+                if let Some(seen) = open.filter(|seen| !seen.confirmed) {
+                    seen.acked += 1;
+                }
+            }
+            Event::IntentRefused { refusal, .. } => {
+                match refusal.code.as_str() {
+                    "E1014" => rare.insert(Rare::IntentAgain),
+                    "E1015" => rare.insert(Rare::IntentReused),
+                    _ => false,
+                };
+            }
+            Event::RolloutCreated { rollout, opening } => {
+                if opening.behind.is_some() {
+                    rare.insert(Rare::Queued);
+                }
+                if opening.attempt > 1 {
+                    rare.insert(Rare::SecondAttempt);
+                }
+                let seen = Seen {
+                    baseline: opening.from.clone(),
+                    opening: opening.clone(),
+                    paused: false,
+                    weight: Weight::ZERO,
+                    confirmed: true,
+                    harm: false,
+                    full: false,
+                    pushed: false,
+                    acked: 0,
+                };
+                self.open.insert(rollout.clone(), seen);
+            }
+            Event::ActRefused { refusal, .. } => {
+                match refusal.code.as_str() {
+                    "E0313" => rare.insert(Rare::StaleOrder),
+                    "E1021" | "E1022" => rare.insert(Rare::OrderTooLate),
+                    "E0319" => rare.insert(Rare::ApprovedTwice),
+                    _ => false,
+                };
+            }
+            Event::AckRefused { .. } => {}
+            event => {
+                if let Some(id) = event.rollout() {
+                    self.rollout(id.clone(), event);
+                }
+            }
+        }
+    }
+
+    fn readings(&mut self, readings: &[GuardrailReading]) {
+        for reading in readings {
+            if reading.late > 0 {
+                self.rare.insert(Rare::LateSample);
+            }
+            if reading.epoch > 1 {
+                self.rare.insert(Rare::Epoch);
+            }
+        }
+    }
+
+    fn rollout(&mut self, id: RolloutId, event: &Event) {
+        let Some(seen) = self.open.get_mut(&id) else { return };
+        let rare = &mut self.rare;
+        match event {
+            Event::ActAccepted { verb, .. } => match verb {
+                Verb::Pause => seen.paused = true,
+                Verb::Resume => {
+                    seen.paused = false;
+                    rare.insert(Rare::Paused);
+                }
+                Verb::Promote => seen.pushed = true,
+                _ => {}
+            },
+            Event::ReferenceFrozen { guardrail, .. } => {
+                let again = !self.referenced_first(&id, guardrail);
+                self.rare.extend(again.then_some(Rare::Refreshed));
+            }
+            Event::VerdictReached { reading, .. } => {
+                match reading.verdict {
+                    Verdict::Stale => rare.insert(Rare::Stale),
+                    Verdict::NoData => rare.insert(Rare::NoData),
+                    _ => false,
+                };
+                self.readings(std::slice::from_ref(reading));
+            }
+            Event::DecisionMade { decision: d, .. } => {
+                let by = d.actor.is_some();
+                match d.choice {
+                    Choice::Promote if d.step.is_none() => {
+                        seen.baseline = d.baseline.clone();
+                        if seen.opening.behind.is_some() {
+                            rare.insert(Rare::NextInLine);
+                        }
+                    }
+                    Choice::Promote if by => {
+                        let met = d.readings.iter().all(|r| r.verdict == Verdict::Pass);
+                        rare.insert(if met { Rare::PromotedByPerson } else { Rare::Overridden });
+                    }
+                    Choice::Promote => {
+                        rare.insert(Rare::Promoted);
+                        seen.full |= d.weight_to == Weight::FULL;
+                    }
+                    Choice::Hold => drop(rare.insert(Rare::Held)),
+                    Choice::Complete => {}
+                    Choice::Rollback if by => drop(rare.insert(Rare::RolledBackByPerson)),
+                    Choice::Rollback if matches!(d.because.first(), Some(Reason::Deadline { .. })) => {
+                        rare.insert(Rare::Deadline);
+                    }
+                    Choice::Rollback => {
+                        let failing = |kind: GuardrailKind| {
+                            d.readings.iter().any(|r| r.kind == kind && r.verdict == Verdict::Fail)
+                        };
+                        if failing(GuardrailKind::Absolute) {
+                            rare.insert(Rare::Crash);
+                        }
+                        if failing(GuardrailKind::Proportion) {
+                            rare.insert(Rare::Harm);
+                            seen.harm = true;
+                        }
+                        if seen.paused {
+                            rare.insert(Rare::HarmPaused);
+                        }
+                        if !seen.confirmed {
+                            rare.insert(Rare::HarmApplying);
+                        }
+                        if seen.weight == Weight::FULL && seen.confirmed {
+                            rare.insert(Rare::HarmSoaking);
+                        }
+                    }
+                }
+                self.readings(&d.readings);
+            }
+            Event::CommandIssued { command, .. } => {
+                (seen.weight, seen.confirmed, seen.acked) = (command.weight, false, 0);
+                let actuators = command.actuators.iter().map(|a| a.0.clone()).collect();
+                self.issued.insert(command.id.to_string(), actuators);
+            }
+            Event::CommandApplied { command, .. } => {
+                if seen.acked > 1 {
+                    rare.insert(Rare::PartlyConfirmed);
+                }
+                seen.confirmed = true;
+                self.applied.insert(command.to_string());
+            }
+            Event::AlertRaised { alert, .. } => {
+                match &alert.kind {
+                    AlertKind::ActuatorSilent(_) => rare.insert(Rare::ActuatorSilent),
+                    AlertKind::ActuatorRejected(_) => rare.insert(Rare::ActuatorRefused),
+                    AlertKind::Guardrail(name) if name == "cost_usd" => rare.insert(Rare::CostAlert),
+                    _ => false,
+                };
+            }
+            Event::RolloutEnded { outcome, .. } => {
+                match outcome {
+                    Outcome::Completed => rare.insert(Rare::Completed),
+                    Outcome::Aborted => rare.insert(Rare::Aborted),
+                    Outcome::RolledBack => false,
+                };
+                let seen = self.open.remove(&id).expect("it is open");
+                self.over.push(seen);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether this is the guardrail's first reference in the rollout.
+    fn referenced_first(&mut self, id: &RolloutId, guardrail: &str) -> bool {
+        // Kept among the commands' names: a rollout and a guardrail make no UUID.
+        self.applied.insert(format!("{id}/{guardrail}"))
+    }
+}
