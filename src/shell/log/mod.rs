@@ -131,6 +131,7 @@ impl Log {
         let ballast_released = ballast.release_if_full(dir)?;
         let watchdog = Watchdog::start(options.flush_deadline)
             .map_err(|cause| LogError::io("starting the log's watchdog", cause))?;
+        folder::remove_half_made(&store)?;
         let config = sled::Config::new().path(&store).cache_capacity(CACHE).flush_every_ms(None);
         let db = guard(|| config.open()).map_err(|error| match error {
             LogError::Io { cause, .. } if cause.to_string().contains("could not acquire lock") => {
