@@ -138,11 +138,27 @@ fn process(pid: Option<u32>) -> String {
 
 /// An operating system's error in the style of the other messages: `no space left on device`.
 fn reason(cause: &io::Error) -> String {
-    if cause.kind() == io::ErrorKind::StorageFull {
-        return "no space left on device".into(); // sled hands it on in a form for programmers
-    }
     let text = cause.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
+    // sled hands it on in a form for programmers, once or several times over.
+    let told = text.split_once("message: ").map(|(_, told)| told.trim_start_matches(['\\', '"']));
+    let told = told.and_then(|told| told.split(['\\', '"']).next());
+    let text = told.or(text.split(" (os error").next()).unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_reads_the_same_however_often_sled_has_wrapped_it() {
+        let mut error = io::Error::from_raw_os_error(libc::EIO);
+        for _ in 0..3 {
+            assert_eq!(reason(&error), "input/output error");
+            error = io::Error::new(error.kind(), format!("{error:?}"));
+        }
+        assert_eq!(reason(&io::Error::from_raw_os_error(libc::ENOSPC)), "no space left on device");
+        assert_eq!(reason(&io::Error::other("lost")), "lost");
+    }
 }
