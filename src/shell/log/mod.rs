@@ -36,7 +36,7 @@ pub use reader::{Chunk, Chunks, Reader, Scan, Verified};
 use super::{clock, durable};
 use anchor::{Anchor, Anchored};
 use folder::{Ballast, Lock};
-use sled_guard::guard;
+use sled_guard::{Store, guard};
 use watchdog::Watchdog;
 
 /// The layout of trees, keys and values that this build writes, and the newest it reads.
@@ -95,7 +95,8 @@ pub struct Log {
     reader: Reader,
     snapshots: sled::Tree,
     outbox: sled::Tree,
-    db: sled::Db,
+    /// After the trees: of all handles the last.
+    db: Store,
     id: Uuid,
     head: Head,
     /// The outbox cursor, when it has moved since the last flush.
@@ -133,7 +134,7 @@ impl Log {
             .map_err(|cause| LogError::io("starting the log's watchdog", cause))?;
         folder::remove_half_made(&store)?;
         let config = sled::Config::new().path(&store).cache_capacity(CACHE).flush_every_ms(None);
-        let db = guard(|| config.open()).map_err(|error| match error {
+        let db = Store::open(&config).map_err(|error| match error {
             LogError::Io { cause, .. } if cause.to_string().contains("could not acquire lock") => {
                 LogError::Locked { dir: dir.to_owned(), holder: None }
             }

@@ -22,6 +22,32 @@ pub fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, LogError> {
     }
 }
 
+/// The open store. sled syncs once more when the last handle goes, and panics when the disk does not: by then
+/// whoever wrote has had the error, and a panic would only hide it.
+pub struct Store(Option<sled::Db>);
+
+impl Store {
+    pub fn open(config: &sled::Config) -> Result<Store, LogError> {
+        guard(|| config.open()).map(|db| Store(Some(db)))
+    }
+}
+
+impl std::ops::Deref for Store {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken only by drop")
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        // Reported where it mattered.
+        let _ = guard(|| Ok(drop(db)));
+    }
+}
+
 fn from_sled(error: sled::Error) -> LogError {
     match error {
         sled::Error::Io(cause) => LogError::io("using the log", cause),
