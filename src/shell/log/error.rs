@@ -16,8 +16,12 @@ pub enum LogError {
     Io { what: &'static str, cause: io::Error },
     #[error("data folder {} is locked by {}; sluice allows one process at a time", .dir.display(), process(*.holder))]
     Locked { dir: PathBuf, holder: Option<u32> },
-    #[error("the log does not open or read: {why}; restore a backup or an export")]
-    Damaged { why: String },
+    #[error("the log does not open or read: {why}{}; restore a backup or an export", at(.place))]
+    Damaged {
+        why: String,
+        /// File and byte, where they are known.
+        place: Option<String>,
+    },
     #[error("{}", corrupt(.error, .place))]
     Corrupt { error: EnvelopeError, place: Place },
     #[error("{0}")]
@@ -118,6 +122,11 @@ impl LogError {
         }
     }
 
+    /// Damage whose place is not known, or named by `why`.
+    pub fn damaged(why: impl Into<String>) -> LogError {
+        LogError::Damaged { why: why.into(), place: None }
+    }
+
     pub(super) fn corrupt(seq: EventSeq, byte: usize, fault: Fault, place: Place) -> LogError {
         LogError::Corrupt { error: EnvelopeError { seq, byte, fault }, place }
     }
@@ -130,6 +139,10 @@ fn corrupt(error: &EnvelopeError, place: &Place) -> String {
     }
     let (seq, byte) = (count(*seq), count(*byte as u64));
     format!("log corrupt at seq {seq}, byte {byte} of {place}: {fault}; restore a backup or an export")
+}
+
+fn at(place: &Option<String>) -> String {
+    place.as_ref().map_or(String::new(), |place| format!(" ({place})"))
 }
 
 fn process(pid: Option<u32>) -> String {

@@ -21,6 +21,7 @@ mod anchor;
 mod error;
 mod export;
 mod folder;
+mod locate;
 mod pages;
 mod reader;
 mod sled_guard;
@@ -114,6 +115,10 @@ impl Log {
     /// Opens the log in `dir`, creating folder and log if allowed. Checks that flushing is durable, that
     /// the last page is sound, and that the log has not lost what its anchor knew.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Opened, LogError> {
+        Log::open_store(dir, options).map_err(|error| locate::located(error, &dir.join("sled")))
+    }
+
+    fn open_store(dir: &Path, options: &OpenOptions) -> Result<Opened, LogError> {
         let store = dir.join("sled");
         let begun = store.exists();
         // An anchor without a store is a log that lost everything, which is worth a better message.
@@ -263,7 +268,7 @@ impl Log {
             let bytes = bytes.as_ref().try_into();
             bytes
                 .map(EventSeq::from_be_bytes)
-                .map_err(|_| LogError::Damaged { why: "the outbox cursor has a wrong size".into() })
+                .map_err(|_| LogError::damaged("the outbox cursor has a wrong size"))
         })
     }
 
@@ -303,7 +308,7 @@ impl Log {
 /// Reads the format and the identity of the log, or sets those of a new one. Always writes something,
 /// so that the next flush has work to do.
 fn identify(meta: &sled::Tree, wanted: Option<Uuid>) -> Result<(Uuid, bool), LogError> {
-    let damaged = |what: &str| LogError::Damaged { why: format!("{what} has a wrong size") };
+    let damaged = |what: &str| LogError::damaged(format!("{what} has a wrong size"));
     let created = match guard(|| meta.get("format"))? {
         None => true,
         Some(found) => match found.as_ref().try_into().map(u32::from_be_bytes) {

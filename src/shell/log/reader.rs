@@ -124,7 +124,7 @@ impl Reader {
 
     fn page(&self, first: EventSeq) -> Result<Chunk, LogError> {
         let mut items = self.pages.scan_prefix(first.to_be_bytes()).peekable();
-        next_page(&mut items)?.ok_or_else(|| LogError::Damaged { why: format!("page {first} is gone") })
+        next_page(&mut items)?.ok_or_else(|| LogError::damaged(format!("page {first} is gone")))
     }
 }
 
@@ -148,7 +148,7 @@ fn next_page(items: &mut Items) -> Result<Option<Chunk>, LogError> {
         parts.extend(guard(|| items.next().transpose())?.map(|(_, value)| value));
     }
     if part != 0 {
-        return Err(LogError::Damaged { why: format!("page {first} has no beginning") });
+        return Err(LogError::damaged(format!("page {first} has no beginning")));
     }
     let bytes = if parts.is_empty() {
         Bytes::from_owner(value)
@@ -169,7 +169,7 @@ fn page_key(key: &[u8]) -> Result<(EventSeq, u8), LogError> {
     let (first, part) = match *key {
         [a, b, c, d, e, f, g, h] => ([a, b, c, d, e, f, g, h], 0),
         [a, b, c, d, e, f, g, h, part] => ([a, b, c, d, e, f, g, h], part),
-        _ => return Err(LogError::Damaged { why: format!("a page key has {} bytes", key.len()) }),
+        _ => return Err(LogError::damaged(format!("a page key has {} bytes", key.len()))),
     };
     Ok((EventSeq::from_be_bytes(first), part))
 }

@@ -5,6 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use super::LogError;
+use crate::core::words::count;
 
 /// Runs `work`; what sled reports or dies of comes back as an error.
 pub fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, LogError> {
@@ -17,7 +18,7 @@ pub fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, LogError> {
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(LogError::Damaged { why: format!("the store gave up ({text})") })
+            Err(LogError::damaged(format!("the store gave up ({text})")))
         }
     }
 }
@@ -51,7 +52,11 @@ impl Drop for Store {
 fn from_sled(error: sled::Error) -> LogError {
     match error {
         sled::Error::Io(cause) => LogError::io("using the log", cause),
-        other => LogError::Damaged { why: other.to_string().to_lowercase() },
+        sled::Error::Corruption { at, .. } => LogError::Damaged {
+            why: "its checksums do not match".into(),
+            place: at.map(|at| format!("sled/db, byte {}", count(at.lid()))),
+        },
+        other => LogError::damaged(other.to_string().to_lowercase()),
     }
 }
 
