@@ -45,7 +45,10 @@ impl Drop for Store {
     fn drop(&mut self) {
         let db = self.0.take();
         // Reported where it mattered.
-        let _ = guard(|| Ok(drop(db)));
+        let _ = guard(|| {
+            drop(db);
+            Ok(())
+        });
     }
 }
 
