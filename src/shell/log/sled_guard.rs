@@ -1,6 +1,7 @@
 //! sled panics on some kinds of damage. These turn both its errors and its panics into [`LogError`]s.
 
 use std::cell::Cell;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -54,6 +55,9 @@ impl Drop for Store {
 
 fn from_sled(error: sled::Error) -> LogError {
     match error {
+        sled::Error::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
+            LogError::damaged("a file ends too soon")
+        }
         sled::Error::Io(cause) => LogError::io("using the log", cause),
         sled::Error::Corruption { at, .. } => LogError::Damaged {
             why: "its checksums do not match".into(),
