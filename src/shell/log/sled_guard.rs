@@ -19,9 +19,18 @@ pub fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, LogError> {
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(LogError::damaged(format!("the store gave up ({text})")))
+            Err(match system_error(text) {
+                Some(cause) => LogError::io("using the log", cause),
+                None => LogError::damaged(format!("the store gave up ({text})")),
+            })
         }
     }
+}
+
+/// The system's error that a panic was about: sled unwraps some, and a disk that fails is no damaged log.
+fn system_error(panic: &str) -> Option<io::Error> {
+    let code = panic.split_once("Os { code: ")?.1.split(',').next()?;
+    code.parse().ok().map(io::Error::from_raw_os_error)
 }
 
 /// The open store. sled syncs once more when the last handle goes, and panics when the disk does not: by then
@@ -94,6 +103,12 @@ mod tests {
         let message =
             "the log does not open or read: the store gave up (bad pointer); restore a backup or an export";
         assert_eq!(error.to_string(), message);
+        let failed = || Err::<(), _>(io::Error::from_raw_os_error(libc::EIO));
+        let error = guard(|| -> sled::Result<()> {
+            failed().unwrap();
+            Ok(())
+        });
+        assert_eq!(error.unwrap_err().to_string(), "using the log failed: input/output error");
         assert_eq!(guard(|| Ok(7)).unwrap(), 7);
     }
 }
