@@ -101,14 +101,22 @@ impl Template {
         let used = used.collect();
         let dir = home.join(&name);
         fs::create_dir_all(dir.join("sled/blobs")).expect("a folder");
-        let log = check::open(from).expect("the template opens");
-        let sound = read(&log).expect("the template is sound");
-        let mut records = Vec::new();
+        let sound = Read {
+            log: Uuid::nil(),
+            head: Head::default(),
+            records: Digest::default(),
+            state: Digest::default(),
+        };
+        let mut template = Template { name, files, used, dir, sound, records: Vec::new() };
+        // The copy is opened, never the template itself: that would leave it as a crash does.
+        template.restore();
+        let log = check::open(&template.dir).expect("the template opens");
+        template.sound = read(&log).expect("the template is sound");
         let mut scan = log.reader().scan(1).expect("it scans");
         while let Some(bytes) = scan.advance(|record| record.bytes.to_vec()).expect("a sound record") {
-            records.push(bytes);
+            template.records.push(bytes);
         }
-        Template { name, files, used, dir, sound, records }
+        template
     }
 
     /// Puts the folder back as the sound log left it.
@@ -240,7 +248,9 @@ impl Template {
             _ => {
                 // Everything from one record on, written anew with sound hashes.
                 let from = 1 + random.below(self.records.len() as u64);
-                self.rewrite(&pages, from, random);
+                if !self.rewrite(&pages, from, random) {
+                    return None;
+                }
                 "the chain rewritten"
             }
         };
@@ -248,8 +258,8 @@ impl Template {
         Some(what.to_owned())
     }
 
-    /// Another history from `from` on, as long as the true one.
-    fn rewrite(&self, pages: &sled::Tree, from: EventSeq, random: &mut Random) {
+    /// Another history from `from` on, as long as the true one; `false` when it is the true one.
+    fn rewrite(&self, pages: &sled::Tree, from: EventSeq, random: &mut Random) -> bool {
         let mut group = Group::default();
         for (i, bytes) in self.records.iter().enumerate() {
             let record = header(bytes, &mut 0).expect("a record");
@@ -260,6 +270,9 @@ impl Template {
             } else {
                 group.push(&record.event().expect("an event"), record.at).expect("it fits");
             }
+        }
+        if group.bytes() == self.records.concat() {
+            return false;
         }
         // In pages of one record each: how records are cut into pages is nobody's promise.
         pages.clear().expect("clear");
@@ -272,6 +285,7 @@ impl Template {
             }
             start = *end;
         }
+        true
     }
 }
 
