@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data bench kill-test clean
+.PHONY: help demo lint test test-data bench kill-test crash clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -45,6 +45,23 @@ bench: ## throughput and latency on this machine
 kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 	@echo "== $(N) kills"
 	@$(WITH_NATS) SLUICE_KILLS=$(N) cargo test --quiet --release --locked --test kill -- --ignored --nocapture
+
+# A small sample unless N is given. One case again: make crash SEED=1 CASE=damage:17, as a failure says.
+crash: N := 40
+crash: SEED ?= 1
+crash: CASE ?=
+crash: ## N=40 kills, N/10 full disks, N/20 power cuts, 50 N damaged logs: found, located, nothing lost
+	@if ! command -v strace >/dev/null; then \
+	  if [[ $$(id -u) != 0 ]]; then echo "kills at system calls need strace; install it: sudo apt-get install strace" >&2; exit 1; fi; \
+	  echo "== installing strace"; apt-get -qq update; \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends strace >/dev/null; fi
+	@echo "== crashes, N=$(N), seed $(SEED)"
+	@SLUICE_SEED=$(SEED) SLUICE_CASE=$(CASE) SLUICE_KILLS=$(N) SLUICE_CUTS=$$(( ($(N) + 19) / 20 )) \
+	  SLUICE_FILLS=$$(( ($(N) + 9) / 10 )) SLUICE_DAMAGES=$$(( $(N) * 50 )) \
+	  cargo test --quiet --locked --test crash -- --nocapture --test-threads=1
+	@if [[ -z "$(CASE)" ]]; then \
+	  echo "== kills whenever, N=$$(( ($(N) + 9) / 10 ))"; \
+	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
 
 clean: ## remove what was built and installed here
 	@rm -rf target .venv

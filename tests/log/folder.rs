@@ -74,3 +74,30 @@ fn a_folder_reads_as_history() {
     drop(scan);
     assert_eq!(open(dir.path()).head().seq, 30);
 }
+
+/// A start that was killed while sled wrote its settings, or a snapshot of its page table.
+#[test]
+fn what_a_killed_start_left_half_made_is_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("sled");
+    drop(open(dir.path()));
+    let conf = std::fs::read(store.join("conf")).unwrap();
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    std::fs::create_dir_all(store.join("blobs")).unwrap();
+    std::fs::write(store.join("conf"), &conf[..conf.len() - 4]).unwrap();
+    drop(open(dir.path()));
+
+    close(filled(dir.path(), 30));
+    // The second start after the first event makes the first snapshot that counts.
+    close(open(dir.path()));
+    let snapshot = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("snap.");
+    let names = || std::fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names().filter(snapshot).count(), 1);
+    for bytes in [&b""[..], b"half", &[9; 300]] {
+        std::fs::write(store.join("snap.00000000FFFFFFFF.generating"), bytes).unwrap();
+        let log = open(dir.path());
+        assert_eq!(log.reader().verify().unwrap().events, 30);
+        close(log);
+        assert_eq!(names().filter(snapshot).count(), 1);
+    }
+}

@@ -233,7 +233,7 @@ impl Drop for Daemon {
 }
 
 /// The address in the ready line, once that line is complete.
-fn ready_address(stdout: &str) -> Option<String> {
+pub fn ready_address(stdout: &str) -> Option<String> {
     let complete = &stdout[..=stdout.rfind('\n')?];
     complete.lines().find_map(|line| line.strip_prefix("ready http=")).map(str::to_owned)
 }
@@ -254,14 +254,22 @@ fn output(dir: &Path, run: u32, stream: &str) -> PathBuf {
 
 /// `setpriv` sets the parent-death signal and then becomes `program`, under the same pid: the
 /// direct way, `prctl` between fork and exec, needs `unsafe`.
-fn dying_with_us(program: impl AsRef<OsStr>) -> Command {
+pub fn dying_with_us(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);
     command
 }
 
+/// Kills and reaps a child that leads a process group, with all of the group.
+pub fn kill9_group(child: &mut Child) {
+    let group = format!("-{}", child.id());
+    // The group may be gone.
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    kill9(child);
+}
+
 /// Kills and reaps; a child that has ended already is left as it is.
-fn kill9(child: &mut Child) {
+pub fn kill9(child: &mut Child) {
     child.kill().expect("kill a child");
     child.wait().expect("reap a child");
 }

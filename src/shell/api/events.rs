@@ -149,7 +149,7 @@ fn readable(
     seq: EventSeq,
     envelope: Result<Envelope, crate::wire::events::PayloadError>,
 ) -> Result<Envelope, LogError> {
-    envelope.map_err(|error| LogError::Damaged { why: format!("event {seq} {error}") })
+    envelope.map_err(|error| LogError::damaged(format!("event {seq} {error}")))
 }
 
 /// One event in full; with `why`, the group it belongs to: a fact and all that followed from it.

@@ -15,8 +15,12 @@ pub enum LogError {
     Io { what: &'static str, cause: io::Error },
     #[error("data folder {} is locked by {}; sluice allows one process at a time", .dir.display(), process(*.holder))]
     Locked { dir: PathBuf, holder: Option<u32> },
-    #[error("the log does not open or read: {why}; restore a backup or an export")]
-    Damaged { why: String },
+    #[error("the log does not open or read: {why}{}; restore a backup or an export", at(.place))]
+    Damaged {
+        why: String,
+        /// File and byte, where they are known.
+        place: Option<String>,
+    },
     #[error("{}", corrupt(.error, .place))]
     Corrupt { error: EnvelopeError, place: Place },
     #[error("{0}")]
@@ -82,6 +86,11 @@ impl LogError {
         }
     }
 
+    /// Damage whose place is not known, or named by `why`.
+    pub fn damaged(why: impl Into<String>) -> LogError {
+        LogError::Damaged { why: why.into(), place: None }
+    }
+
     pub(super) fn corrupt(seq: EventSeq, byte: usize, fault: Fault, place: Place) -> LogError {
         LogError::Corrupt { error: EnvelopeError { seq, byte, fault }, place }
     }
@@ -96,17 +105,37 @@ fn corrupt(error: &EnvelopeError, place: &Place) -> String {
     format!("log corrupt at seq {seq}, byte {byte} of {place}: {fault}; restore a backup or an export")
 }
 
+fn at(place: &Option<String>) -> String {
+    place.as_ref().map_or(String::new(), |place| format!(" ({place})"))
+}
+
 fn process(pid: Option<u32>) -> String {
     pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }
 
 /// An operating system's error in the style of the other messages: `no space left on device`.
 fn reason(cause: &io::Error) -> String {
-    if cause.kind() == io::ErrorKind::StorageFull {
-        return "no space left on device".into(); // sled hands it on in a form for programmers
-    }
     let text = cause.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
+    // sled hands it on in a form for programmers, once or several times over.
+    let told = text.split_once("message: ").map(|(_, told)| told.trim_start_matches(['\\', '"']));
+    let told = told.and_then(|told| told.split(['\\', '"']).next());
+    let text = told.or(text.split(" (os error").next()).unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_reads_the_same_however_often_sled_has_wrapped_it() {
+        let mut error = io::Error::from_raw_os_error(libc::EIO);
+        for _ in 0..3 {
+            assert_eq!(reason(&error), "input/output error");
+            error = io::Error::new(error.kind(), format!("{error:?}"));
+        }
+        assert_eq!(reason(&io::Error::from_raw_os_error(libc::ENOSPC)), "no space left on device");
+        assert_eq!(reason(&io::Error::other("lost")), "lost");
+    }
 }

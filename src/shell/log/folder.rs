@@ -1,7 +1,7 @@
 //! The data folder around sled: who holds it, and how much room is left.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
@@ -33,6 +33,30 @@ impl Lock {
         let _ = writeln!(file, "{}", std::process::id());
         Ok(Lock { _file: file })
     }
+}
+
+/// Removes what a crash left half made in the store, for sled would take it for the real thing and not open.
+/// A snapshot of its page table gets its name when it is whole and synced; until then the one before counts. The
+/// settings are written before anything else is, not synced, and written anew when they are missing.
+pub fn remove_half_made(store: &Path) -> Result<(), LogError> {
+    let failed = |cause| LogError::io("clearing what a crash left in the store", cause);
+    let entries = match fs::read_dir(store) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let half_made = match &*name {
+            "conf" => fs::metadata(store.join("db")).map_or(true, |db| db.len() == 0),
+            name => name.starts_with("snap.") && name.ends_with(".generating"),
+        };
+        if half_made {
+            fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// When the disk counts as nearly full: below `pct` percent or below `bytes` free.

@@ -24,6 +24,7 @@ mod error;
 mod export;
 mod folder;
 mod journal;
+mod locate;
 mod reader;
 mod sled_guard;
 mod snapshot;
@@ -39,7 +40,7 @@ pub use reader::{Chunk, Chunks, Reader, Scan, Verified};
 use super::{clock, durable};
 use anchor::Anchor;
 use folder::{Ballast, Lock};
-use sled_guard::guard;
+use sled_guard::{Store, guard};
 use watchdog::Watchdog;
 
 /// The layout of trees, keys and values that this build writes, and the newest it reads.
@@ -98,7 +99,8 @@ pub struct Log {
     reader: Reader,
     snapshots: sled::Tree,
     outbox: sled::Tree,
-    db: sled::Db,
+    /// After the trees: of all handles the last.
+    db: Store,
     id: Uuid,
     head: Head,
     /// The outbox cursor, when it has moved since the last flush.
@@ -116,6 +118,10 @@ impl Log {
     /// Opens the log in `dir`, creating folder and log if allowed. Checks that flushing is durable, that
     /// the last page is sound, and that the log has not lost what its anchor knew.
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Opened, LogError> {
+        Log::open_store(dir, options).map_err(|error| locate::located(error, &dir.join("sled")))
+    }
+
+    fn open_store(dir: &Path, options: &OpenOptions) -> Result<Opened, LogError> {
         let store = dir.join("sled");
         let begun = store.exists();
         // An anchor without a store is a log that lost everything, which is worth a better message.
@@ -134,8 +140,9 @@ impl Log {
         let ballast_released = ballast.release_if_full(dir)?;
         let watchdog = Watchdog::start(options.flush_deadline)
             .map_err(|cause| LogError::io("starting the log's watchdog", cause))?;
+        folder::remove_half_made(&store)?;
         let config = sled::Config::new().path(&store).cache_capacity(CACHE).flush_every_ms(None);
-        let db = guard(|| config.open()).map_err(|error| match error {
+        let db = Store::open(&config).map_err(|error| match error {
             LogError::Io { cause, .. } if cause.to_string().contains("could not acquire lock") => {
                 LogError::Locked { dir: dir.to_owned(), holder: None }
             }
@@ -264,7 +271,7 @@ impl Log {
             let bytes = bytes.as_ref().try_into();
             bytes
                 .map(EventSeq::from_be_bytes)
-                .map_err(|_| LogError::Damaged { why: "the outbox cursor has a wrong size".into() })
+                .map_err(|_| LogError::damaged("the outbox cursor has a wrong size"))
         })
     }
 
@@ -304,7 +311,7 @@ impl Log {
 /// Reads the format and the identity of the log, or sets those of a new one. Always writes something,
 /// so that the next flush has work to do.
 fn identify(meta: &sled::Tree, wanted: Option<Uuid>) -> Result<(Uuid, bool), LogError> {
-    let damaged = |what: &str| LogError::Damaged { why: format!("{what} has a wrong size") };
+    let damaged = |what: &str| LogError::damaged(format!("{what} has a wrong size"));
     let created = match guard(|| meta.get("format"))? {
         None => true,
         Some(found) => match found.as_ref().try_into().map(u32::from_be_bytes) {

@@ -51,13 +51,15 @@ impl Reader {
     /// The events from `from` on, each checked to continue the chain. The first is checked against its
     /// predecessor. After an error the iterator ends.
     pub fn scan(&self, from: EventSeq) -> Result<Scan, LogError> {
-        match from.checked_sub(1).filter(|before| *before > 0) {
-            None => Ok(Scan::new(self.pages_from(1)?, Head::default())),
-            Some(before) => match self.head_at(before)? {
-                Some(head) => Ok(Scan::new(self.pages_from(from)?, head)),
-                None => Ok(Scan::new(Box::new(std::iter::empty()), self.head()?)),
-            },
-        }
+        let end = self.head()?;
+        let before = match from.checked_sub(1).filter(|before| *before > 0) {
+            None => Some(Head::default()),
+            Some(before) => self.head_at(before)?,
+        };
+        Ok(match before {
+            Some(head) => Scan { until: end.seq, ..Scan::new(self.pages_from(from)?, head) },
+            None => Scan::new(Box::new(std::iter::empty()), end),
+        })
     }
 
     /// One event.
@@ -125,7 +127,7 @@ impl Reader {
 
     fn page(&self, first: EventSeq) -> Result<Chunk, LogError> {
         let mut items = self.pages.scan_prefix(first.to_be_bytes()).peekable();
-        next_page(&mut items)?.ok_or_else(|| LogError::Damaged { why: format!("page {first} is gone") })
+        next_page(&mut items)?.ok_or_else(|| LogError::damaged(format!("page {first} is gone")))
     }
 }
 
@@ -149,7 +151,7 @@ fn next_page(items: &mut Items) -> Result<Option<Chunk>, LogError> {
         parts.extend(guard(|| items.next().transpose())?.map(|(_, value)| value));
     }
     if part != 0 {
-        return Err(LogError::Damaged { why: format!("page {first} has no beginning") });
+        return Err(LogError::damaged(format!("page {first} has no beginning")));
     }
     let bytes = if parts.is_empty() {
         Bytes::from_owner(value)
@@ -166,7 +168,7 @@ fn next_page(items: &mut Items) -> Result<Option<Chunk>, LogError> {
 }
 
 fn page_key(key: &[u8]) -> Result<(EventSeq, u8), LogError> {
-    pages::page_key(key).map_err(|why| LogError::Damaged { why })
+    pages::page_key(key).map_err(LogError::damaged)
 }
 
 /// The chain before a chunk's first record, as far as that record tells.
@@ -189,6 +191,8 @@ pub struct Scan {
     head: Head,
     /// Records up to here were only needed to reach the first one asked for.
     skip: EventSeq,
+    /// The log went on to here when the scan began. A damaged store may lose its way and call that the end.
+    until: EventSeq,
     ended: bool,
     /// The log it reads, when nobody else keeps that open.
     pub(super) _holds: Option<Box<Log>>,
@@ -197,7 +201,17 @@ pub struct Scan {
 impl Scan {
     /// Yields what follows `head`; the chunks may begin before.
     pub(super) fn new(chunks: Chunks, head: Head) -> Scan {
-        Scan { chunks, chunk: None, byte: 0, offset: 0, head, skip: head.seq, ended: false, _holds: None }
+        Scan {
+            chunks,
+            chunk: None,
+            byte: 0,
+            offset: 0,
+            head,
+            skip: head.seq,
+            until: 0,
+            ended: false,
+            _holds: None,
+        }
     }
 
     /// The chain up to the last envelope yielded.
@@ -223,7 +237,14 @@ impl Scan {
                 _ => {
                     // Until there is a next chunk, an error or the end is final.
                     self.ended = true;
-                    let Some(chunk) = self.chunks.next().transpose()? else { return Ok(None) };
+                    let Some(chunk) = self.chunks.next().transpose()? else {
+                        let due = self.head.seq + 1;
+                        let missing = Fault::Truncated { have: 0, need: FRAMING };
+                        return match due <= self.until {
+                            true => Err(LogError::corrupt(due, 0, missing, Place::Page(due))),
+                            false => Ok(None),
+                        };
+                    };
                     (self.ended, self.offset) = (false, 0);
                     self.chunk.insert(chunk)
                 }
@@ -261,5 +282,40 @@ impl Iterator for Scan {
                 LogError::corrupt(self.head.seq, self.byte, error.into(), place)
             })
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Event;
+    use crate::core::time::Timestamp;
+    use crate::shell::log::OpenOptions;
+    use crate::wire::envelope::Group;
+
+    /// A damaged store can end an iteration before its last page, and still find that page by its key.
+    #[test]
+    fn a_scan_that_ends_before_the_log_does_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
+        let mut log = Log::open(dir.path(), &options).unwrap().log;
+        let mut group = Group::default();
+        for _ in 0..3 {
+            group.push(&Event::TimePassed, Timestamp(1)).unwrap();
+            log.append(&group).unwrap();
+            group.appended();
+        }
+        let reader = log.reader();
+        let scans = [1, 2, 3].map(|from| reader.scan(from).unwrap());
+        reader.pages.remove(3u64.to_be_bytes()).unwrap().unwrap();
+        for scan in scans {
+            let error = scan.verify().unwrap_err();
+            assert_eq!(error.seq(), Some(3));
+            assert!(
+                error.to_string().starts_with("log corrupt at seq 3, byte 0 of page 3: truncated"),
+                "{error}"
+            );
+        }
+        assert_eq!(reader.scan(1).unwrap().verify().unwrap().events, 2);
     }
 }
