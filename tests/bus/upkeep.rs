@@ -1,0 +1,82 @@
+//! What sluice makes on the broker, and what it refuses to work with.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_consumers_are_made() {
+    let (nats, dir, sluice, peer) = start().await;
+    for (name, subject) in [
+        ("SLUICE_INTENTS", "sluice.v1.intent.*"),
+        ("SLUICE_TELEMETRY", "sluice.v1.telemetry.*"),
+        ("SLUICE_ACKS", "sluice.v1.ack.*"),
+    ] {
+        let stream = peer.js.get_stream(name).await.expect("the stream");
+        let config = &stream.cached_info().config;
+        assert_eq!(config.subjects, [subject]);
+        assert_eq!(config.retention, stream::RetentionPolicy::WorkQueue);
+        assert_eq!(config.discard, stream::DiscardPolicy::New);
+        assert!(config.max_bytes > 0);
+        assert_eq!(
+            stream.consumer_info(streams::CONSUMER).await.expect("the consumer").config.max_deliver,
+            -1
+        );
+    }
+    let out = peer.js.get_stream(streams::OUT).await.expect("the stream");
+    assert_eq!(out.cached_info().config.subjects.len(), 4);
+    sluice.stop().await;
+    // What was made is found again.
+    Sluice::start(dir.path(), &nats).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_stream_is_refused_by_name_and_field() {
+    let (nats, dir, sluice, peer) = start().await;
+    sluice.stop().await;
+    let mut config = peer.js.get_stream("SLUICE_INTENTS").await.unwrap().cached_info().config.clone();
+    config.max_age = Duration::from_secs(3_600);
+    peer.js.update_stream(config).await.expect("change the stream");
+    let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
+    assert_eq!(error.code(), "E7002");
+    assert_eq!(
+        error.to_string(),
+        "stream SLUICE_INTENTS: max_age is 1h, expected at least no limit; set it back, or remove the stream \
+         and start sluice, which makes it again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_stream_is_made_again_and_counts_on() {
+    let (_nats, _dir, sluice, peer) = start().await;
+    peer.deploy(&["a", "b", "c"]).await;
+    sluice.wait_recorded(Inbound::Intents, 3).await;
+    peer.wait_messages(streams::OUT, sluice.announced().await).await;
+    for stream in ["SLUICE_INTENTS", streams::OUT] {
+        peer.js.delete_stream(stream).await.expect("remove the stream");
+    }
+    let seq = peer.deploy(&["d"]).await;
+    assert_eq!(seq, 4, "numbers that were used would be taken for redeliveries");
+    sluice.wait_recorded(Inbound::Intents, 4).await;
+    assert_eq!(sluice.count("rollout.created").await, 4);
+    // The outbound stream comes back with the next decision, and its command.
+    peer.wait_messages(streams::OUT, 2).await;
+    sluice.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_counts_from_anew_is_refused() {
+    let (nats, dir, sluice, peer) = start().await;
+    peer.deploy(&["a", "b", "c"]).await;
+    sluice.wait_recorded(Inbound::Intents, 3).await;
+    sluice.stop().await;
+    let config = peer.js.get_stream("SLUICE_INTENTS").await.unwrap().cached_info().config.clone();
+    peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
+    peer.js.create_stream(config).await.unwrap();
+    let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
+    assert_eq!(error.code(), "E7008", "{error}");
+    // As the message says.
+    peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
+    let sluice = Sluice::start(dir.path(), &nats).await;
+    assert_eq!(peer.deploy(&["d"]).await, 4);
+    sluice.wait_recorded(Inbound::Intents, 4).await;
+    sluice.stop().await;
+}
