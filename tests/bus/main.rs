@@ -28,7 +28,7 @@ use sluice::shell::clock;
 use sluice::shell::intake::{self, Kind};
 use sluice::shell::log::{Log, LogError, OpenOptions, Opened};
 use sluice::shell::writer::{self, OUTBOX_MAX, Writer};
-use support::{DEADLINE, NatsServer};
+use support::{DEADLINE, Daemon, NatsServer, wait_for};
 use tempfile::TempDir;
 
 /// A writer on a data folder, connected to a broker.
@@ -230,6 +230,18 @@ impl Peer {
         let subscriber = self.client.subscribe(subject.to_owned()).await.expect("subscribe");
         self.client.flush().await.expect("flush");
         subscriber
+    }
+
+    async fn config(&self, stream: &str) -> stream::Config {
+        self.js.get_stream(stream).await.expect("the stream").cached_info().config.clone()
+    }
+
+    /// Removes the stream and makes one like it, which counts from 1.
+    async fn make_anew(&self, stream: &str) {
+        let config = self.config(stream).await;
+        self.js.delete_stream(stream).await.expect("remove the stream");
+        let made = self.js.create_stream(config).await.expect("make the stream");
+        assert_eq!(made.cached_info().config.first_sequence, None);
     }
 
     /// Waits until the stream holds so many messages.

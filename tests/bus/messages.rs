@@ -43,7 +43,7 @@ async fn a_message_that_was_recorded_but_not_confirmed_counts_once() {
         body: body.as_bytes(),
         service: Some("chat"),
         source: "sluice.v1.intent.chat",
-        delivery: Some(Delivery { stream: Inbound::Intents, seq }),
+        delivery: Some(Delivery { stream: Inbound::Intents, seq, published: None }),
         ..Default::default()
     };
     intake::take(&writer, Kind::Intent, &message).await.expect("alive");

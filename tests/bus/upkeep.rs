@@ -32,7 +32,7 @@ async fn streams_and_consumers_are_made() {
 async fn a_changed_stream_is_refused_by_name_and_field() {
     let (nats, dir, sluice, peer) = start().await;
     sluice.stop().await;
-    let mut config = peer.js.get_stream("SLUICE_INTENTS").await.unwrap().cached_info().config.clone();
+    let mut config = peer.config("SLUICE_INTENTS").await;
     config.max_age = Duration::from_secs(3_600);
     peer.js.update_stream(config).await.expect("change the stream");
     let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
@@ -68,9 +68,7 @@ async fn a_stream_that_counts_from_anew_is_refused() {
     peer.deploy(&["a", "b", "c"]).await;
     sluice.wait_recorded(Inbound::Intents, 3).await;
     sluice.stop().await;
-    let config = peer.js.get_stream("SLUICE_INTENTS").await.unwrap().cached_info().config.clone();
-    peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
-    peer.js.create_stream(config).await.unwrap();
+    peer.make_anew("SLUICE_INTENTS").await;
     let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
     assert_eq!(error.code(), "E7008", "{error}");
     // As the message says.
@@ -79,4 +77,61 @@ async fn a_stream_that_counts_from_anew_is_refused() {
     assert_eq!(peer.deploy(&["d"]).await, 4);
     sluice.wait_recorded(Inbound::Intents, 4).await;
     sluice.stop().await;
+}
+
+/// Somebody removed the stream while sluice was away, and senders have filled the new one up to the last number that
+/// was recorded, or beyond it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_stream_with_used_numbers_is_refused_and_loses_nothing() {
+    let (nats, dir, sluice, peer) = start().await;
+    peer.deploy(&["a", "b", "c"]).await;
+    sluice.wait_recorded(Inbound::Intents, 3).await;
+    sluice.stop().await;
+    peer.make_anew("SLUICE_INTENTS").await;
+    for (services, last) in [(&["d", "e", "f"][..], 3), (&["g", "h"], 5)] {
+        assert_eq!(peer.deploy(services).await, last);
+        let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
+        assert_eq!(
+            error.to_string(),
+            "stream SLUICE_INTENTS counts from anew: it gave number 3 to a new message, and this log has recorded \
+             up to message 3; its messages would be taken for old ones. remove the stream, and sluice makes it \
+             again after message 3; what waits in it has to be sent again"
+        );
+        assert_eq!(error.code(), "E7008");
+        peer.wait_messages("SLUICE_INTENTS", last).await;
+    }
+    // As the message says.
+    peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
+    let sluice = Sluice::start(dir.path(), &nats).await;
+    assert_eq!(peer.deploy(&["d"]).await, 4);
+    sluice.wait_recorded(Inbound::Intents, 4).await;
+    assert_eq!(sluice.count("rollout.created").await, 4);
+    sluice.stop().await;
+}
+
+/// The same where the last number has been purged: the first message that is read shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_number_on_a_new_message_is_refused_when_it_is_read() {
+    let nats = NatsServer::start();
+    let mut daemon = Daemon::start(Some(&nats), None);
+    let peer = Peer::join(&nats.url()).await;
+    let send = async || {
+        for service in ["a", "b", "c"] {
+            let sample = r#"{"version":"a@1","eval_pass":1}"#;
+            peer.publish(&format!("sluice.v1.telemetry.{service}"), &[], sample).await;
+        }
+    };
+    send().await;
+    peer.wait_messages("SLUICE_TELEMETRY", 0).await;
+    daemon.terminate();
+    peer.make_anew("SLUICE_TELEMETRY").await;
+    send().await;
+    let stream = peer.js.get_stream("SLUICE_TELEMETRY").await.unwrap();
+    stream.purge().filter("sluice.v1.telemetry.c").await.unwrap();
+    daemon.restart();
+    wait_for("the refusal, time and again", || {
+        let refused = "stream SLUICE_TELEMETRY counts from anew: it gave number 1 to a new message";
+        (daemon.stderr().matches(refused).count() >= 3).then_some(())
+    });
+    peer.wait_messages("SLUICE_TELEMETRY", 2).await;
 }

@@ -65,7 +65,7 @@ pub enum BusError {
     #[error(
         "stream {stream} counts from anew: it {has}, and this log has recorded up to message {recorded}; \
          its messages would be taken for old ones. remove the stream, and sluice makes it again after \
-         message {recorded}"
+         message {recorded}; what waits in it has to be sent again"
     )]
     Rewound { stream: &'static str, has: String, recorded: u64 },
     #[error(transparent)]
