@@ -26,7 +26,7 @@ use sluice::core::time::Span;
 use sluice::shell::bus::{self, BusError, NatsSettings, Running, streams};
 use sluice::shell::clock;
 use sluice::shell::intake::{self, Kind};
-use sluice::shell::log::{Log, LogError, OpenOptions, Opened};
+use sluice::shell::log::{Log, LogError, OpenOptions, Opened, Watermark};
 use sluice::shell::writer::{self, OUTBOX_MAX, Writer};
 use support::{DEADLINE, Daemon, NatsServer, wait_for};
 use tempfile::TempDir;
@@ -44,12 +44,17 @@ impl Sluice {
     }
 
     async fn start_at(dir: &Path, url: &str) -> Result<Sluice, BusError> {
+        Sluice::start_with(dir, &settings(url), Watermark::default()).await
+    }
+
+    /// With credentials, or on a disk with less room.
+    async fn start_with(dir: &Path, nats: &NatsSettings, watermark: Watermark) -> Result<Sluice, BusError> {
         // RUST_LOG=sluice=debug shows what the bus says.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let (outbox, sent) = tokio::sync::mpsc::channel(OUTBOX_MAX);
-        let (writer, thread) = open(dir, Some(outbox)).await;
-        let bus = bus::connect(&settings(url)).await.expect("connect");
+        let (writer, thread) = open(dir, watermark, Some(outbox)).await;
+        let bus = bus::connect(nats).await.expect("connect");
         match bus.start(&writer, sent).await {
             Ok(running) => Ok(Sluice { writer, thread, running }),
             Err(error) => {
@@ -116,9 +121,10 @@ async fn start() -> (NatsServer, TempDir, Sluice, Peer) {
 /// Opens the log in `dir`, recovers its state, and starts the writer; a new log gets the test's policy.
 async fn open(
     dir: &Path,
+    watermark: Watermark,
     outbox: Option<tokio::sync::mpsc::Sender<sluice::wire::outgoing::Outgoing>>,
 ) -> (Writer, JoinHandle<Result<(), LogError>>) {
-    let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
+    let options = OpenOptions { ballast: 0, watermark, ..OpenOptions::default() };
     let Opened { log, created, .. } = Log::open(dir, &options).expect("open the log");
     let id = log.id();
     let mut state = State::default();
@@ -195,7 +201,10 @@ struct Peer {
 
 impl Peer {
     async fn join(url: &str) -> Peer {
-        let client = async_nats::connect(url).await.expect("connect");
+        Peer::on(async_nats::connect(url).await.expect("connect"))
+    }
+
+    fn on(client: async_nats::Client) -> Peer {
         Peer { js: jetstream::new(client.clone()), client }
     }
 
@@ -253,6 +262,17 @@ impl Peer {
             }
         };
         tokio::time::timeout(DEADLINE, poll).await.unwrap_or_else(|_| panic!("{stream} never has {n}"));
+    }
+
+    /// Waits until sluice has been given a message of the stream for the second time.
+    async fn wait_redelivered(&self, stream: &str) {
+        let stream = self.js.get_stream(stream).await.expect("the stream");
+        let poll = async {
+            while stream.consumer_info(streams::CONSUMER).await.expect("the consumer").num_redelivered == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, poll).await.expect("nothing is delivered again");
     }
 }
 

@@ -38,7 +38,7 @@ async fn a_message_that_was_recorded_but_not_confirmed_counts_once() {
     sluice.stop().await;
     let body = intent("chat");
     let seq = peer.publish("sluice.v1.intent.chat", &[], body.clone()).await;
-    let (writer, thread) = open(dir.path(), None).await;
+    let (writer, thread) = open(dir.path(), Watermark::default(), None).await;
     let message = intake::Message {
         body: body.as_bytes(),
         service: Some("chat"),
@@ -125,5 +125,36 @@ async fn telemetry_of_every_content_type_is_recorded() {
     assert_eq!(sluice.count("input.rejected").await, 0);
     let seen = |state: &State| state.services.get(&"chat".into()).map(|s| s.series.values().sum::<u64>());
     assert_eq!(sluice.writer.read(move |state, _| seen(state)).await.unwrap(), Some(1 + 2 + 3 + 2 + 256));
+    sluice.stop().await;
+}
+
+/// The watermark is higher than any disk, so there is no room from the start. An ack is taken all the same; an intent
+/// and telemetry stay with the broker until there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_puts_messages_back_until_there_is_room() {
+    let (nats, dir) = (NatsServer::start(), TempDir::new().unwrap());
+    let none = Watermark { pct: 0, bytes: u64::MAX };
+    let sluice = Sluice::start_with(dir.path(), &settings(&nats.url()), none).await.expect("the bus starts");
+    let peer = Peer::join(&nats.url()).await;
+    peer.deploy(&["chat"]).await;
+    peer.publish("sluice.v1.telemetry.chat", &[], r#"{"version":"a@1","eval_pass":1}"#).await;
+    let ack = json!({"command": uuid::Uuid::nil(), "actuator": "router", "status": "applied"});
+    peer.publish("sluice.v1.ack.chat", &[], ack.to_string()).await;
+    sluice.wait_recorded(Inbound::Acks, 1).await;
+    for stream in ["SLUICE_INTENTS", "SLUICE_TELEMETRY"] {
+        // Delivered, put back, and delivered again.
+        peer.wait_redelivered(stream).await;
+        peer.wait_messages(stream, 1).await;
+    }
+    assert_eq!((sluice.count("intent.received").await, sluice.count("batch.received").await), (0, 0));
+    sluice.stop().await;
+
+    let sluice = Sluice::start(dir.path(), &nats).await;
+    sluice.wait_recorded(Inbound::Intents, 1).await;
+    sluice.wait_recorded(Inbound::Telemetry, 1).await;
+    for stream in ["SLUICE_INTENTS", "SLUICE_TELEMETRY"] {
+        peer.wait_messages(stream, 0).await;
+    }
+    assert_eq!((sluice.count("intent.received").await, sluice.count("batch.received").await), (1, 1));
     sluice.stop().await;
 }
