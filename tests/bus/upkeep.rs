@@ -71,12 +71,19 @@ async fn a_stream_that_counts_from_anew_is_refused() {
     peer.make_anew("SLUICE_INTENTS").await;
     let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
     assert_eq!(error.code(), "E7008", "{error}");
-    // As the message says.
-    peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
-    let sluice = Sluice::start(dir.path(), &nats).await;
-    assert_eq!(peer.deploy(&["d"]).await, 4);
-    sluice.wait_recorded(Inbound::Intents, 4).await;
-    sluice.stop().await;
+    peer.remove_as_told(dir.path(), &nats).await;
+}
+
+impl Peer {
+    /// After three intents: removes the stream, as the refusal says, and sees that sluice goes on with the fourth.
+    async fn remove_as_told(&self, dir: &Path, nats: &NatsServer) {
+        self.js.delete_stream("SLUICE_INTENTS").await.unwrap();
+        let sluice = Sluice::start(dir, nats).await;
+        assert_eq!(self.deploy(&["d"]).await, 4);
+        sluice.wait_recorded(Inbound::Intents, 4).await;
+        assert_eq!(sluice.count("rollout.created").await, 4);
+        sluice.stop().await;
+    }
 }
 
 /// Somebody removed the stream while sluice was away, and senders have filled the new one up to the last number that
@@ -100,13 +107,7 @@ async fn a_new_stream_with_used_numbers_is_refused_and_loses_nothing() {
         assert_eq!(error.code(), "E7008");
         peer.wait_messages("SLUICE_INTENTS", last).await;
     }
-    // As the message says.
-    peer.js.delete_stream("SLUICE_INTENTS").await.unwrap();
-    let sluice = Sluice::start(dir.path(), &nats).await;
-    assert_eq!(peer.deploy(&["d"]).await, 4);
-    sluice.wait_recorded(Inbound::Intents, 4).await;
-    assert_eq!(sluice.count("rollout.created").await, 4);
-    sluice.stop().await;
+    peer.remove_as_told(dir.path(), &nats).await;
 }
 
 /// The same where the last number has been purged: the first message that is read shows it.
