@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::error::{CliError, reason};
 use super::exit;
+use crate::shell::bus;
 use crate::wire::outgoing::ROOT;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -204,6 +205,8 @@ async fn nats(url: &str, creds: Option<&PathBuf>) -> Result<Client, CliError> {
     if let Some(file) = creds {
         let read = options.credentials_file(file).await;
         options = read.map_err(|error| CliError::file(format!("credentials {}", file.display()), &error))?;
+    } else if let Ok(server) = url.parse() {
+        options = bus::sign_in(options, &[server]);
     }
     let connected = options.connect(url).await;
     let nats = connected.map_err(|error| {

@@ -219,6 +219,10 @@ pub struct Origin {
 pub struct Delivery {
     pub stream: Inbound,
     pub seq: u64,
+    /// When the broker took it in. A stream that is removed and made anew gives the same numbers again, to younger
+    /// messages. Logs of before this was kept do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Timestamp>,
 }
 
 /// An inbound stream of the bus.

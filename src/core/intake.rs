@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Inbound, Origin};
 use super::ids::Service;
+use super::time::Timestamp;
 
 /// Message ids remembered; older ones are forgotten first. Positions in streams are never forgotten.
 pub const IDS_MAX: usize = 65_536;
@@ -17,6 +18,9 @@ const RANGES_MAX: usize = 1_024;
 pub struct Intake {
     /// Per stream, the sequences recorded: start -> end of each run, both included.
     streams: BTreeMap<Inbound, BTreeMap<u64, u64>>,
+    /// Per stream, when the message with the highest sequence was published; never running backwards.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    youngest: BTreeMap<Inbound, Timestamp>,
     /// Hashes of recent message ids, and their order.
     ids: BTreeSet<u64>,
     order: VecDeque<u64>,
@@ -37,8 +41,14 @@ impl Intake {
 
     /// Remembers the delivery.
     pub fn note(&mut self, origin: &Origin) {
-        if let Some(delivery) = origin.delivery {
-            note_run(self.streams.entry(delivery.stream).or_default(), delivery.seq);
+        let Some(delivery) = origin.delivery else { return };
+        note_run(self.streams.entry(delivery.stream).or_default(), delivery.seq);
+        // Not of one that fills a gap: of those above it the time may not be known.
+        if let Some(published) = delivery.published
+            && delivery.seq == self.high(delivery.stream)
+        {
+            let youngest = self.youngest.entry(delivery.stream).or_default();
+            *youngest = published.max(*youngest);
         }
     }
 
@@ -58,6 +68,11 @@ impl Intake {
     /// The highest sequence recorded from a stream.
     pub fn high(&self, stream: Inbound) -> u64 {
         self.streams.get(&stream).and_then(|runs| runs.last_key_value()).map_or(0, |(_, end)| *end)
+    }
+
+    /// No message that was recorded from a stream is younger. Nothing where only logs of before speak of it.
+    pub fn youngest(&self, stream: Inbound) -> Option<Timestamp> {
+        self.youngest.get(&stream).copied()
     }
 }
 
@@ -102,7 +117,12 @@ mod tests {
     use super::*;
 
     fn from(seq: u64) -> Origin {
-        Origin { delivery: Some(Delivery { stream: Inbound::Acks, seq }), ..Origin::default() }
+        published(seq, None)
+    }
+
+    fn published(seq: u64, at: Option<u64>) -> Origin {
+        let published = at.map(Timestamp);
+        Origin { delivery: Some(Delivery { stream: Inbound::Acks, seq, published }), ..Origin::default() }
     }
 
     #[test]
@@ -115,6 +135,18 @@ mod tests {
         assert_eq!(seen, [true, true, false, true, true, true, false]);
         intake.note(&from(3));
         assert_eq!(intake.streams[&Inbound::Acks], BTreeMap::from([(1, 6)]));
+    }
+
+    /// Else the redelivery of a message without a known time would look younger than all that was recorded.
+    #[test]
+    fn the_youngest_is_the_highest_and_never_older_than_before() {
+        let mut intake = Intake::default();
+        let mut youngest = |seq, at| {
+            intake.note(&published(seq, at));
+            intake.youngest(Inbound::Acks).map(|at| at.0)
+        };
+        let told = [youngest(3, None), youngest(1, Some(10)), youngest(4, Some(40)), youngest(5, Some(30))];
+        assert_eq!(told, [None, None, Some(40), Some(40)]);
     }
 
     #[test]

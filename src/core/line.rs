@@ -134,22 +134,42 @@ fn round(x: f64) -> String {
     if x == libm::floor(x) { format!("{x}") } else { format!("{x:.3}") }
 }
 
-/// Control characters and text-direction marks as escapes: what people see is what is there.
+/// Whatever [`is_hidden`] as an escape: what people see is what is there. The one escaper, for lines and for messages.
 pub fn plain(text: &str) -> String {
-    let odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(odd) {
+    if !text.contains(is_hidden) {
         return text.to_owned();
     }
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
-            c if odd(c) && (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c if odd(c) => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            // Above ASCII a byte and a character of the same number are two things.
+            c if is_hidden(c) && c.is_ascii() => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if is_hidden(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Characters that could move a cursor, reorder a line or stand there unseen: controls, zero-width and
+/// bidirectional marks, line separators.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_is_shown_and_the_rest_is_left() {
+        assert_eq!(plain("a\x1b]0;owned\x07"), r"a\x1b]0;owned\x07");
+        assert_eq!(
+            plain("\u{9b}2J \u{ad}\u{200b}\u{202e}txt\u{e0041}"),
+            r"\u{9b}2J \u{ad}\u{200b}\u{202e}txt\u{e0041}"
+        );
+        assert_eq!(plain("größer → 東京 \\x"), "größer → 東京 \\x");
+    }
 }

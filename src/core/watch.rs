@@ -114,19 +114,11 @@ impl Watch {
         settles: Timestamp,
         o: Observation,
     ) -> bool {
-        if o.arm == Arm::Canary {
-            self.canary_seen += 1;
-            self.last_canary = Some(now);
-        }
+        self.note(o.arm, now, 1);
         if let Rule::Absolute { above, .. } = guardrail.rule {
             return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, o.value, 1);
         }
-        let late = settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored);
-        if late && !planted(Bug::BetsLate) {
-            self.late += 1;
-            return false;
-        }
-        let cohort = self.cohorts.entry(o.cohort).or_default();
+        let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
         let offset = o.served_at.since(o.cohort);
         match (&guardrail.rule, o.unit) {
             (Rule::Proportion { .. }, None) => {
@@ -149,24 +141,36 @@ impl Watch {
         n: u64,
         ones: u64,
     ) -> bool {
-        if o.arm == Arm::Canary {
-            self.canary_seen += n;
-            self.last_canary = Some(now);
-        }
+        self.note(o.arm, now, n);
         if let Rule::Absolute { above, .. } = guardrail.rule {
             // The order inside an aggregate is not known; the window sees the ones first.
             return o.arm == Arm::Canary
                 && (self.observe_absolute(guardrail.better, above, 1.0, ones)
                     | self.observe_absolute(guardrail.better, above, 0.0, n - ones));
         }
-        let late = settles <= now || self.scored_to.is_some_and(|scored| o.cohort <= scored);
-        if late && !planted(Bug::BetsLate) {
-            self.late += n;
-            return false;
-        }
-        let cohort = self.cohorts.entry(o.cohort).or_default();
+        let Some(cohort) = self.waiting(o.cohort, settles <= now, n) else { return false };
         cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
         false
+    }
+
+    /// That `n` observations of an arm have come in, whatever becomes of them.
+    #[inline]
+    fn note(&mut self, arm: Arm, now: Timestamp, n: u64) {
+        if arm == Arm::Canary {
+            self.canary_seen += n;
+            self.last_canary = Some(now);
+        }
+    }
+
+    /// The cohort that starts at `start`, while it waits; after that, the `n` observations count as late.
+    #[inline]
+    fn waiting(&mut self, start: Timestamp, settled: bool, n: u64) -> Option<&mut Cohort> {
+        let late = settled || self.scored_to.is_some_and(|scored| start <= scored);
+        if late && !planted(Bug::BetsLate) {
+            self.late += n;
+            return None;
+        }
+        Some(self.cohorts.entry(start).or_default())
     }
 
     fn observe_absolute(&mut self, better: Better, above: f64, value: f64, times: u64) -> bool {

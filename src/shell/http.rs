@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,16 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::Listener;
 use futures_util::stream;
-use metrics::counter;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tracing::warn;
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, warn};
 
 use super::api::{
     self, ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, Feed, FollowLine, ListRequest,
@@ -38,6 +43,11 @@ use crate::wire::intent::{INTENT_MAX, media_type};
 use crate::wire::telemetry::MESSAGE_MAX;
 use crate::wire::{intent, telemetry};
 
+/// Connections at a time, streams included; more wait to be accepted. Half of the files that a process may usually
+/// open: the log needs some too.
+const CONNECTIONS_MAX: usize = 512;
+/// Longest wait for the whole head of a request, from the beginning of the connection or from the last answer on.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A comment this often keeps a silent stream open, and shows that it is.
@@ -48,7 +58,7 @@ const ACT_MAX: usize = 64 * 1024;
 ///
 /// Errors: the listener is not on a loopback address.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: TcpListener,
     api: Arc<Api>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -59,12 +69,48 @@ pub async fn serve(
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     let (stop, stopping) = watch::channel(false);
-    let router = router(Context { api, stopping });
-    let shutdown = async move {
-        shutdown.await;
-        stop.send_replace(true);
-    };
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    let service = TowerToHyperService::new(router(Context { api, stopping: stopping.clone() }));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let open = gauge!("sluice_http_connections");
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accept = async {
+            let place = room.clone().acquire_owned().await.expect("never closed");
+            // Errors of one connection are passed over, those of the process are waited out.
+            (place, Listener::accept(&mut listener).await.0)
+        };
+        let (place, stream) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept => accepted,
+        };
+        let (open, mut stopping) = (open.clone(), stopping.clone());
+        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        open.increment(1.0);
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            // The result holds a lock, which must not outlive this line.
+            let told = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = told => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
+                debug!(%error, "a connection broke off");
+            }
+            open.decrement(1.0);
+            drop(place);
+        });
+    }
+    drop(listener);
+    stop.send_replace(true);
+    // All places are free again: all connections have ended.
+    let _all = room.acquire_many(CONNECTIONS_MAX as u32).await.expect("never closed");
+    Ok(())
 }
 
 #[derive(Clone)]

@@ -234,6 +234,7 @@ fn describe() {
         "time to make one group of events durable"
     );
     describe_counter!("sluice_http_requests_total", "HTTP requests by status");
+    describe_gauge!("sluice_http_connections", "HTTP connections that are open");
 }
 
 #[cfg(test)]

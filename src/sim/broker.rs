@@ -16,6 +16,8 @@ pub struct Stored {
     pub id: Option<String>,
     pub body: Vec<u8>,
     pub attempts: u32,
+    /// When the broker stored it, ms.
+    pub at: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -34,7 +36,7 @@ pub struct Broker {
 
 impl Broker {
     /// Stores a message and returns its number; `None` when the stream has it.
-    pub fn publish(&mut self, stream: Inbound, message: Stored, now: u64) -> Option<u64> {
+    pub fn publish(&mut self, stream: Inbound, mut message: Stored, now: u64) -> Option<u64> {
         let stream = self.streams.entry(stream).or_default();
         if let Some(id) = &message.id {
             stream.ids.retain(|_, at| *at + DUPLICATE_WINDOW > now);
@@ -43,6 +45,7 @@ impl Broker {
             }
         }
         stream.last += 1;
+        message.at = now;
         stream.waiting.insert(stream.last, message);
         Some(stream.last)
     }

@@ -72,7 +72,7 @@ pub fn measured(
     let named = r.chance(0.7);
     let id = named.then(|| format!("t-{}-{}", service.name, now.0));
     let content_type = Some(if form == Form::Json { "application/json" } else { "application/msgpack" });
-    let message = Stored { service: String::new(), content_type, id, body, attempts: 0 };
+    let message = Stored { service: String::new(), content_type, id, body, attempts: 0, at: 0 };
     let delay = if trouble && r.chance(0.1) { r.below(8 * MINUTE) } else { r.below(500) };
     let again = trouble && named && r.chance(0.1);
     vec![(delay, message, again)]
@@ -182,5 +182,5 @@ pub fn garbage(stream: Inbound, what: u64, now: Timestamp) -> Stored {
         ],
     };
     let body = bodies[(what % 6) as usize].clone().into_bytes();
-    Stored { service: "assistant".into(), content_type: None, id: None, body, attempts: 0 }
+    Stored { service: "assistant".into(), content_type: None, id: None, body, attempts: 0, at: 0 }
 }

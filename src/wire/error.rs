@@ -4,6 +4,7 @@
 //! files, E31xx the config file. A code keeps its meaning for ever; texts may improve.
 
 use crate::core::event::Rejection;
+use crate::core::line::plain;
 
 /// Bytes of an input that a message or a rejection echoes.
 pub const EXCERPT_MAX: usize = 64;
@@ -40,7 +41,7 @@ pub fn excerpt(input: &[u8]) -> String {
     let head = &input[..input.len().min(EXCERPT_MAX)];
     let mut out = String::with_capacity(head.len());
     for chunk in head.utf8_chunks() {
-        escape_into(&mut out, chunk.valid());
+        out += &plain(chunk.valid());
         chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
     }
     out
@@ -48,34 +49,13 @@ pub fn excerpt(input: &[u8]) -> String {
 
 /// `text` for a message: escaped, and cut after [`EXCERPT_MAX`] bytes.
 pub fn shown(text: &str) -> String {
-    let mut out = String::new();
-    if text.len() <= EXCERPT_MAX {
-        escape_into(&mut out, text);
-    } else {
-        escape_into(&mut out, head(text, EXCERPT_MAX));
-        out.push('…');
-    }
-    out
+    if text.len() <= EXCERPT_MAX { plain(text) } else { plain(head(text, EXCERPT_MAX)) + "…" }
 }
 
 /// At most the first `max` bytes of `text`, whole characters.
 pub fn head(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
-}
-
-fn escape_into(out: &mut String, text: &str) {
-    for c in text.chars() {
-        if is_hidden(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
-    }
-}
-
-/// Characters that could move a cursor, reorder a line or stand there unseen: controls, zero-width and
-/// bidirectional marks, line separators.
-pub fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The candidate that `word` was probably meant to be: at most a third of its letters differ.
@@ -126,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_short_and_inert() {
-        assert_eq!(excerpt(b"a\x1b]0;owned\x07\xff"), r"a\u{1b}]0;owned\u{7}\xff");
+        assert_eq!(excerpt(b"a\x1b]0;owned\x07\xff"), r"a\x1b]0;owned\x07\xff");
         assert_eq!(excerpt("\u{202e}txt.exe".as_bytes()), r"\u{202e}txt.exe");
         assert_eq!(excerpt(&[b'x'; 1_000]).len(), EXCERPT_MAX);
         assert_eq!(excerpt(&"é".repeat(40).into_bytes()[1..]).chars().next(), Some('\\'));

@@ -1,7 +1,8 @@
 //! Names as they come in from outside: which characters, how long. See `core::ids` for what they name.
 
-use super::error::{InputError, is_hidden, shown};
+use super::error::{InputError, shown};
 use crate::core::ids::{Actuator, IntentId, Metric, Service, Version};
+use crate::core::line::is_hidden;
 
 /// Longest service, policy, actuator or metric name, in bytes: one DNS label.
 pub const NAME_MAX: usize = 63;

@@ -1,5 +1,9 @@
 //! Requests, refusals and limits over a real socket.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::support::{Daemon, http};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,4 +275,31 @@ async fn a_full_disk_stops_intake_and_says_so() {
         assert!(message.ends_with("kept for decisions; nothing was accepted"), "{message}");
     }
     assert_eq!(server.get("/v1/info").await.1["head"]["seq"], 2);
+}
+
+/// As many as there may be connect and never finish their first request: they are sent away, and who comes after them
+/// gets an answer. Without the timeout never; without the cap there would be one connection more.
+#[test]
+fn slow_clients_do_not_keep_their_places() {
+    const CONNECTIONS_MAX: usize = 512;
+    let daemon = Daemon::start(None, None);
+    let url = daemon.url("");
+    let address = url.strip_prefix("http://").unwrap();
+    let slow: Vec<TcpStream> = (0..CONNECTIONS_MAX)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: local").unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream
+        })
+        .collect();
+    let metrics = http().get(daemon.url("/metrics")).send().unwrap().text().unwrap();
+    let open = metrics.lines().find_map(|line| line.strip_prefix("sluice_http_connections ")).unwrap();
+    let open: usize = open.parse().unwrap();
+    assert!((1..=CONNECTIONS_MAX).contains(&open), "{open}");
+    for mut stream in slow {
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).expect("the server ends the connection");
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&said));
+    }
 }

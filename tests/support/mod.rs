@@ -42,15 +42,24 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server with an empty store on a free port.
     pub fn start() -> NatsServer {
-        NatsServer::start_syncing("always")
+        NatsServer::start_with("always", "")
     }
 
     /// Starts a server that syncs its files this often: `always`, or a time like `2m`, the server's own default.
     pub fn start_syncing(interval: &str) -> NatsServer {
+        NatsServer::start_with(interval, "")
+    }
+
+    /// As [`NatsServer::start`], with these lines in its configuration: who may come in, and what they may do.
+    pub fn start_guarded(access: &str) -> NatsServer {
+        NatsServer::start_with("always", access)
+    }
+
+    fn start_with(interval: &str, more: &str) -> NatsServer {
         let dir = TempDir::new().expect("a temporary folder");
         let at = dir.path().display();
         let config = format!(
-            "ports_file_dir: \"{at}\"\njetstream {{ store_dir: \"{at}/store\", sync_interval: {interval} }}\n"
+            "ports_file_dir: \"{at}\"\njetstream {{ store_dir: \"{at}/store\", sync_interval: {interval} }}\n{more}\n"
         );
         fs::write(dir.path().join("nats.conf"), config).expect("write nats.conf");
         let child = spawn_nats(dir.path(), "-1");

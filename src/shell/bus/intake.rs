@@ -13,7 +13,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{ANSWER_WITHIN, Bus, BusError, RETRY_FIRST, later, streams, told_to_stop};
 use crate::core::event::{Delivery, Inbound};
+use crate::core::state::State;
+use crate::core::time::Timestamp;
 use crate::shell::intake::{self, Kind};
+use crate::shell::log::Reader;
 use crate::shell::writer::{Outcome, Receipt, Writer};
 
 /// Asked from the broker at a time: messages, and bytes. Enough to bridge many round trips at 100 MB/s, and
@@ -39,8 +42,12 @@ pub(super) struct Intake {
     js: Context,
     writer: Writer,
     stopped: watch::Receiver<bool>,
-    /// Sequence and broker's time (ns since 1970) of the highest message seen by this process.
-    high: (u64, i128),
+    /// The highest sequence recorded or seen, and the broker's time above which no message up to it was
+    /// published; no time where the log has none.
+    high: (u64, Option<Timestamp>),
+    /// When the stream was created (ns since 1970), and the used number that this very stream gave to a new message.
+    created: i128,
+    refused: Option<(i128, u64)>,
     room: Arc<Semaphore>,
     replies: mpsc::UnboundedSender<(Subject, Reply)>,
     replier: tokio::task::JoinHandle<()>,
@@ -78,7 +85,9 @@ impl Intake {
             js,
             writer,
             stopped,
-            high: (0, i128::MAX),
+            high: (0, None),
+            created: 0,
+            refused: None,
             room: Arc::new(Semaphore::new(ROOM)),
             replies,
             replier,
@@ -102,13 +111,18 @@ impl Intake {
             .map_err(|e| BusError::Api { doing: "read stream", what: self.name.into(), source: e.into() })
     }
 
-    /// Makes or checks the stream: whether it still counts on from what has been recorded.
+    /// Makes or checks the stream: whether it still counts on from what has been recorded, or is another one that
+    /// gives the same numbers to other messages.
     async fn check(&mut self) -> Result<(), BusError> {
         self.bus.check_server()?;
         let stream = self.stream;
-        let recorded = self.writer.read(move |state, _| state.intake.high(stream)).await?.max(self.high.0);
+        let read =
+            move |state: &State, _: &Reader| (state.intake.high(stream), state.intake.youngest(stream));
+        let (recorded, youngest) = self.writer.read(read).await?;
+        self.high = (recorded.max(self.high.0), youngest.max(self.high.1));
+        let recorded = self.high.0;
         let found = streams::ensure(&self.js, streams::inbound(stream), recorded + 1).await?;
-        let last = found.info.state.last_sequence;
+        let (first, last) = (found.info.state.first_sequence, found.info.state.last_sequence);
         if found.created && recorded > 0 {
             counter!("sluice_streams_recreated_total", "stream" => self.name).increment(1);
             tracing::error!(
@@ -119,7 +133,32 @@ impl Intake {
         if last < recorded {
             return Err(self.rewound(format!("ends at message {last}"), recorded));
         }
-        Ok(())
+        self.created = found.info.created.unix_timestamp_nanos();
+        self.refused = self.refused.filter(|(created, _)| *created == self.created);
+        // Something waits under a number that was used. Whether the message of the highest one is ours is found out
+        // before any is read: had they come in another order, later ones would be recorded and hide the fault.
+        if self.refused.is_none()
+            && (1..=recorded).contains(&first)
+            && let Some(published) = streams::published(&self.js, self.name, recorded).await?
+            && self.is_another(recorded, at(published))
+        {
+            self.refused = Some((self.created, recorded));
+        }
+        match self.refused {
+            Some((_, seq)) => Err(self.gave(seq)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a message has a number that was used before, and is younger than all that had one: the stream lost
+    /// messages, or is another one.
+    fn is_another(&self, seq: u64, published: Timestamp) -> bool {
+        let (high, youngest) = self.high;
+        seq <= high && youngest.is_some_and(|youngest| published > youngest)
+    }
+
+    fn gave(&self, seq: u64) -> BusError {
+        self.rewound(format!("gave number {seq} to a new message"), self.high.0)
     }
 
     fn rewound(&self, has: String, recorded: u64) -> BusError {
@@ -206,17 +245,17 @@ impl Intake {
 
     async fn take(&mut self, message: Message) -> Result<(), BusError> {
         let (seq, published) = match message.info() {
-            Ok(info) => (info.stream_sequence, info.published.unix_timestamp_nanos()),
+            Ok(info) => (info.stream_sequence, at(info.published.unix_timestamp_nanos())),
             Err(source) => return Err(self.broken(source)),
         };
         let Some(answer_to) = message.reply.clone() else { return Ok(()) };
-        // A number that was used before, on a younger message: the stream lost messages or is another one.
-        if seq <= self.high.0 && published > self.high.1 {
+        if self.is_another(seq, published) {
             self.reply(answer_to, Reply::Full);
-            return Err(self.rewound(format!("gave number {seq} to a new message"), self.high.0));
+            self.refused = Some((self.created, seq));
+            return Err(self.gave(seq));
         }
         if seq > self.high.0 {
-            self.high = (seq, published);
+            self.high = (seq, self.high.1.max(Some(published)));
         }
         let headers = message.headers.as_ref();
         let facts = intake::facts(
@@ -228,7 +267,7 @@ impl Intake {
                 source: &message.subject,
                 message_id: header(headers, "nats-msg-id"),
                 traceparent: header(headers, "traceparent"),
-                delivery: Some(Delivery { stream: self.stream, seq }),
+                delivery: Some(Delivery { stream: self.stream, seq, published: Some(published) }),
             },
         );
         let counts = message.payload.len().clamp(MESSAGE_COUNTS, ROOM) as u32;
@@ -261,6 +300,11 @@ impl Intake {
         // The replier lives as long as this task.
         let _ = self.replies.send((to, reply));
     }
+}
+
+/// The broker's time as it is kept.
+fn at(nanoseconds: i128) -> Timestamp {
+    Timestamp(u64::try_from(nanoseconds / 1_000_000).unwrap_or(0))
 }
 
 /// The value of a header by its name in lower case. Senders write names as they like.

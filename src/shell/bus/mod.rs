@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use metrics::{counter, gauge};
+use percent_encoding::percent_decode_str;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -37,7 +38,8 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 /// Where the broker is.
 #[derive(Clone, Debug, Default)]
 pub struct NatsSettings {
-    /// `nats://host:4222` or `tls://host:4222`, one or several of the same cluster.
+    /// `nats://host:4222` or `tls://host:4222`, one or several of the same cluster; `user:password@` or `token@`
+    /// may stand before the host.
     pub servers: Vec<String>,
     /// A `.creds` file.
     pub creds: Option<PathBuf>,
@@ -65,7 +67,7 @@ pub enum BusError {
     #[error(
         "stream {stream} counts from anew: it {has}, and this log has recorded up to message {recorded}; \
          its messages would be taken for old ones. remove the stream, and sluice makes it again after \
-         message {recorded}"
+         message {recorded}; what waits in it has to be sent again"
     )]
     Rewound { stream: &'static str, has: String, recorded: u64 },
     #[error(transparent)]
@@ -104,7 +106,7 @@ pub async fn connect(settings: &NatsSettings) -> Result<Bus, BusError> {
         servers.iter().map(|s| format!("{}://{}:{}", s.scheme(), s.host(), s.port())).collect();
     let shown = shown.join(", ");
     let (count, connections) = watch::channel(0);
-    let options = options(settings, count).await?;
+    let options = options(settings, &servers, count).await?;
     let deadline = clock::monotonic() + CONNECT_WITHIN;
     let mut wait = RETRY_FIRST;
     let client = loop {
@@ -135,12 +137,26 @@ fn addresses(servers: &[String]) -> Result<Vec<ServerAddr>, BusError> {
     servers.iter().map(parse).collect()
 }
 
-async fn options(settings: &NatsSettings, count: watch::Sender<u64>) -> Result<ConnectOptions, BusError> {
+/// With the user and password, or the token alone, of the first URL that has one: async-nats leaves them out.
+pub fn sign_in(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match servers.iter().find_map(|server| Some((server.username()?, server.password()))) {
+        Some((user, Some(password))) => options.user_and_password(decoded(user), decoded(password)),
+        Some((token, None)) => options.token(decoded(token)),
+        None => options,
+    }
+}
+
+async fn options(
+    settings: &NatsSettings,
+    servers: &[ServerAddr],
+    count: watch::Sender<u64>,
+) -> Result<ConnectOptions, BusError> {
     let options = match &settings.creds {
         Some(path) => ConnectOptions::with_credentials_file(path)
             .await
             .map_err(|source| BusError::Credentials { path: path.clone(), source })?,
-        None => ConnectOptions::new(),
+        None => sign_in(ConnectOptions::new(), servers),
     };
     Ok(options
         .name("sluice")

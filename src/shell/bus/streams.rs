@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
+};
 use async_nats::jetstream::{ErrorCode, consumer::pull};
 
 use super::BusError;
@@ -147,6 +149,24 @@ pub(super) async fn ensure(js: &Context, wanted: Config, first: u64) -> Result<E
 
 fn no_jetstream(code: ErrorCode) -> bool {
     [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT].contains(&code)
+}
+
+/// When the broker took in the message with this sequence, in nanoseconds since 1970; nothing when the stream does
+/// not have it any more. Asks the stream's leader: a follower may not have it yet.
+///
+/// Errors: [`BusError::Api`].
+pub(super) async fn published(js: &Context, stream: &str, seq: u64) -> Result<Option<i128>, BusError> {
+    let failed = |source: async_nats::Error| BusError::Api {
+        doing: "look up message",
+        what: format!("{seq} of stream {stream}"),
+        source,
+    };
+    let handle = js.get_stream_no_info(stream).await.map_err(|e| failed(e.into()))?;
+    match handle.get_raw_message(seq).await {
+        Ok(message) => Ok(Some(message.time.unix_timestamp_nanos())),
+        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// Finds sluice's consumer of a stream, or makes it.

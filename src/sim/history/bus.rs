@@ -116,6 +116,7 @@ impl Run<'_> {
                 id: None,
                 body: ack.to_string().into_bytes(),
                 attempts: 0,
+                at: 0,
             }
         };
         if how == Obedience::Stranger {
@@ -170,7 +171,7 @@ impl Run<'_> {
                 source: word,
                 message_id: message.id.as_deref(),
                 traceparent: None,
-                delivery: Some(Delivery { stream, seq }),
+                delivery: Some(Delivery { stream, seq, published: Some(START.plus(Span(message.at))) }),
             },
             now,
         );

@@ -18,7 +18,7 @@ impl Run<'_> {
             return Err(Stop::Refused);
         }
         let lost = self.confirmed.iter().find(|(stream, seq)| {
-            let delivery = Some(Delivery { stream: *stream, seq: *seq });
+            let delivery = Some(Delivery { stream: *stream, seq: *seq, published: None });
             !state.intake.has(&Origin { delivery, ..Origin::default() })
         });
         if let Some(lost) = lost {

@@ -24,6 +24,7 @@ impl Run<'_> {
                     id: None,
                     body: intent.to_string().into_bytes(),
                     attempts: 0,
+                    at: 0,
                 };
                 self.publish(Inbound::Intents, message);
             }

@@ -93,7 +93,7 @@ fn columns() -> Columns {
 /// One event of each kind, every optional field of its parts set somewhere.
 fn one_of_each() -> Vec<Event> {
     let origin = || Origin {
-        delivery: Some(Delivery { stream: Inbound::Telemetry, seq: 9 }),
+        delivery: Some(Delivery { stream: Inbound::Telemetry, seq: 9, published: Some(Timestamp(7)) }),
         message_id: Some("m-1".into()),
         traceparent: Some("00-aa-bb-01".into()),
     };
@@ -268,6 +268,16 @@ fn a_payload_is_a_map_of_the_fields_by_name() {
     assert_eq!(encode(&event, &mut payload).unwrap(), (30, 1));
     let stored = [b"\x82\xa7rollout\xa3r-1\xa7command\xc4\x10".as_slice(), &[0; 16]].concat();
     assert_eq!(payload, stored);
+}
+
+/// A delivery as the first logs hold it, without the broker's time: still read, and written the same.
+#[test]
+fn a_delivery_without_its_time_is_read() {
+    let delivery = b"\x81\xa8delivery\x82\xa6stream\xa4acks\xa3seq\x09";
+    let origin: Origin = rmp_serde::from_slice(delivery).unwrap();
+    let expected = Delivery { stream: Inbound::Acks, seq: 9, published: None };
+    assert_eq!(origin, Origin { delivery: Some(expected), ..Origin::default() });
+    assert_eq!(rmp_serde::to_vec_named(&origin).unwrap(), delivery);
 }
 
 #[test]

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Parsed, UNIT_MAX, aggregate, broken_msgpack, check_bounds, check_time, split};
 use crate::core::columns::Columns;
+use crate::core::line::is_hidden;
 use crate::core::time::Timestamp;
-use crate::wire::error::{InputError, is_hidden, shown};
+use crate::wire::error::{InputError, shown};
 use crate::wire::names;
 
 /// A batch on the wire.

@@ -9,8 +9,9 @@ use super::aggregate::{self, Summary};
 use super::values::{Part, Slot, Value, rfc3339};
 use super::{SAMPLES_MAX, TAGS_MAX, UNIT_MAX, check_time, too_many_samples};
 use crate::core::columns::{Builder, Row};
+use crate::core::line::is_hidden;
 use crate::core::time::Timestamp;
-use crate::wire::error::{InputError, is_hidden, shown};
+use crate::wire::error::{InputError, shown};
 use crate::wire::names;
 
 /// One request as it was observed. Every field that is not named here is a metric: a number, or a
