@@ -48,11 +48,16 @@ pub fn excerpt(input: &[u8]) -> String {
 
 /// `text` for a message: escaped, and cut after [`EXCERPT_MAX`] bytes.
 pub fn shown(text: &str) -> String {
+    inert(text, EXCERPT_MAX)
+}
+
+/// `text` escaped, and cut after `max` bytes.
+pub fn inert(text: &str, max: usize) -> String {
     let mut out = String::new();
-    if text.len() <= EXCERPT_MAX {
+    if text.len() <= max {
         escape_into(&mut out, text);
     } else {
-        escape_into(&mut out, head(text, EXCERPT_MAX));
+        escape_into(&mut out, head(text, max));
         out.push('…');
     }
     out
