@@ -1,6 +1,6 @@
 //! Every malformed input we could think of, with the one code and the exact message it must be refused
-//! with. A row: `id`, `kind`, the input (`input` as text, `hex` as bytes, `repeat` as a text and a number
-//! of times, put behind `input`), where it matters `content_type` and `subject`, then `code` and `message`.
+//! with. A row: `id`, `kind`, the input (`input` as text, `hex` as bytes, `repeat` and `repeat_hex` with a
+//! number of times, one behind the other), where it matters `content_type` and `subject`, then `code` and `message`.
 //! For policy and config files `message` has the place in front: `9:12 policy: ...`. A row without a code is
 //! harmless and must be accepted.
 //!
@@ -28,6 +28,7 @@ struct Row {
     input: String,
     hex: Option<String>,
     repeat: Option<(String, usize)>,
+    repeat_hex: Option<(String, usize)>,
     content_type: Option<String>,
     subject: Option<String>,
     #[serde(default)]
@@ -42,10 +43,14 @@ impl Row {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes = self.input.clone().into_bytes();
-        if let Some(hex) = &self.hex {
+        let of_hex = |hex: &str| -> Vec<u8> {
             let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
-            bytes.extend(pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()));
+            pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+        };
+        let mut bytes = self.input.clone().into_bytes();
+        bytes.extend(self.hex.as_deref().map(of_hex).unwrap_or_default());
+        if let Some((hex, times)) = &self.repeat_hex {
+            bytes.extend(of_hex(hex).repeat(*times));
         }
         if let Some((text, times)) = &self.repeat {
             bytes.extend(text.repeat(*times).bytes());
