@@ -91,7 +91,10 @@ fn any_guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
     })
 }
 
-fn any_steps() -> impl Strategy<Value = Vec<(u16, Span, Option<Span>, BTreeMap<usize, u64>)>> {
+/// Weight, bake, how long after that the deadline is, samples by metric.
+type Drawn = (u16, Span, Option<Span>, BTreeMap<usize, u64>);
+
+fn any_steps() -> impl Strategy<Value = Vec<Drawn>> {
     let samples = proptest::collection::btree_map(0usize..METRICS.len(), 1u64..1 << 40, 0..3);
     let one = (1u16..10_000, span(0, 48 * HOUR), prop::option::of(span(1, 48 * HOUR)), samples);
     proptest::collection::vec(one, 0..4)
