@@ -95,7 +95,7 @@ pub struct Columns {
 /// Why stored columns cannot be read. A batch is checked once, when it comes in.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnsError {
-    #[error("column {column} ends after {have} of {need} samples")]
+    #[error("column {column} cannot be read after {have} of {need} samples")]
     Short { column: &'static str, have: u32, need: u32 },
     #[error("column {column} has {extra} bytes too many")]
     Long { column: &'static str, extra: usize },
@@ -173,7 +173,7 @@ impl Columns {
         let mut counts = vec![0; self.series.len()];
         let mut at = 0;
         for _ in 0..self.n {
-            let Some(series) = get_varint(&self.series_col, &mut at) else { break };
+            let Some(series) = get_index(&self.series_col, &mut at) else { break };
             counts[series as usize] += 1;
         }
         self.aggregates.iter().for_each(|a| counts[a.series as usize] += a.n);
@@ -316,20 +316,22 @@ impl Samples<'_> {
     fn broken_column(&self) -> &'static str {
         let c = self.columns;
         let read = c.n - self.left;
-        let whole = |bytes: &[u8], value: bool| {
-            let mut at = 0;
-            (0..=read).all(|_| {
-                if value { get_value(bytes, &mut at).is_some() } else { get_varint(bytes, &mut at).is_some() }
-            })
-        };
+        type Reads = fn(&[u8], &mut usize) -> bool;
+        let index: Reads = |bytes, at| get_index(bytes, at).is_some();
+        let time: Reads = |bytes, at| get_varint(bytes, at).is_some();
+        let value: Reads = |bytes, at| get_value(bytes, at).is_some();
         let columns =
-            [("series", &c.series_col, false), ("time", &c.time_col, false), ("value", &c.value_col, true)];
-        let rest = [("unit", &c.unit_col, false), ("tag", &c.tag_col, false)];
+            [("series", &c.series_col, index), ("time", &c.time_col, time), ("value", &c.value_col, value)];
+        let rest = [("unit", &c.unit_col, index), ("tag", &c.tag_col, index)];
         let rest = rest.into_iter().filter(|(_, bytes, _)| !bytes.is_empty());
+        let whole = |bytes: &[u8], reads: Reads| {
+            let mut at = 0;
+            (0..=read).all(|_| reads(bytes, &mut at))
+        };
         columns
             .into_iter()
             .chain(rest)
-            .find(|(_, bytes, v)| !whole(bytes, *v))
+            .find(|(_, bytes, reads)| !whole(bytes, *reads))
             .map_or("value", |(name, ..)| name)
     }
 }
@@ -343,13 +345,11 @@ impl Iterator for Samples<'_> {
             return None;
         }
         let c = self.columns;
-        let series = get_varint(&c.series_col, &mut self.at[0])? as u32;
+        let series = get_index(&c.series_col, &mut self.at[0])?;
         let delta = unzigzag(get_varint(&c.time_col, &mut self.at[1])?);
         let value = get_value(&c.value_col, &mut self.at[2])?;
-        let unit =
-            if c.unit_col.is_empty() { None } else { Some(get_varint(&c.unit_col, &mut self.at[3])? as u32) };
-        let tag =
-            if c.tag_col.is_empty() { None } else { Some(get_varint(&c.tag_col, &mut self.at[4])? as u32) };
+        let unit = if c.unit_col.is_empty() { None } else { Some(get_index(&c.unit_col, &mut self.at[3])?) };
+        let tag = if c.tag_col.is_empty() { None } else { Some(get_index(&c.tag_col, &mut self.at[4])?) };
         self.time = self.time.wrapping_add(delta as u64);
         self.left -= 1;
         Some(Sample { series, served_at: Timestamp(self.time), unit, tag, value })
@@ -389,6 +389,12 @@ fn get_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
         shift += 7;
     }
     Some(n)
+}
+
+/// An index of a dictionary. A larger number must not be cut to one that fits: other readers would not cut it.
+#[inline]
+fn get_index(bytes: &[u8], at: &mut usize) -> Option<u32> {
+    get_varint(bytes, at)?.try_into().ok()
 }
 
 /// Decimal places of the three exact forms; the fourth tag is raw bytes.

@@ -234,14 +234,16 @@ impl Head {
     /// On an error neither moves, and the error names the sequence that was due.
     pub fn accept<'a>(&mut self, bytes: &'a [u8], offset: &mut usize) -> Result<Record<'a>, EnvelopeError> {
         let byte = *offset;
-        let due = |fault| EnvelopeError { seq: self.seq + 1, byte, fault };
+        // Behind the last number there is is 0, which no record has: a file may claim to begin anywhere.
+        let seq = self.seq.wrapping_add(1);
+        let due = |fault| EnvelopeError { seq, byte, fault };
         let mut end = byte;
         let record = header(bytes, &mut end).map_err(|error| due(error.fault))?;
         let fault = if !record.is_sound() {
             Some(Fault::Hash)
         } else if record.prev != self.hash {
             Some(Fault::Previous)
-        } else if record.seq != self.seq + 1 {
+        } else if record.seq != seq || seq == 0 {
             Some(Fault::Sequence(record.seq))
         } else if record.at < self.at {
             Some(Fault::Time(self.at.0 - record.at.0))

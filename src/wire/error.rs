@@ -49,7 +49,12 @@ pub fn excerpt(input: &[u8]) -> String {
 
 /// `text` for a message: escaped, and cut after [`EXCERPT_MAX`] bytes.
 pub fn shown(text: &str) -> String {
-    if text.len() <= EXCERPT_MAX { plain(text) } else { plain(head(text, EXCERPT_MAX)) + "…" }
+    inert(text, EXCERPT_MAX)
+}
+
+/// `text` escaped, and cut after `max` bytes.
+pub fn inert(text: &str, max: usize) -> String {
+    if text.len() <= max { plain(text) } else { plain(head(text, max)) + "…" }
 }
 
 /// At most the first `max` bytes of `text`, whole characters.

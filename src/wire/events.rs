@@ -18,6 +18,7 @@ use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service
 use crate::core::policy::Policy;
 use crate::core::reference::Reference;
 use crate::core::time::{Span, Timestamp};
+use crate::wire::error::inert;
 
 /// Why a payload cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,9 @@ pub fn decode(kind: u8, version: u8, payload: &[u8]) -> Result<Event, PayloadErr
         (kind, _) => Err(PayloadError::Kind(kind)),
     }
 }
+
+/// Bytes of the decoder's own words in an error.
+const WHY_MAX: usize = 256;
 
 /// Newest stored version of every kind.
 const NEWEST: u8 = 1;
@@ -131,7 +135,9 @@ stored_v1! {
 /// Decodes `payload` and insists that nothing follows.
 fn whole<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, PayloadError> {
     let mut decoder = rmp_serde::Deserializer::from_read_ref(payload);
-    let value = T::deserialize(&mut decoder).map_err(|error| PayloadError::Damaged(error.to_string()))?;
+    // The decoder quotes what it found, whatever and however long that is.
+    let damaged = |error: rmp_serde::decode::Error| PayloadError::Damaged(inert(&error.to_string(), WHY_MAX));
+    let value = T::deserialize(&mut decoder).map_err(damaged)?;
     match IgnoredAny::deserialize(&mut decoder) {
         Err(_) => Ok(value),
         Ok(_) => Err(PayloadError::Damaged("bytes follow its last field".into())),

@@ -137,31 +137,34 @@ pub fn explain(what: &str, text: &str, form: Form, error: &serde_json::Error) ->
         let at = place_words(text, at.saturating_sub(1));
         return InputError::new("E1002", format!("{what}: not valid JSON at {at}: {message}"));
     }
-    let mut names = message.split('`').skip(1).step_by(2);
-    if message.starts_with("unknown field") {
-        let word = names.next().unwrap_or_default();
-        let candidates: Vec<&str> = names.collect();
+    if let Some((word, candidates)) = unknown_word(message, "field") {
         let path = scanner.path(what, false);
         return InputError::new("E1009", format!("{path}: {}", unknown("field", word, &candidates)));
     }
-    if message.starts_with("unknown variant") {
-        let word = names.next().unwrap_or_default();
-        let candidates: Vec<&str> = names.collect();
+    if let Some((word, candidates)) = unknown_word(message, "variant") {
         let path = scanner.path(what, true);
         return InputError::new("E1005", format!("{path}: {}", unknown("value", word, &candidates)));
     }
-    if message.starts_with("missing field") {
-        let word = names.next().unwrap_or_default();
+    if let Some(word) = message.strip_prefix("missing field `") {
         let path = scanner.path(what, false);
+        let word = word.trim_end_matches('`');
         return InputError::new("E1005", format!("{path}: required field {word} is missing"));
     }
     let path = scanner.path(what, true);
     InputError::new("E1005", format!("{path}: {}", plain(message)))
 }
 
-/// serde's own sentence, without the words of Rust; it may quote a string of any length.
+/// What serde calls an unknown field or variant, and what it knows. The word is the sender's and may hold anything,
+/// quotes and serde's own words included; what is known comes last.
+fn unknown_word<'a>(message: &'a str, what: &str) -> Option<(&'a str, Vec<&'a str>)> {
+    let rest = message.strip_prefix("unknown ")?.strip_prefix(what)?.strip_prefix(" `")?;
+    let (word, known) = rest.rsplit_once("`, expected ")?;
+    Some((word, known.split('`').skip(1).step_by(2).collect()))
+}
+
+/// serde's own sentence, without the words of Rust; it may quote a string of any length, and with any words.
 fn plain(message: &str) -> String {
-    let Some((found, expected)) = message.split_once(", expected ") else { return shown(message) };
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return shown(message) };
     let found = found.replace("invalid type: ", "").replace("invalid value: ", "").replace('`', "");
     let expected = match expected {
         "u64" | "u32" => "a whole number, 0 or more",

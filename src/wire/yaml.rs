@@ -18,6 +18,7 @@ use serde_saphyr::{Error as Yaml, Options, Spanned};
 
 use super::error::{InputError, did_you_mean, head, shown};
 use super::json::NESTING_MAX;
+use crate::core::line::is_hidden;
 use crate::core::time::Span;
 
 /// Bytes of a file. A long policy with all its comments has ten thousand.
@@ -49,7 +50,7 @@ pub struct Fault {
     pub message: String,
     pub file: String,
     pub place: Place,
-    /// The line it is on.
+    /// The line it is on; of a very long one the beginning.
     pub source: String,
 }
 
@@ -63,11 +64,21 @@ impl fmt::Display for Fault {
         }
         let number = line.to_string();
         let margin = " ".repeat(number.len());
-        let source: String = self.source.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let room = source.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
-        let (pad, mark) = (" ".repeat(column.saturating_sub(1)), "^".repeat(length.min(room)));
+        // One character for one, so that the mark stands below what it means.
+        let plain = |c: char| match c {
+            c if c.is_control() => ' ',
+            c if is_hidden(c) => char::REPLACEMENT_CHARACTER,
+            c => c,
+        };
+        let source: String = self.source.chars().map(plain).collect();
         write!(f, "\n{margin}--> {}:{line}:{column}", self.file)?;
-        write!(f, "\n{margin} |\n{number} | {source}\n{margin} | {pad}{mark}")
+        write!(f, "\n{margin} |\n{number} | {source}")?;
+        let (before, shown) = (column.saturating_sub(1), source.chars().count());
+        if before > shown {
+            return Ok(()); // behind the part of a very long line that is kept
+        }
+        let (pad, mark) = (" ".repeat(before), "^".repeat(length.min(shown - before).max(1)));
+        write!(f, "\n{margin} | {pad}{mark}")
     }
 }
 
@@ -546,3 +557,28 @@ macro_rules! stamp {
     };
 }
 pub(in crate::wire) use stamp;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        let mut checker = Checker::new("policy", "p.yaml", text);
+        let tree: Option<serde_json::Value> = checker.parse(&[]);
+        checker.finish(tree).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_line_is_shown_without_what_could_move_or_hide_text() {
+        let expected = "error[E3004]: policy: a given twice on line 1\n --> p.yaml:1:10\n  |\n1 | {a: '\u{fffd}', a: 1}\n  |          ^";
+        assert_eq!(fault("{a: '\u{202e}', a: 1}"), expected);
+    }
+
+    #[test]
+    fn a_place_far_out_on_a_line_is_named_and_not_drawn() {
+        let shown = fault(&format!("{{a: '{}', a: 1}}", "x".repeat(100_000)));
+        assert!(shown.len() < 700, "{} bytes", shown.len());
+        assert!(shown.starts_with("error[E3004]: policy: a given twice on line 1\n --> p.yaml:1:100009\n"));
+        assert!(shown.ends_with("xxx"), "{shown}");
+    }
+}

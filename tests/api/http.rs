@@ -150,7 +150,7 @@ async fn every_bad_request_gets_its_own_code() {
     let server = Server::start().await;
     server.deploy("a").await;
     let id = "/v1/rollouts/a-1";
-    let cases: [(Method, &str, &str, u16, &str); 22] = [
+    let cases: [(Method, &str, &str, u16, &str); 23] = [
         (Method::GET, "/nothing", "", 404, "E5006"),
         (Method::GET, "/ui/..%2f..%2fetc/passwd", "", 404, "E5006"),
         (Method::GET, "/v1/intents", "", 405, "E5008"),
@@ -172,6 +172,8 @@ async fn every_bad_request_gets_its_own_code() {
         (Method::POST, &format!("{id}/pause"), r#"{"actor":"m","rollout":"b-1"}"#, 400, "E1026"),
         (Method::POST, &format!("{id}/pause"), r#"["a-1","m"]"#, 400, "E1004"),
         (Method::POST, &format!("{id}/pause"), r#"{"actor":"m","actor":"n"}"#, 400, "E1008"),
+        // A promotion goes to the next step; none can be named.
+        (Method::POST, &format!("{id}/promote"), r#"{"actor":"m","reason":"r","to_step":4}"#, 400, "E1009"),
         (Method::POST, &format!("{id}/fly"), "{}", 404, "E5006"),
     ];
     for (method, path, body, status, code) in cases {
@@ -226,6 +228,17 @@ async fn bodies_have_limits() {
         assert_eq!(post(limit).await, (400, code.into()), "{path}");
         assert_eq!(post(limit + 1).await, (413, "E1011".into()), "{path}");
     }
+}
+
+/// What is packed is taken for what it is: bytes that are no JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packed_body_is_never_unpacked() {
+    let server = Server::start().await;
+    let bomb = [b"\x1f\x8b\x08\x00".as_slice(), &[0; 1_000]].concat();
+    let request = server.request(Method::POST, "/v1/intents").header("Content-Encoding", "gzip");
+    let (status, body) = answer(request.header("Content-Type", "application/json").body(bomb)).await;
+    assert_eq!((status, &body["code"]), (400, &json!("E1006")));
+    assert_eq!(body["message"], "intent: invalid UTF-8 at byte 1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,6 +96,20 @@ fn files_that_are_no_export_say_what_they_are() {
     assert_eq!(said(Path::new("/dev/null")), "log is empty: 0 events in /dev/null");
     std::fs::write(&path, "hello").unwrap();
     assert!(said(&path).ends_with("is not an export of a log: it does not begin as one"));
+
+    // A sound header that names what no log has: first and last stand at bytes 25 and 33, a hash of 105 bytes follows.
+    let log = filled(&dir.path().join("data"), 12);
+    exported(&log, &path);
+    let whole = std::fs::read(&path).unwrap();
+    for (first, last) in [(0, 12), (13, 12), (1, u64::MAX)] {
+        let mut forged = whole.clone();
+        forged[25..33].copy_from_slice(&u64::to_le_bytes(first));
+        forged[33..41].copy_from_slice(&u64::to_le_bytes(last));
+        let hash = Digest::of(&forged[..105]);
+        forged[105..137].copy_from_slice(&hash.0);
+        std::fs::write(&path, forged).unwrap();
+        assert!(said(&path).ends_with("is not an export of a log: its header names no range of events"));
+    }
 }
 
 #[test]

@@ -130,17 +130,22 @@ impl Export {
             return Err(not("its header is cut short"));
         };
         if Digest::of(body).0 != hash {
-            return Err(not("its header is damaged (hash mismatch in bytes 0 to 169)"));
+            return Err(not("its header is damaged (hash mismatch in bytes 0 to 136)"));
         }
         if body[8] != FORMAT {
             return Err(LogError::Format { found: u32::from(body[8]), newest: u32::from(FORMAT) });
         }
         let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("8 bytes"));
         let digest = |at: usize| Digest(body[at..at + 32].try_into().expect("32 bytes"));
+        // The first event of a log is 1; one event follows the last.
+        let (first, last) = (u64_at(25), u64_at(33));
+        if first == 0 || last < first || last == EventSeq::MAX {
+            return Err(not("its header names no range of events"));
+        }
         Ok(Export {
             log: Uuid::from_slice(&body[9..25]).expect("16 bytes"),
-            first: u64_at(25),
-            last: u64_at(33),
+            first,
+            last,
             before: digest(41),
             head: digest(73),
             input,

@@ -156,3 +156,15 @@ fn recorded_time_never_goes_back() {
     let mut offset = group.ends()[0];
     assert_eq!(decode(group.bytes(), &mut offset).unwrap().at, Timestamp(5));
 }
+
+#[test]
+fn nothing_follows_the_last_number_there_is() {
+    let last = Head { seq: u64::MAX, ..Head::default() };
+    for seq in [0, 1, u64::MAX] {
+        let mut bytes = vec![];
+        encode(&Event::TimePassed, seq, Timestamp(1), last.hash, &mut bytes).unwrap();
+        let (mut head, mut offset) = (last, 0);
+        let error = head.accept(&bytes, &mut offset).unwrap_err();
+        assert_eq!((error.fault, head, offset), (Fault::Sequence(seq), last, 0));
+    }
+}

@@ -295,3 +295,13 @@ fn what_this_build_does_not_know_is_named() {
     let unknown = decode(2, 1, b"\x82\xa5build\xa1x\xa1y\x01").unwrap_err().to_string();
     assert_eq!(unknown, "holds a payload that does not decode: unknown field `y`, expected `build`");
 }
+
+/// The decoder's words may hold bytes of the payload.
+#[test]
+fn what_a_damaged_payload_says_is_short_and_inert() {
+    let said = |payload: &[u8]| decode(2, 1, payload).unwrap_err().to_string();
+    let unseen = said(b"\x81\xa3\xe2\x80\xae\xa1x");
+    assert_eq!(unseen, r"holds a payload that does not decode: unknown field `\u{202e}`, expected `build`");
+    let long = said(&[b"\x81\xda\xff\xff", vec![b'k'; 0xffff].as_slice(), b"\x01"].concat());
+    assert!(long.len() < 320 && long.ends_with("kkk…"), "{long}");
+}

@@ -7,9 +7,14 @@
 mod check;
 mod grammar;
 
-use super::yaml::{Checker, FileError};
+use super::envelope::RECORD_MAX;
+use super::yaml::{Checker, FileError, Place};
 use crate::core::policy::Policy;
+use crate::core::words::count;
 pub use grammar::PolicyFile;
+
+/// Bytes of a policy and its text together: both stand in one record, beside its framing and field names.
+const STORED_MAX: usize = RECORD_MAX - 1_024;
 
 /// The policies that ship with sluice, by file name: the defaults of every change kind.
 pub fn shipped() -> [(&'static str, &'static str); 3] {
@@ -27,6 +32,15 @@ pub fn parse_policy(text: &str, file: &str) -> Result<Policy, FileError> {
     let mut checker = Checker::new("policy", file, text);
     let parsed: Option<PolicyFile> = checker.parse(&grammar::NOT_YET);
     let policy = parsed.and_then(|parsed| check::policy(&mut checker, &parsed));
+    if let Some(policy) = &policy {
+        let rules = rmp_serde::to_vec_named(policy).expect("policies are made of encodable types");
+        let bytes = rules.len() + text.len();
+        if bytes > STORED_MAX {
+            let (bytes, limit) = (count(bytes as u64), count(STORED_MAX as u64));
+            let message = format!("takes {bytes} bytes in the log, its text included; the limit is {limit}");
+            checker.refuse("E3023", Place::default(), "", &message);
+        }
+    }
     checker.finish(policy)
 }
 

@@ -8,6 +8,7 @@ use super::{Parsed, UNIT_MAX, aggregate, broken_msgpack, check_bounds, check_tim
 use crate::core::columns::Columns;
 use crate::core::line::is_hidden;
 use crate::core::time::Timestamp;
+use crate::core::words::count;
 use crate::wire::error::{InputError, shown};
 use crate::wire::names;
 
@@ -71,6 +72,12 @@ pub fn read(batch: Batch, now: Timestamp) -> Result<Parsed, InputError> {
         ("units", &columns.units, UNIT_MAX),
         ("tags", &columns.tags, super::TAGS_MAX * (UNIT_MAX + names::NAME_MAX + 2)),
     ] {
+        // One for each sample and the empty one: more would make an event of any size of a single sample.
+        if names.len() > columns.n as usize + 1 {
+            let (have, n) = (count(names.len() as u64), count(u64::from(columns.n)));
+            let message = format!("telemetry.columns.{what}: {have} names for {n} samples");
+            return Err(InputError::new("E2025", message));
+        }
         let unfit = |name: &&String| name.len() > limit || name.chars().any(is_hidden);
         if let Some(name) = names.iter().find(unfit) {
             let name = shown(name);

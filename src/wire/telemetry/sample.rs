@@ -12,6 +12,7 @@ use crate::core::columns::{Builder, Row};
 use crate::core::line::is_hidden;
 use crate::core::time::Timestamp;
 use crate::wire::error::{InputError, shown};
+use crate::wire::json::KEYS_MAX;
 use crate::wire::names;
 
 /// One request as it was observed. Every field that is not named here is a metric: a number, or a
@@ -412,6 +413,11 @@ impl<'de> Visitor<'de> for SampleSeed<'_> {
                     }
                 }
                 None => {
+                    // As in JSON; it bounds the search for names given twice.
+                    if intake.metrics.len() == KEYS_MAX {
+                        let what = format!("more than {KEYS_MAX} fields in one object");
+                        return Err(intake.refuse("E1029", "", what));
+                    }
                     let from = intake.names.len();
                     intake.names.push_str(&intake.slot.text);
                     let to = intake.names.len();

@@ -40,7 +40,12 @@ impl Slot {
 
     /// Reads the next key of `map` into `text`; false at its end.
     pub fn key<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<bool, M::Error> {
-        Ok(map.next_key_seed(Scalar(self))?.is_some())
+        match map.next_key_seed(Scalar(self))? {
+            None => Ok(false),
+            Some(Value::Text) => Ok(true),
+            // MessagePack allows anything; `text` would still be that of the last string.
+            Some(_) => Err(Error::custom("a field's name must be a string")),
+        }
     }
 }
 

@@ -1,0 +1,249 @@
+//! Sound policies, and how a person would write each.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use proptest::prelude::*;
+use sluice::core::ids::{Actuator, Metric, Weight};
+use sluice::core::policy::*;
+use sluice::core::time::Span;
+
+const METRICS: [&str; 4] = ["eval_pass", "error", "cost_usd", "a.b_1"];
+const HOUR: u64 = 3_600_000;
+
+/// A share in hundredths of a percent, as the file's decimals give it.
+fn share(hundredths: u32) -> f64 {
+    f64::from(hundredths) / 100.0 / 100.0
+}
+
+fn span(min_ms: u64, max_ms: u64) -> impl Strategy<Value = Span> {
+    let whole = (min_ms / 1_000).max(1)..=max_ms / 1_000;
+    prop_oneof![(min_ms..=max_ms).prop_map(Span), whole.prop_map(Span::secs)]
+}
+
+/// A guardrail that is not an absolute one; its weight comes later.
+fn any_guardrail() -> impl Strategy<Value = Guardrail> {
+    let margin = (0u8..3, any::<bool>(), 1u32..9_999, 0u32..500).prop_map(|(form, higher, n, plus)| {
+        let better = if higher { Better::Higher } else { Better::Lower };
+        let ratio = if higher { share(n) } else { 1.0 + share(n) };
+        let margin = match form {
+            0 => Margin::Points(share(n)),
+            1 => Margin::Relative(share(n)),
+            _ => Margin::Ratio { ratio, plus: share(plus) },
+        };
+        (better, margin)
+    });
+    let rest = (0..METRICS.len(), any::<bool>(), span(0, HOUR / 2), 0usize..3, any::<bool>());
+    (margin, rest).prop_map(|((better, margin), (metric, mean, maturity, on_fail, gates))| Guardrail {
+        name: String::new(),
+        metric: Metric::from(METRICS[metric]),
+        better,
+        rule: match margin {
+            Margin::Relative(handicap) if mean => Rule::Mean { handicap },
+            margin => Rule::Proportion { margin },
+        },
+        maturity,
+        on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert][on_fail],
+        weight: 0.0,
+        gates,
+    })
+}
+
+fn any_absolute() -> impl Strategy<Value = Guardrail> {
+    (0..METRICS.len(), any::<bool>(), 1u32..9_999, 1u32..=10_000, 0usize..3).prop_map(
+        |(metric, higher, above, of_last, on_fail)| Guardrail {
+            name: String::new(),
+            metric: Metric::from(METRICS[metric]),
+            better: if higher { Better::Higher } else { Better::Lower },
+            rule: Rule::Absolute { above: share(above), of_last },
+            maturity: Span::ZERO,
+            on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert][on_fail],
+            weight: 0.0,
+            gates: false,
+        },
+    )
+}
+
+fn any_guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
+    let more = proptest::collection::vec(prop_oneof![any_guardrail(), any_absolute()], 0..5);
+    (any_guardrail(), more, any::<bool>()).prop_map(|(mut first, more, equal)| {
+        // A promotion needs something to be seen, and something must be able to stop it.
+        (first.gates, first.on_fail) = (true, OnFail::Rollback);
+        let mut all = vec![first];
+        all.extend(more);
+        for (i, guardrail) in all.iter_mut().enumerate() {
+            guardrail.name = format!("g{i}");
+        }
+        let mut sharing: Vec<&mut Guardrail> = all
+            .iter_mut()
+            .filter(|g| g.on_fail == OnFail::Rollback && !matches!(g.rule, Rule::Absolute { .. }))
+            .collect();
+        let n = sharing.len();
+        for (i, guardrail) in sharing.iter_mut().enumerate() {
+            let half = 0.5f64.powi(i as i32 + 1);
+            guardrail.weight = match equal {
+                true => 1.0 / n as f64,
+                false if i + 1 == n => 2.0 * half,
+                false => half,
+            };
+        }
+        all
+    })
+}
+
+/// Weight, bake, how long after that the deadline is, samples by metric.
+type Drawn = (u16, Span, Option<Span>, BTreeMap<usize, u64>);
+
+fn any_steps() -> impl Strategy<Value = Vec<Drawn>> {
+    let samples = proptest::collection::btree_map(0usize..METRICS.len(), 1u64..1 << 40, 0..3);
+    let one = (1u16..10_000, span(0, 48 * HOUR), prop::option::of(span(1, 48 * HOUR)), samples);
+    proptest::collection::vec(one, 0..4)
+}
+
+pub fn any_policy() -> impl Strategy<Value = Policy> {
+    let names = ("[a-z0-9][a-z0-9-]{0,62}", proptest::collection::btree_set("[a-z0-9][a-z0-9-]{0,62}", 1..4));
+    let kinds = proptest::sample::subsequence(ChangeKind::ALL.to_vec(), 0..=5);
+    let levels =
+        (100u32..10_000_000, 100u32..10_000_000, 100u32..10_000_000, 1u64..=3_600, 20u32..=1_000_000);
+    let times = (span(0, 90 * 24 * HOUR), span(1_000, HOUR), span(1_000, HOUR));
+    let words = (any::<bool>(), any::<bool>(), proptest::collection::vec(1u8..=10, 0..5));
+    (names, kinds, any_steps(), any_guardrails(), levels, times, words).prop_map(
+        |((name, actuators), applies_to, steps, guardrails, levels, times, (hold, queue, approvers))| {
+            let used: Vec<&Metric> = guardrails.iter().map(|g| &g.metric).collect();
+            let mut by_weight = BTreeMap::new();
+            for (to, bake, deadline, samples) in steps {
+                let metrics = samples.into_iter().map(|(i, n)| (Metric::from(METRICS[i]), n));
+                let min_samples = metrics.filter(|(metric, _)| used.contains(&metric)).collect();
+                let deadline = deadline.map(|more| bake.plus(more));
+                by_weight.insert(to, Step { to: Weight(to), bake, min_samples, deadline });
+            }
+            let mut steps: Vec<Step> = by_weight.into_values().collect();
+            steps.push(Step {
+                to: Weight::FULL,
+                bake: Span::ZERO,
+                min_samples: BTreeMap::new(),
+                deadline: None,
+            });
+            let approvals =
+                steps.iter().zip(approvers).map(|(step, by)| Approval { before: step.to, by }).collect();
+            let level = |n: u32| 1.0 + f64::from(n) / 100.0;
+            Policy {
+                name,
+                applies_to,
+                steps,
+                soak: times.0,
+                on_deadline: if hold { OnDeadline::Hold } else { OnDeadline::Rollback },
+                guardrails,
+                evidence: EvidenceRules {
+                    rollback: level(levels.0),
+                    promote: level(levels.1),
+                    promote_last: level(levels.2),
+                    cohort: Span::secs(levels.3),
+                    reference_min: levels.4,
+                },
+                stale_after: times.1,
+                approvals,
+                concurrency: if queue { Concurrency::Queue } else { Concurrency::Refuse },
+                actuators: actuators.iter().map(|name| Actuator(name.clone())).collect(),
+                ack_timeout: times.2,
+            }
+        },
+    )
+}
+
+/// A share as `5%` or `0.01%`, without its unit.
+fn percent(share: f64) -> f64 {
+    (share * 10_000.0).round() / 100.0
+}
+
+fn time(span: Span) -> String {
+    let mut left = span.0;
+    let mut text = String::new();
+    for (unit, ms) in [("d", 24 * HOUR), ("h", HOUR), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if left >= ms {
+            write!(text, "{}{unit}", left / ms).unwrap();
+            left %= ms;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+fn word(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).unwrap().as_str().unwrap().to_owned()
+}
+
+fn list<T>(items: &[T], one: impl Fn(&T) -> String) -> String {
+    format!("[{}]", items.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+/// The file of a policy.
+pub fn text(policy: &Policy) -> String {
+    let mut out = String::from("apiVersion: sluice.dev/v1\nkind: RolloutPolicy\n");
+    let p = policy;
+    write!(out, "metadata: {{name: \"{}\"}}\nspec:\n", p.name).unwrap();
+    writeln!(out, "  applies_to: {}\n  exposure:\n    percent:", list(&p.applies_to, |kind| word(kind)))
+        .unwrap();
+    for (i, step) in p.steps.iter().enumerate() {
+        write!(out, "      - {{to: {}", step.to).unwrap();
+        if i + 1 < p.steps.len() {
+            write!(out, ", bake: {}", time(step.bake)).unwrap();
+        }
+        if !step.min_samples.is_empty() {
+            let samples: Vec<_> = step.min_samples.iter().map(|(m, n)| format!("{m}: {n}")).collect();
+            write!(out, ", min_samples: {{{}}}", samples.join(", ")).unwrap();
+        }
+        if let Some(deadline) = step.deadline {
+            write!(out, ", deadline: {}", time(deadline)).unwrap();
+        }
+        out.push_str("}\n");
+    }
+    writeln!(out, "    soak: {}\n  on_deadline: {}\n  guardrails:", time(p.soak), word(p.on_deadline))
+        .unwrap();
+    for g in &p.guardrails {
+        write!(out, "    - {{name: {}, metric: {}, better: {}", g.name, g.metric, word(g.better)).unwrap();
+        let rule = match g.rule {
+            Rule::Absolute { above, of_last } => {
+                format!("kind: absolute, above: {}%, of_last: {of_last}", percent(above))
+            }
+            Rule::Mean { handicap } => format!("kind: mean, limit: {}%", percent(handicap)),
+            Rule::Proportion { margin: Margin::Points(n) } => {
+                format!("kind: proportion, limit: {}pp", percent(n))
+            }
+            Rule::Proportion { margin: Margin::Relative(n) } => {
+                format!("kind: proportion, limit: {}%", percent(n))
+            }
+            Rule::Proportion { margin: Margin::Ratio { ratio, plus } } => {
+                format!("kind: proportion, limit: {{ratio: {ratio}, plus: {}pp}}", percent(plus))
+            }
+        };
+        write!(out, ", {rule}, on_fail: {}", word(g.on_fail)).unwrap();
+        if !matches!(g.rule, Rule::Absolute { .. }) {
+            write!(out, ", gates: {}, maturity: {}", g.gates, time(g.maturity)).unwrap();
+        }
+        if g.weight > 0.0 {
+            write!(out, ", weight: {}", g.weight).unwrap();
+        }
+        out.push_str("}\n");
+    }
+    let e = &p.evidence;
+    writeln!(
+        out,
+        "  evidence: {{rollback: {}, promote: {}, promote_last: {}, cohort: {}, reference_min: {}}}",
+        e.rollback,
+        e.promote,
+        e.promote_last,
+        time(e.cohort),
+        e.reference_min
+    )
+    .unwrap();
+    writeln!(out, "  stale_after: {}\n  ack_timeout: {}", time(p.stale_after), time(p.ack_timeout)).unwrap();
+    writeln!(
+        out,
+        "  approvals: {}",
+        list(&p.approvals, |a| format!("{{before: {}, by: {}}}", a.before, a.by))
+    )
+    .unwrap();
+    writeln!(out, "  concurrency: {}", word(p.concurrency)).unwrap();
+    writeln!(out, "  actuators: {}", list(&p.actuators, |name| format!("\"{name}\""))).unwrap();
+    out
+}
