@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data bench kill-test crash clean
+.PHONY: help demo lint test test-data bench kill-test crash simulate planted fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -63,8 +63,29 @@ crash: ## N=40 kills, N/10 full disks, N/20 power cuts, 50 N damaged logs: found
 	  echo "== kills whenever, N=$$(( ($(N) + 9) / 10 ))"; \
 	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
 
+# 2,300 histories: at least 2,000 of them have 1,000 events or more. One again: sluice simulate --seed N --trace.
+SEEDS ?= 0..2300
+simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0..2300
+	@echo "== release build"
+	@cargo build --quiet --release --locked
+	@echo "== simulating seeds $(SEEDS)"
+	@target/release/sluice simulate --seeds $(SEEDS) --minimize
+
+# A build of its own: no binary that decides anything has the faults in it.
+planted: ## every fault that can be planted in the rules must be found by the simulator
+	@echo "== release build with faults"
+	@cargo build --quiet --release --locked --features planted --target-dir target/planted
+	@tests/support/planted.sh target/planted/release/sluice
+
+T ?= intent
+SECS ?= 60
+fuzz: ## fuzz one parser for a while: T=intent SECS=60 (fuzz/README.md lists them)
+	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing; install it: cargo install --locked cargo-fuzz" >&2; exit 1; }
+	@cd fuzz && mkdir -p found/$(T) && RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) found/$(T) corpus/$(T) -- \
+	  -max_total_time=$(SECS) -max_len=16384 -timeout=10 -rss_limit_mb=1024
+
 clean: ## remove what was built and installed here
-	@rm -rf target .venv
+	@rm -rf target .venv fuzz/target
 
 # Debian splits ensurepip off into python3-venv; everything else comes from PyPI, pinned.
 .venv/ready: tests/python/requirements.txt

@@ -16,6 +16,7 @@ use super::{CliError, Common, exit};
 use crate::core::ids::EventSeq;
 use crate::core::line;
 use crate::core::words::count;
+use crate::invariants::{Checker, Violation};
 use crate::shell::log::{Export, History, Log, OpenOptions, Verified, export, import};
 use crate::wire::outgoing::rfc3339;
 
@@ -260,8 +261,13 @@ fn verify(common: &Common, args: &HistoryArgs) -> Result<u8, CliError> {
     let mut scan = history.scan()?;
     let mut progress = Progress::new(common.quiet);
     let mut events = 0;
+    // What begins in the middle says too little about what came before.
+    let mut invariants = (scan.head().seq == 0).then(Checker::default);
     for envelope in scan.by_ref() {
-        envelope?;
+        let e = envelope?;
+        if let Some(invariants) = &mut invariants {
+            invariants.next(e.seq, e.at, &e.event).map_err(broken)?;
+        }
         events += 1;
         // Looking at the clock costs as much as a record.
         if events % 4_096 == 0 {
@@ -269,7 +275,17 @@ fn verify(common: &Common, args: &HistoryArgs) -> Result<u8, CliError> {
         }
     }
     drop(progress);
-    report(common, &Verified { events, head: scan.head() }, "hash chain intact")
+    let what = match invariants {
+        Some(_) => "hash chain intact, every invariant holds",
+        None => "hash chain intact",
+    };
+    report(common, &Verified { events, head: scan.head() }, what)
+}
+
+fn broken(violation: Violation) -> CliError {
+    let help = "the log is what was written, but sluice should never have written it: please report it, with the \
+                output of `sluice log show` for this event";
+    CliError::new(exit::CHECK_FAILED, "E6010", violation.to_string()).help(help)
 }
 
 fn report(common: &Common, done: &Verified, what: &str) -> Result<u8, CliError> {

@@ -75,6 +75,19 @@ impl Checker {
         self.answered().map_err(|(invariant, why)| Violation { invariant, seq: self.seq, why })
     }
 
+    /// How long the step that `rollout` stands at must be watched.
+    pub fn bake(&self, rollout: &RolloutId) -> Option<Span> {
+        let rollout = self.rollouts.get(rollout)?;
+        let steps = &self.policies.get(&rollout.opening.policy)?.steps;
+        steps.get(usize::from(rollout.step()?)).map(|step| step.bake)
+    }
+
+    /// How long it must be watched at 100 %.
+    pub fn soak(&self, rollout: &RolloutId) -> Option<Span> {
+        let policy = self.policies.get(&self.rollouts.get(rollout)?.opening.policy)?;
+        Some(self.bake(rollout)?.plus(policy.soak))
+    }
+
     fn answered(&self) -> Checked {
         ensure(self.asked.is_none(), "I24", || format!("no answer to {:?}", self.asked))?;
         let owed = self.owed.first_key_value();

@@ -87,6 +87,11 @@ impl Followed {
         }
     }
 
+    /// The step it was last promoted to.
+    pub fn step(&self) -> Option<u16> {
+        self.step
+    }
+
     /// Time that nobody watched. A pause counts by itself.
     pub fn unwatched(&mut self, span: Span) {
         if self.paused.is_none() {

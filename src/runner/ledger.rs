@@ -111,6 +111,8 @@ pub struct Ledger<J, T> {
     runner: Runner,
     clock: LogClock,
     group: Group,
+    /// Encoded bytes at which a group is closed.
+    pub group_bytes: usize,
     /// Whether messages are published at all.
     publishes: bool,
     /// Messages handed out that have not reached the broker.
@@ -132,6 +134,7 @@ impl<J: Journal, T> Ledger<J, T> {
     pub fn new(journal: J, state: State, publishes: bool) -> Ledger<J, T> {
         Ledger {
             group: Group::after(journal.head()),
+            group_bytes: GROUP_BYTES,
             clock: LogClock::after(state.now),
             journal,
             runner: Runner::new(state),
@@ -192,7 +195,7 @@ impl<J: Journal, T> Ledger<J, T> {
 
     /// Whether the group is to be committed before more is taken in.
     pub fn is_full(&self) -> bool {
-        self.urgent || self.waiting.len() >= GROUP_FACTS || self.group.bytes().len() >= GROUP_BYTES
+        self.urgent || self.waiting.len() >= GROUP_FACTS || self.group.bytes().len() >= self.group_bytes
     }
 
     /// Makes the group durable and gives out what waited for it.
@@ -274,7 +277,7 @@ impl<J: Journal, T> Ledger<J, T> {
         &mut self,
         run: impl FnOnce(&mut Runner, &mut dyn FnMut(EventSeq, Timestamp, &Event)) -> R,
     ) -> Result<R, J::Error> {
-        let Ledger { runner, group, fresh, urgent, journal, since_snapshot, .. } = self;
+        let Ledger { runner, group, group_bytes, fresh, urgent, journal, since_snapshot, .. } = self;
         let mut written = Ok(());
         let result = run(runner, &mut |seq, at, event| {
             let stored = group.push(event, at).expect("events are bounded well below the size of a page");
@@ -283,7 +286,7 @@ impl<J: Journal, T> Ledger<J, T> {
             if !matches!(event, Event::BatchReceived { .. }) {
                 fresh.push(Arc::new(News { seq, at, event: event.clone() }));
             }
-            if group.bytes().len() >= GROUP_BYTES && written.is_ok() {
+            if group.bytes().len() >= *group_bytes && written.is_ok() {
                 written = journal.append(group);
                 *since_snapshot += group.bytes().len() as u64;
                 group.appended();

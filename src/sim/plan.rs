@@ -180,6 +180,8 @@ pub struct Plan {
     pub stimuli: Vec<(u64, Stimulus)>,
     /// When trouble ends.
     pub healed: u64,
+    /// Bytes at which the daemon closes a group, where that is not the usual.
+    pub group_bytes: Option<usize>,
     /// Log time runs at this rate beside true time, in millionths.
     pub rate: u64,
 }
@@ -222,6 +224,7 @@ impl Plan {
             } else {
                 1_000_000
             },
+            group_bytes: r.chance(0.3).then(|| 1_000 + r.below(3_000) as usize),
             seed,
             faults,
             services,

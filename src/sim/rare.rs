@@ -36,6 +36,7 @@ states! {
     AnchorNoticed "a log without a readable anchor is refused"
     LieNoticed "a sync that was none is noticed"
     LieUnnoticed "a sync that was none takes what is younger than the anchor"
+    HalfTold "a crash between two groups of what one fact led to"
     OutboxResent "messages of before a crash are sent again"
     MessageLost "a message to the broker is lost on the way"
     AckLost "a confirmation to the broker is lost"

@@ -24,8 +24,8 @@ impl Run<'_> {
 
     /// A message reaches the broker.
     pub(super) fn out(&mut self, life: u64, place: u64, message: Outgoing) -> Result<(), Stop> {
-        let id = message.headers.iter().find(|(name, _)| *name == "Nats-Msg-Id").map(|(_, id)| id.clone());
-        let id = id.expect("every message has an id");
+        let id = message_id(&message);
+        self.delivered.insert(id.clone());
         let mut r = self.random(14, self.n);
         if self.broker.accept(&id, self.now) {
             let body: Value = serde_json::from_slice(&message.body).expect("messages are JSON");

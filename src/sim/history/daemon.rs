@@ -26,8 +26,10 @@ impl Run<'_> {
         }
         let first = state.last == 0;
         let resumed = self.node.as_mut().expect("it started").ledger.resume();
-        if self.life > 1 && resumed.as_ref().is_ok_and(|resumed| !resumed.messages.is_empty()) {
-            self.reach(Rare::OutboxResent);
+        if let Ok(resumed) = &resumed {
+            let (messages, concluded) = (!resumed.messages.is_empty(), resumed.events > 0);
+            self.notice.rare.extend(messages.then_some(Rare::OutboxResent));
+            self.notice.rare.extend(concluded.then_some(Rare::HalfTold));
         }
         if !self.told(resumed)? {
             return Ok(());
@@ -78,8 +80,12 @@ impl Run<'_> {
             self.reach(Rare::KilledTwice);
         }
         self.last_start = self.now;
+        let mut ledger = Ledger::new(journal, state, true);
+        if let Some(bytes) = self.plan.group_bytes {
+            ledger.group_bytes = bytes;
+        }
         Ok(Node {
-            ledger: Ledger::new(journal, state, true),
+            ledger,
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             place: 0,
@@ -163,14 +169,17 @@ impl Run<'_> {
             return Err(broken.into());
         }
         let Some(node) = &self.node else { return Ok(()) };
+        let awake = self.now - self.slept;
         let (checker, notice, trace) = (&mut self.checker, &mut self.notice, &mut self.trace);
+        let applied = &mut self.applied;
         let mut failed = None;
         let scanned = node.ledger.journal.scan(checker.seq + 1, &mut |e| {
             if let Some(trace) = trace {
                 trace.push(line::line(e.seq, e.at, START, &e.event));
             }
             notice.see(&e);
-            failed = checker.next(e.seq, e.at, &e.event).err();
+            failed =
+                in_time(checker, applied, awake, &e).and_then(|()| checker.next(e.seq, e.at, &e.event)).err();
             failed.is_none()
         });
         match (failed, scanned) {
@@ -300,4 +309,34 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// How far log time may part from the steady clock.
+const APART: u64 = 2_500;
+
+/// A step that time alone keeps has been watched for so long by a clock that nobody can set.
+fn in_time(
+    checker: &Checker,
+    applied: &mut BTreeMap<RolloutId, u64>,
+    awake: u64,
+    e: &Envelope,
+) -> Result<(), Violation> {
+    match &e.event {
+        Event::CommandApplied { rollout, .. } => drop(applied.insert(rollout.clone(), awake)),
+        Event::DecisionMade { rollout, decision } if decision.actor.is_none() => {
+            let since = applied.get(rollout).copied().unwrap_or(awake);
+            let need = match decision.choice {
+                Choice::Promote if decision.step.is_some() => checker.bake(rollout),
+                Choice::Complete => checker.soak(rollout),
+                _ => None,
+            };
+            if let Some(need) = need.filter(|need| awake - since + APART < need.0) {
+                let why =
+                    format!("{rollout} moves on after {} of {need} by the steady clock", Span(awake - since));
+                return Err(Violation { invariant: "I34", seq: e.seq, why });
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }

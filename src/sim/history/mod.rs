@@ -20,7 +20,7 @@ use super::random::Random;
 use super::rare::Rare;
 use super::script::START;
 use super::traffic;
-use crate::core::event::{Act, Delivery, Event, Inbound, Origin, Verb};
+use crate::core::event::{Act, Choice, Delivery, Event, Inbound, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::line;
 use crate::core::state::State;
@@ -30,8 +30,9 @@ use crate::replay::Verifier;
 use crate::runner::Taken;
 use crate::runner::clock::Moment;
 use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};
+use crate::wire::envelope::Envelope;
 use crate::wire::intake::{self, Kind, Message};
-use crate::wire::outgoing::Outgoing;
+use crate::wire::outgoing::{self, Outgoing};
 
 /// How long the broker waits for a confirmation, and the daemon for the broker's.
 const ACK_WAIT: u64 = 30_000;
@@ -135,6 +136,12 @@ pub struct Run<'a> {
     node: Option<Node>,
     life: u64,
     asleep: u64,
+    /// All the time the machine has slept.
+    slept: u64,
+    /// When each rollout's last command was confirmed, in time awake.
+    applied: BTreeMap<RolloutId, u64>,
+    /// Ids of messages that reached the broker.
+    delivered: BTreeSet<String>,
     last_start: u64,
     /// Things that may still be told before the process is killed.
     budget: Option<u64>,
@@ -168,6 +175,9 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         node: None,
         life: 0,
         asleep: 0,
+        slept: 0,
+        applied: BTreeMap::new(),
+        delivered: BTreeSet::new(),
         last_start: 0,
         budget: None,
         full: false,
@@ -348,7 +358,21 @@ impl Run<'_> {
         if verifier.state.digest() != node.ledger.state().digest() {
             return Err(broken("I9", at, "the replayed state differs"));
         }
-        // I14: every command reached every actuator it was for.
+        // I14: everything that is announced has reached the broker. Commands that no longer stand are not sent.
+        let mut unsent = None;
+        let scanned = node.ledger.journal.scan(1, &mut |e| {
+            let announced = !matches!(e.event, Event::CommandIssued { .. } | Event::CommandResent { .. });
+            if announced && !matches!(e.event, Event::BatchReceived { .. }) {
+                let messages = outgoing::messages(&verifier.state, e.seq, e.at, &e.event);
+                let lost = messages.iter().map(message_id).find(|id| !self.delivered.contains(id));
+                unsent = lost.map(|_| (e.seq, e.event.kind()));
+            }
+            unsent.is_none()
+        });
+        if let (Ok(()), Some((seq, kind))) = (scanned, unsent) {
+            return Err(broken("I14", seq, format!("the message of {kind} never reached the broker")));
+        }
+        // And every command reached every actuator it was for.
         for (command, actuators) in &self.notice.issued {
             for (i, name) in self.plan.actuators.iter().enumerate() {
                 let open_long = actuators.contains(&(*name).to_owned());
@@ -374,4 +398,9 @@ fn whole(journal: &SimLog) -> Result<State, DiskError> {
         true
     })?;
     Ok(state)
+}
+
+fn message_id(message: &Outgoing) -> String {
+    let id = message.headers.iter().find(|(name, _)| *name == "Nats-Msg-Id");
+    id.map(|(_, id)| id.clone()).expect("every message has an id")
 }

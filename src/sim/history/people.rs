@@ -104,6 +104,7 @@ impl Run<'_> {
                 self.asleep = self.now + span;
                 if let Some(node) = &mut self.node {
                     node.slept += span;
+                    self.slept += span;
                     self.reach(Rare::Slept);
                 }
                 self.at(self.asleep, Happening::Wake(self.life));
