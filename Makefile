@@ -74,7 +74,8 @@ simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0
 # A build of its own: no binary that decides anything has the faults in it.
 planted: ## every fault that can be planted in the rules must be found by the simulator
 	@echo "== release build with faults"
-	@cargo build --quiet --release --locked --features planted --target-dir target/planted
+	@CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
+	  cargo build --quiet --release --locked --features planted --target-dir target/planted
 	@tests/support/planted.sh target/planted/release/sluice
 
 T ?= intent

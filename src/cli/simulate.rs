@@ -15,6 +15,8 @@ use crate::sim::minimize::shortest;
 use crate::sim::plan::{Fault, Plan, Truth};
 use crate::sim::rare::Rare;
 
+/// Events of a history that counts as long.
+const LONG: u64 = 1_000;
 /// Histories after which every rare state must have been reached.
 const ENOUGH: u64 = 2_000;
 
@@ -103,7 +105,8 @@ impl Args {
 struct Sum {
     histories: u64,
     events: u64,
-    least: Option<u64>,
+    /// Histories of at least [`LONG`] events; the others ended early, refusing a damaged disk.
+    long: u64,
     rare: BTreeMap<Rare, u64>,
     /// By the truth: judged, taken back by evidence of harm, promoted to all traffic by evidence of safety.
     judged: BTreeMap<Truth, [u64; 3]>,
@@ -115,7 +118,7 @@ impl Sum {
     fn add(&mut self, history: History) {
         self.histories += 1;
         self.events += history.events;
-        self.least = Some(self.least.map_or(history.events, |least| least.min(history.events)));
+        self.long += u64::from(history.events >= LONG);
         history.rare.iter().for_each(|state| *self.rare.entry(*state).or_default() += 1);
         for judged in &history.judged {
             let of = self.judged.entry(judged.truth).or_default();
@@ -270,7 +273,7 @@ fn report(
             .collect();
         return output::json(
             &json!({
-                "histories": sum.histories, "events": sum.events, "failures": sum.failures, "failed": failed,
+                "histories": sum.histories, "long": sum.long, "events": sum.events, "failures": sum.failures, "failed": failed,
                 "states": rare, "statistics": wrong,
             })
             .to_string(),
@@ -293,10 +296,11 @@ fn report(
     }
     let reached = Rare::ALL.len() - sum.missing().len();
     output::lines(&format!(
-        "{} histories, {} events (at least {} each), {reached} of {} rare states, {} broken promises",
+        "{} histories ({} of at least {} events), {} events, {reached} of {} rare states, {} broken promises",
         count(sum.histories),
+        count(sum.long),
+        count(LONG),
         count(sum.events),
-        count(sum.least.unwrap_or(0)),
         Rare::ALL.len(),
         count(sum.failures),
     ))
