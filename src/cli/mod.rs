@@ -208,6 +208,7 @@ async fn run(cli: Cli) -> Result<u8, CliError> {
         // These end in their own way when they are interrupted.
         Verb::Serve(args) => return serve::run(cli.common.target, args).await,
         Verb::Demo(args) => return demo::run(args),
+        Verb::Simulate(args) => return simulate::main(&cli.common, &args),
         _ => {}
     }
     tokio::select! {
@@ -239,10 +240,9 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
         Verb::Log { verb } => log::run(common, verb).await,
         Verb::Replay(args) => replay::run(common.output, args),
         Verb::Policy { verb } => policy::run(common, verb),
-        Verb::Simulate(args) => simulate::main(common, &args),
         Verb::Version => version(common),
         Verb::Completions { shell } => completions(shell),
-        Verb::Serve(_) | Verb::Demo(_) => unreachable!("run by the caller"),
+        Verb::Serve(_) | Verb::Demo(_) | Verb::Simulate(_) => unreachable!("run by the caller"),
     }
 }
 

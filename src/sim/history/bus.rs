@@ -7,7 +7,7 @@ impl Run<'_> {
         let Some(node) = &self.node else { return };
         let Some(sending) = node.outbox.iter().find(|s| s.place == place && !s.stored) else { return };
         let message = Box::new(sending.message.clone());
-        let mut r = self.random(13, self.n);
+        let mut r = self.random(13, self.now.rotate_left(32) ^ place);
         let (delay, lost) = if self.has(Fault::Bus) {
             (if r.chance(0.1) { r.below(20_000) } else { 1 + r.below(50) }, r.chance(0.08))
         } else {
@@ -26,7 +26,7 @@ impl Run<'_> {
     pub(super) fn out(&mut self, life: u64, place: u64, message: Outgoing) -> Result<(), Stop> {
         let id = message_id(&message);
         self.delivered.insert(id.clone());
-        let mut r = self.random(14, self.n);
+        let mut r = self.random(14, self.now.rotate_left(32) ^ place);
         if self.broker.accept(&id, self.now) {
             let body: Value = serde_json::from_slice(&message.body).expect("messages are JSON");
             if message.subject.contains(".command.") {
@@ -138,7 +138,7 @@ impl Run<'_> {
 
     pub(super) fn publish(&mut self, stream: Inbound, message: Stored) {
         let Some(seq) = self.broker.publish(stream, message, self.now) else { return };
-        let mut r = self.random(15, self.n);
+        let mut r = self.random(15, key(stream, seq));
         let delay = match self.has(Fault::Bus) {
             true if r.chance(0.1) => r.below(25_000),
             _ => 1 + r.below(5),

@@ -300,7 +300,7 @@ impl Run<'_> {
             if recorded.is_some() {
                 self.confirmed.insert((stream, seq));
             }
-            let mut r = self.random(12, self.n);
+            let mut r = self.random(12, self.now.rotate_left(32) ^ key(stream, seq));
             if self.has(Fault::Bus) && r.chance(0.05) {
                 self.reach(Rare::AckLost);
             } else {

@@ -404,3 +404,8 @@ fn message_id(message: &Outgoing) -> String {
     let id = message.headers.iter().find(|(name, _)| *name == "Nats-Msg-Id");
     id.map(|(_, id)| id.clone()).expect("every message has an id")
 }
+
+/// A message of an inbound stream as a number: what happens to it depends on nothing else.
+fn key(stream: Inbound, seq: u64) -> u64 {
+    (stream as u64) << 56 | seq
+}
