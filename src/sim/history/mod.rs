@@ -197,9 +197,15 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
     }
     run.at(0, Happening::Start);
     run.at(plan.healed, Happening::Care);
-    let failure = match run.go() {
-        Ok(()) | Err(Stop::Refused) => None,
-        Err(Stop::Broken(violation)) => Some(violation),
+    // An assertion that fails is a broken promise as well, and its history is told like the others'.
+    let failure = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.go())) {
+        Ok(Ok(()) | Err(Stop::Refused)) => None,
+        Ok(Err(Stop::Broken(violation))) => Some(violation),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let why = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned();
+            Some(Violation { invariant: "an assertion", seq: run.checker.seq, why })
+        }
     };
     let judged = if run.lied { Vec::new() } else { run.notice.judged(plan) };
     History {
