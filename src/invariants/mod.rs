@@ -1,6 +1,6 @@
 //! What a log must never say, whatever happened: an account of its own beside the core's, checked event by event.
 //!
-//! The numbers are those of `docs/invariants.md`. Nothing here asks the core what it thinks: the state, the judge and
+//! The numbers are those of `RELIABILITY.md`. Nothing here asks the core what it thinks: the state, the judge and
 //! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
 
 mod intake;
