@@ -44,7 +44,7 @@ fn what_is_published_fits_its_schema() {
         for message in outgoing::messages(&state, *seq, *at, event) {
             let what = message.subject.split('.').nth(2).unwrap();
             let (_, schema) = schemas.iter().find(|(name, _)| *name == what).unwrap();
-            let body: Value = serde_json::from_slice(&message.body).unwrap();
+            let body: Value = serde_json::from_slice(&message.body()).unwrap();
             jsonschema::validate(schema, &body).unwrap_or_else(|e| panic!("{what}: {e}: {body}"));
             seen.insert(what.to_owned());
         }

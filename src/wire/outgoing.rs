@@ -18,16 +18,43 @@ use crate::view::{GuardrailView, guardrail_view};
 pub const ROOT: &str = "sluice.v1";
 
 /// One message on its way out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The event it announces.
     pub seq: EventSeq,
     pub subject: String,
     /// `Nats-Msg-Id`, CloudEvents attributes (`ce-`, types after CDEvents' rule for custom events), `traceparent`.
     pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
+    body: Body,
     /// A command: sent on even when the broker's stream cannot take it.
     pub urgent: bool,
+}
+
+/// What a message says. A decision has a lot to say, and the command that carries it out must not wait for that: it is
+/// put into words when it is sent.
+#[derive(Clone, Debug)]
+enum Body {
+    Ready(Vec<u8>),
+    Decision(Box<DecisionBody>),
+}
+
+#[derive(Clone, Debug)]
+struct DecisionBody {
+    at: Timestamp,
+    rollout: RolloutId,
+    decision: Decision,
+    policy: String,
+    command: CommandId,
+}
+
+impl Outgoing {
+    /// JSON.
+    pub fn body(&self) -> Vec<u8> {
+        match &self.body {
+            Body::Ready(bytes) => bytes.clone(),
+            Body::Decision(body) => json(&body.message(self.seq)),
+        }
+    }
 }
 
 /// `sluice.v1.decision.<service>.<choice>`
@@ -139,14 +166,14 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
         Event::DecisionMade { rollout, decision } => {
             let service = service_of(rollout);
             let subject = format!("{ROOT}.decision.{service}.{}", decision.choice.as_str());
-            let body = decision_message(state, seq, at, rollout, decision);
+            let body = Body::Decision(Box::new(DecisionBody::new(state, seq, at, rollout, decision)));
             let kind = match decision.choice {
                 Choice::Promote => "sluice-rollout.promoted",
                 Choice::Hold => "sluice-rollout.held",
                 Choice::Rollback => "sluice-rollout.rolledback",
                 Choice::Complete => "sluice-rollout.completed",
             };
-            vec![outgoing(state, seq, at, kind, None, subject, Some(rollout), &body)]
+            vec![outgoing(state, seq, at, kind, None, subject, Some(rollout), body)]
         }
         Event::CommandIssued { rollout, command } => {
             let to = command.actuators.iter().map(|a| a.as_str());
@@ -175,7 +202,16 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                 guardrail: alert.reading.as_ref().map(guardrail_view),
             };
             let subject = format!("{ROOT}.alert.{service}");
-            vec![outgoing(state, seq, at, "sluice-alert.raised", None, subject, Some(rollout), &body)]
+            vec![outgoing(
+                state,
+                seq,
+                at,
+                "sluice-alert.raised",
+                None,
+                subject,
+                Some(rollout),
+                Body::of(&body),
+            )]
         }
         Event::InputRejected { rejection: r, .. } => {
             vec![rejected(state, seq, at, &r.code, &r.message, &r.source, r.bytes, &r.excerpt)]
@@ -198,31 +234,64 @@ pub fn decision_message(
     seq: EventSeq,
     at: Timestamp,
     rollout: &RolloutId,
-    d: &Decision,
+    decision: &Decision,
 ) -> DecisionMessage {
-    let commands = matches!(d.choice, Choice::Promote | Choice::Rollback);
-    DecisionMessage {
-        v: 1,
-        seq,
-        at: rfc3339(at),
-        rollout: rollout.0.clone(),
-        service: service_of(rollout).to_owned(),
-        decision: d.choice,
-        baseline: d.baseline.0.clone(),
-        canary: d.canary.0.clone(),
-        step: d.step.map(|step| step + 1),
-        weight: WeightChange { from: d.weight_from.as_percent(), to: d.weight_to.as_percent() },
-        summary: words::decision(d),
-        because: d.because.iter().map(|reason| because(reason, d)).collect(),
-        guardrails: d.readings.iter().map(guardrail_view).collect(),
-        policy: state.policies.get(&d.policy).map(|p| p.name.clone()).unwrap_or_default(),
-        policy_hash: d.policy.short(),
-        engine: d.engine,
-        inputs: Inputs { first: d.inputs.0, last: d.inputs.1 },
-        command: commands.then(|| CommandId(derived_id(state.log, "command", seq)).to_string()),
-        mode: if d.actor.is_some() { "operator" } else { "automatic" },
-        actor: d.actor.clone(),
+    DecisionBody::new(state, seq, at, rollout, decision).message(seq)
+}
+
+impl DecisionBody {
+    fn new(
+        state: &State,
+        seq: EventSeq,
+        at: Timestamp,
+        rollout: &RolloutId,
+        decision: &Decision,
+    ) -> DecisionBody {
+        DecisionBody {
+            at,
+            rollout: rollout.clone(),
+            decision: decision.clone(),
+            policy: state.policies.get(&decision.policy).map(|p| p.name.clone()).unwrap_or_default(),
+            command: CommandId(derived_id(state.log, "command", seq)),
+        }
     }
+
+    fn message(&self, seq: EventSeq) -> DecisionMessage {
+        let d = &self.decision;
+        let commands = matches!(d.choice, Choice::Promote | Choice::Rollback);
+        DecisionMessage {
+            v: 1,
+            seq,
+            at: rfc3339(self.at),
+            rollout: self.rollout.0.clone(),
+            service: service_of(&self.rollout).to_owned(),
+            decision: d.choice,
+            baseline: d.baseline.0.clone(),
+            canary: d.canary.0.clone(),
+            step: d.step.map(|step| step + 1),
+            weight: WeightChange { from: d.weight_from.as_percent(), to: d.weight_to.as_percent() },
+            summary: words::decision(d),
+            because: d.because.iter().map(|reason| because(reason, d)).collect(),
+            guardrails: d.readings.iter().map(guardrail_view).collect(),
+            policy: self.policy.clone(),
+            policy_hash: d.policy.short(),
+            engine: d.engine,
+            inputs: Inputs { first: d.inputs.0, last: d.inputs.1 },
+            command: commands.then(|| self.command.to_string()),
+            mode: if d.actor.is_some() { "operator" } else { "automatic" },
+            actor: d.actor.clone(),
+        }
+    }
+}
+
+impl Body {
+    fn of(message: &impl Serialize) -> Body {
+        Body::Ready(json(message))
+    }
+}
+
+fn json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages are made of finite numbers and strings")
 }
 
 fn because(reason: &Reason, d: &Decision) -> Because {
@@ -278,7 +347,7 @@ fn commands(
             Some(key),
             subject,
             Some(rollout),
-            &body,
+            Body::of(&body),
         );
         out.urgent = true;
         out
@@ -307,7 +376,7 @@ fn rejected(
         bytes,
         excerpt: excerpt.to_owned(),
     };
-    outgoing(state, seq, at, "sluice-input.rejected", None, format!("{ROOT}.rejected"), None, &body)
+    outgoing(state, seq, at, "sluice-input.rejected", None, format!("{ROOT}.rejected"), None, Body::of(&body))
 }
 
 #[allow(clippy::too_many_arguments, reason = "the fields of one flat message")]
@@ -319,7 +388,7 @@ fn outgoing(
     id: Option<Uuid>,
     subject: String,
     rollout: Option<&RolloutId>,
-    body: &impl Serialize,
+    body: Body,
 ) -> Outgoing {
     let id = id.unwrap_or_else(|| derived_id(state.log, kind, seq)).to_string();
     let mut headers = vec![
@@ -335,7 +404,6 @@ fn outgoing(
         headers.push(("ce-subject", rollout.0.clone()));
         headers.extend(trace_of(state, rollout).map(|trace| ("traceparent", trace)));
     }
-    let body = serde_json::to_vec(body).expect("messages are made of finite numbers and strings");
     Outgoing { seq, subject, headers, body, urgent: false }
 }
 

@@ -145,7 +145,7 @@ impl Publisher {
         let message = &self.queue[i].message;
         let mut headers = HeaderMap::new();
         message.headers.iter().for_each(|(name, value)| headers.insert(*name, value.as_str()));
-        let publish = PublishMessage::build().headers(headers).payload(message.body.clone().into());
+        let publish = PublishMessage::build().headers(headers).payload(message.body().into());
         let sent: Result<PublishAckFuture, _> = self.js.send_publish(message.subject.clone(), publish).await;
         match sent {
             Ok(ack) => {

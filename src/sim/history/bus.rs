@@ -28,7 +28,7 @@ impl Run<'_> {
         self.delivered.insert(id.clone());
         let mut r = self.random(14, self.now.rotate_left(32) ^ place);
         if self.broker.accept(&id, self.now) {
-            let body: Value = serde_json::from_slice(&message.body).expect("messages are JSON");
+            let body: Value = serde_json::from_slice(&message.body()).expect("messages are JSON");
             if message.subject.contains(".command.") {
                 let name = body["actuator"].as_str().unwrap_or_default();
                 if let Some(actuator) = self.plan.actuators.iter().position(|a| *a == name) {
