@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::event::{Choice, Outcome};
-use crate::core::evidence::{GuardrailKind, GuardrailReading};
+use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::judge::{self, Gate};
 use crate::core::policy::{ChangeKind, OnFail};
@@ -148,7 +148,7 @@ pub struct GuardrailView {
     pub lo: Option<f64>,
     pub hi: Option<f64>,
     pub limit: Option<f64>,
-    /// `pts` (percentage points) or `%` (of the baseline mean).
+    /// `pts` (percentage points), `%` (of the baseline mean) or `x` (times the baseline's rate).
     pub unit: String,
     /// How much of the needed evidence of harm, and of safety, there is: 0 to 1 on a log scale.
     pub harm: f64,
@@ -159,6 +159,15 @@ pub struct GuardrailView {
     /// Observations that wait for their cohort to settle, and that came too late to be bet on.
     pub waiting: u64,
     pub late: u64,
+    /// Kind count: the canary's rate over the baseline's. Kind split: the share that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
+    /// The guardrail whose benefit turns a failure of this one into a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused_by: Option<String>,
+    /// Evidence that the canary is better by what another guardrail's trade-off asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benefit_evidence: Option<String>,
     pub text: String,
 }
 
@@ -390,8 +399,11 @@ fn ended_view(ended: &Ended) -> RolloutView {
 
 /// A reading as programs get it: percentages and points instead of shares.
 pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
-    let mean = r.kind == GuardrailKind::Mean;
-    let scale = if mean { 100.0 / r.baseline.mean() } else { 100.0 };
+    let scale = match r.kind {
+        GuardrailKind::Mean => 100.0 / r.baseline.mean(),
+        GuardrailKind::Count => 1.0,
+        _ => 100.0,
+    };
     let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
     GuardrailView {
         name: r.name.clone(),
@@ -405,13 +417,21 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         lo: scaled(r.range.map(|range| range.lo)),
         hi: scaled(r.range.map(|range| range.hi)),
         limit: scaled(r.limit),
-        unit: if mean { "%" } else { "pts" }.into(),
+        unit: match r.kind {
+            GuardrailKind::Mean => "%",
+            GuardrailKind::Count => "x",
+            _ => "pts",
+        }
+        .into(),
         harm: words::meter(r.harm_ln, r.harm_need_ln),
         safe: words::meter(r.safe_ln, r.safe_need_ln),
         harm_evidence: words::evidence(r.harm_ln, r.harm_need_ln),
         safe_evidence: words::evidence(r.safe_ln, r.safe_need_ln),
         waiting: r.waiting,
         late: r.late,
+        estimate: r.estimate,
+        excused_by: r.excused.clone(),
+        benefit_evidence: r.benefit_ln.map(|ln| words::evidence(ln, BENEFIT_LN)),
         text: words::reading(r),
     }
 }

@@ -170,7 +170,7 @@ fn bad() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("policy", "/spec", "guardrails", json!([])),
         ("policy", "/spec/exposure/percent/0", "to", json!(5)),
         ("policy", "/spec/exposure/percent/0", "bake", json!("4 hours")),
-        ("policy", "/spec/guardrails/0", "kind", json!("quantile")),
+        ("policy", "/spec/guardrails/0", "kind", json!("survival")),
         ("policy", "/spec/guardrails/0", "limit", json!("3")),
         ("policy", "/spec/guardrails/1/limit", "minus", json!("1pp")),
         ("config", "", "log_format", json!("yaml")),

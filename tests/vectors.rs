@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, Setting, Wealth, ln_weighted};
-use sluice::core::evidence::{EPOCH_CANARY, normal_mixture_bound};
+use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted};
+use sluice::core::evidence::{Display, EPOCH_CANARY, normal_mixture_bound};
+use sluice::core::labels;
 use sluice::sim::random::Random;
 
 fn vectors(name: &str) -> Value {
@@ -142,6 +143,35 @@ fn long_replays() {
 
 #[test]
 #[ignore = "reads published vectors: make test-data"]
+fn label_bets() {
+    let file = vectors("label_bets.json");
+    for vector in file["vectors"].as_array().expect("vectors") {
+        let name = vector["name"].as_str().expect("a name");
+        let ratios = numbers(&vector["ratios"]);
+        let split = vector["kind"] == "srm";
+        let used: &[&[f64]] = &[&labels::SPLITS, &labels::RATIOS_ABOVE, &labels::RATIOS_BELOW];
+        let bets = used.iter().find(|bets| bets.len() == ratios.len()).expect("a grid of ours");
+        bets.iter().zip(&ratios).for_each(|(have, want)| close(*have, *want, name));
+        let mut wealth = Wealth::staked(bets.len(), 1.0);
+        let (blocks, wants) = (vector["blocks"].as_array(), vector["expected"].as_array());
+        for (block, want) in blocks.expect("blocks").iter().zip(wants.expect("expected")) {
+            let (rho, e_a, e_b) = match split {
+                true => (1.0, 1.0 - number(&block["q"]), number(&block["q"])),
+                false => (number(&block["rho"]), number(&block["EA"]), number(&block["EB"])),
+            };
+            let t0 = labels::chance(rho, e_a, e_b);
+            let (x_a, x_b) = (number(&block["xA"]), number(&block["xB"]));
+            wealth.add(bets.iter().map(|r| labels::pay(t0, labels::chance(rho * r, e_a, e_b), x_a, x_b)));
+            close(wealth.ln(), number(&want["log_e"]), name);
+            for (word, want) in wealth.words.iter().zip(numbers(&want["log_w"])) {
+                close(*word as f64 / WORD, want, name);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "reads published vectors: make test-data"]
 fn combining_grids_and_the_displayed_range() {
     let file = vectors("combine_display_paired.json");
     for v in file["vectors"].as_array().expect("vectors") {
@@ -153,6 +183,26 @@ fn combining_grids_and_the_displayed_range() {
         } else if name == "display_bound" {
             let bound = normal_mixture_bound(number(&v["v"]), number(&v["alpha"]), number(&v["v_opt"]));
             close(bound, number(&v["expected_bound"]), name);
+        } else if name == "display_cs" {
+            let mut display = Display { best_at: number(&v["v_opt"]), ..Display::default() };
+            let (blocks, wants) = (v["blocks"].as_array(), v["expected"].as_array());
+            for (block, want) in blocks.expect("blocks").iter().zip(wants.expect("expected")) {
+                let [n_a, f_a, n_b, f_b] = ["nA", "fA", "nB", "fB"].map(|key| number(&block[key]));
+                display.add_counts(n_a as u64, f_a, n_b as u64, f_b);
+                let range = display.range(1.0).expect("enough was seen");
+                close(display.weight, number(&want["H"]), name);
+                close(display.variance, number(&want["V"]), name);
+                close(range.diff, number(&want["diff"]), name);
+                close(range.lo, number(&want["lo"]), name);
+                close(range.hi, number(&want["hi"]), name);
+            }
+        } else if name.starts_with("paired") {
+            let setting = PairSetting { d: 2.0 * number(&v["b"]) - 1.0, variance: 0.0 };
+            let (ys, mut sum) = (numbers(&v["y"]), 0.0);
+            for (y, want) in ys.iter().zip(numbers(&v["expected_log_w"])) {
+                sum += setting.pay(lean(&v["s"]), number(&v["g"]), &[*y]);
+                close(sum, want, name);
+            }
         } else if name.starts_with("default_grid") {
             let (rho, d, theta) = (number(&v["rho"]), number(&v["d"]), number(&v["theta"]));
             let setting = Setting::binary(rho, d, theta);

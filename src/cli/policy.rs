@@ -154,31 +154,60 @@ fn guardrail(g: &Guardrail) -> String {
         Better::Higher => "lower",
         Better::Lower => "higher",
     };
-    let when = match g.rule {
-        Rule::Proportion { margin: Margin::Points(by) } => {
-            format!("{metric} is shown to be more than {} points {worse} than the baseline's", share(by))
+    let when = match &g.rule {
+        Rule::Proportion { margin } => {
+            format!("{metric} is shown to be {}", beyond(*margin, worse, g.better))
         }
-        Rule::Proportion { margin: Margin::Relative(by) } => {
-            format!("{metric} is shown to be more than {}% {worse} than the baseline's", share(by))
-        }
-        Rule::Proportion { margin: Margin::Ratio { ratio, plus } } => {
-            let sign = if g.better == Better::Higher { "-" } else { "+" };
-            format!(
-                "{metric} is shown to be {worse} than {ratio} times the baseline's {sign} {} points",
-                share(plus)
-            )
+        Rule::Score { margin } => {
+            format!("the mean grade of {metric} is shown to be {}", beyond(*margin, worse, g.better))
         }
         Rule::Mean { handicap } => {
+            let by = share(*handicap);
+            format!("the mean of {metric} is shown to be more than {by}% {worse} than the baseline's")
+        }
+        Rule::Quantile { q, handicap } => {
+            let (p, by) = (share(*q), share(*handicap));
             format!(
-                "the mean of {metric} is shown to be more than {}% {worse} than the baseline's",
-                share(handicap)
+                "the {p}% quantile of {metric} is shown to be more than {by}% {worse} than the baseline's"
             )
         }
+        Rule::Paired { points } => {
+            let by = share(*points);
+            format!(
+                "{metric} of the same units is shown to be more than {by} points {worse} than the baseline's"
+            )
+        }
+        Rule::Count { ratio } => {
+            format!(
+                "{metric} is shown to come {} than {ratio} times as often as the baseline's at equal traffic",
+                if g.better == Better::Lower { "more" } else { "less" }
+            )
+        }
+        Rule::Split => format!("{metric} is shown not to be split as the step asks for"),
+        Rule::Missing { of, points } => format!(
+            "the share of {of} without {metric} is shown to differ from the baseline's by more than {} points",
+            share(*points)
+        ),
         Rule::Absolute { above, of_last } => {
             let bad = if g.better == Better::Higher { "false" } else { "true" };
-            format!("{metric} is {bad} in more than {}% of the last {of_last} canary requests", share(above))
+            format!("{metric} is {bad} in more than {}% of the last {of_last} canary requests", share(*above))
         }
     };
+    let unless = g.unless.as_ref().map(|unless| {
+        format!("; hold instead once {} is shown to be better by what is asked for", unless.guardrail)
+    });
     let gates = if g.gates { "; no promotion until it is shown not to be" } else { "" };
-    format!("{does} when {when}{gates}")
+    format!("{does} when {when}{}{gates}", unless.unwrap_or_default())
+}
+
+/// `more than 3 points lower than the baseline's`
+fn beyond(margin: Margin, worse: &str, better: Better) -> String {
+    match margin {
+        Margin::Points(by) => format!("more than {} points {worse} than the baseline's", share(by)),
+        Margin::Relative(by) => format!("more than {}% {worse} than the baseline's", share(by)),
+        Margin::Ratio { ratio, plus } => {
+            let sign = if better == Better::Higher { "-" } else { "+" };
+            format!("{worse} than {ratio} times the baseline's {sign} {} points", share(plus))
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::core::evidence::GuardrailKind;
 use crate::core::policy::OnFail;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
+use crate::core::words::count;
 use crate::view::{GuardrailView, RolloutView, Standing};
 
 #[derive(clap::Args)]
@@ -153,7 +154,13 @@ fn arm(g: &GuardrailView, n: u64, mean: f64) -> String {
     match g.kind {
         _ if n == 0 => "-".into(),
         GuardrailKind::Mean => three_digits(mean),
-        GuardrailKind::Proportion | GuardrailKind::Absolute => format!("{:.1}%", mean * 100.0),
+        GuardrailKind::Score | GuardrailKind::Paired => format!("{mean:.3}"),
+        // Events and units have no mean: their number stands for itself.
+        GuardrailKind::Count | GuardrailKind::Split => count(n),
+        GuardrailKind::Proportion
+        | GuardrailKind::Quantile
+        | GuardrailKind::Missing
+        | GuardrailKind::Absolute => format!("{:.1}%", mean * 100.0),
     }
 }
 
@@ -169,6 +176,8 @@ pub fn limit(g: &GuardrailView) -> String {
     match (g.limit, g.kind) {
         (None, _) => "-".into(),
         (Some(limit), GuardrailKind::Absolute) => format!("{limit:.1}%"),
+        (Some(limit), GuardrailKind::Count) => format!("{limit:.2}x"),
+        (Some(limit), GuardrailKind::Missing) => format!("±{limit:.1}"),
         (Some(limit), _) => format!("{limit:+.1}"),
     }
 }

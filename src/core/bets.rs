@@ -68,17 +68,7 @@ impl Setting {
     pub fn grid(&self, lean: Lean, smallest: f64, count: usize) -> Vec<f64> {
         let b0 = self.boundary();
         let largest = 0.95 * if lean == Lean::Below { b0 } else { 1.0 - b0 };
-        let mut grid = Vec::with_capacity(count);
-        let mut eps = smallest;
-        while grid.len() < count {
-            if eps >= largest {
-                grid.push(largest);
-                break;
-            }
-            grid.push(eps);
-            eps *= 2.0;
-        }
-        grid
+        doubling(smallest, largest, count)
     }
 
     /// The default smallest excess and grid length for a margin `half` of it away from the baseline;
@@ -114,6 +104,61 @@ impl Setting {
         let g = wish.min(cap);
         Bet { s, a, b, g, c: r * g }
     }
+}
+
+/// Bets on pairs: both arms answered the same request, and an observation is `y = (1 + canary - baseline) / 2`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairSetting {
+    /// The boundary: the canary's mean is the baseline's plus this.
+    pub d: f64,
+    /// Expected variance of one observation; of zeros and ones, a quarter of the share of pairs that differ.
+    pub variance: f64,
+}
+
+impl PairSetting {
+    /// Mean of the observation at the boundary.
+    pub fn boundary(&self) -> f64 {
+        (1.0 + self.d) / 2.0
+    }
+
+    /// Sizes of the excess, in the unit of the difference, that are bet on.
+    pub fn grid(&self, lean: Lean, margin: f64) -> Vec<f64> {
+        let b = self.boundary();
+        let largest = 1.9 * if lean == Lean::Below { b } else { 1.0 - b };
+        doubling(
+            if margin > 0.0 { margin / 2.0 } else { 1.0 / 64.0 },
+            largest,
+            if margin > 0.0 { 6 } else { 8 },
+        )
+    }
+
+    /// Stake per pair of the bet on an excess `eps`.
+    pub fn stake(&self, lean: Lean, eps: f64) -> f64 {
+        let b = self.boundary();
+        let half = eps / 2.0;
+        (half / (self.variance + half * half)).min(KAPPA / if lean == Lean::Below { 1.0 - b } else { b })
+    }
+
+    /// Log pay-off (nats) of a stake of `g` a pair on a block of pairs.
+    pub fn pay(&self, lean: Lean, g: f64, ys: &[f64]) -> f64 {
+        let (s, b) = (lean.sign(), self.boundary());
+        ys.iter().map(|y| libm::log1p(s * g * (b - y))).sum()
+    }
+}
+
+/// Sizes that double from `smallest`, at most `count`, ending at `largest`.
+fn doubling(smallest: f64, largest: f64, count: usize) -> Vec<f64> {
+    let mut grid = Vec::with_capacity(count);
+    let mut eps = smallest;
+    while grid.len() < count {
+        if eps >= largest {
+            grid.push(largest);
+            break;
+        }
+        grid.push(eps);
+        eps *= 2.0;
+    }
+    grid
 }
 
 /// One sized bet: the boundary point and the stake per observation of each arm.

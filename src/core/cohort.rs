@@ -31,6 +31,17 @@ pub struct Cohort {
     slots: Vec<[u64; 4]>,
     baseline: Sampled,
     canary: Sampled,
+    /// Quantiles only: what came as histograms, all with the bounds of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    histogram: Option<Histogram>,
+}
+
+/// Cumulative counts of both arms at rising upper bounds, the last infinite.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    pub bounds: Vec<f64>,
+    pub baseline: Vec<u64>,
+    pub canary: Vec<u64>,
 }
 
 /// A uniform sample of the observations of one arm: those with the smallest keys.
@@ -86,10 +97,60 @@ impl Cohort {
         sampled.offer(key, offset.0.min(u64::from(u32::MAX)) as u32, x);
     }
 
+    /// Adds a histogram. Returns whether it could be: all of one cohort must have the same bounds.
+    pub fn add_histogram(&mut self, arm: Arm, bounds: &[f64], counts: &[u64]) -> bool {
+        let held = self.histogram.get_or_insert_with(|| Histogram {
+            bounds: bounds.to_vec(),
+            baseline: vec![0; bounds.len()],
+            canary: vec![0; bounds.len()],
+        });
+        if held.bounds != bounds {
+            return false;
+        }
+        let side = if arm == Arm::Baseline { &mut held.baseline } else { &mut held.canary };
+        side.iter_mut().zip(counts).for_each(|(held, more)| *held += more);
+        true
+    }
+
+    pub fn histogram(&self) -> Option<&Histogram> {
+        self.histogram.as_ref()
+    }
+
     /// Observations waiting here.
     pub fn waiting(&self) -> u64 {
         let counted: u64 = self.slots.iter().map(|slot| slot[0] + slot[2]).sum();
-        counted + (self.baseline.kept.len() + self.canary.kept.len()) as u64
+        let held = self.histogram.iter().flat_map(|h| [h.baseline.last(), h.canary.last()]).flatten();
+        counted + (self.baseline.kept.len() + self.canary.kept.len()) as u64 + held.sum::<u64>()
+    }
+
+    /// Of all slots together: baseline n and ones, canary n and ones; of named units the number, thinned alike in
+    /// both arms, so that their ratio stays what it is.
+    pub fn totals(&self) -> [u64; 4] {
+        let mut totals = [0; 4];
+        for slot in &self.slots {
+            totals.iter_mut().zip(slot).for_each(|(total, n)| *total += n);
+        }
+        let full = [&self.baseline, &self.canary].into_iter().filter(|s| s.kept.len() == SAMPLE_MAX);
+        let largest = full.filter_map(|s| Some(*s.kept.last_key_value()?.0)).min().unwrap_or(u64::MAX);
+        totals[0] += self.baseline.kept.range(..=largest).count() as u64;
+        totals[2] += self.canary.kept.range(..=largest).count() as u64;
+        totals
+    }
+
+    /// Units that both arms answered, in order of the later answer: baseline's and canary's value.
+    pub fn pairs(&self, start: Timestamp) -> Vec<(Timestamp, Portion)> {
+        let mut pairs: Vec<_> = self
+            .baseline
+            .kept
+            .iter()
+            .filter_map(|(key, (at, a))| {
+                let (other, b) = self.canary.kept.get(key)?;
+                Some((*at.max(other), *key, *a, *b))
+            })
+            .collect();
+        pairs.sort_by_key(|(at, key, ..)| (*at, *key));
+        let portion = |(at, _, a, b)| (start.plus(Span(u64::from(at))), Portion::Pair { a, b });
+        pairs.into_iter().map(portion).collect()
     }
 
     /// Zeros and ones as counts, in order of request time.

@@ -143,7 +143,7 @@ fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
     if let Some((i, cohort)) = rollout.settled(policy, now) {
         let guardrail = &policy.guardrails[i];
         let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
-        let scored = Box::new(rollout.watches[i].score(guardrail, &policy.evidence, cohort, step));
+        let scored = Box::new(rollout.watches[i].score(guardrail, policy, cohort, step));
         return Some(Event::CohortScored {
             rollout: id(),
             guardrail: guardrail.name.clone(),
@@ -162,7 +162,7 @@ fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
 
 fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgement) -> Option<Event> {
     let failing = |on_fail: OnFail| {
-        judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.on_fail == on_fail)
+        judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.does() == on_fail)
     };
     let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
     let (have, need) = judge::approvals(rollout, policy);

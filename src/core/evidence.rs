@@ -5,12 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bets::{Lean, Wealth};
+use super::bets::{PairSetting, Setting, Wealth};
 use super::event::ArmCount;
 use super::ids::Metric;
+use super::labels;
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, OnFail, Rule};
-use super::reference::{Reference, harm_lean};
+use super::reference::{Reference, canary_factor, exceeds, harm_lean};
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
@@ -28,6 +29,12 @@ pub const BLOCK: u64 = 32;
 pub struct Evidence {
     pub harm: Wealth,
     pub safe: Wealth,
+    /// Of a benefit that a trade-off asks for, or of a missing share that is lower than the baseline's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Wealth>,
+    /// A benefit was shown at some time. Latched.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub benefit_shown: bool,
     /// Step of the last scored block; entering another begins an epoch.
     pub step: u16,
     /// Canary observations since the epoch began.
@@ -36,11 +43,26 @@ pub struct Evidence {
     /// Settled and bet on, whole rollout.
     pub baseline: ArmCount,
     pub canary: ArmCount,
+    /// Means only: how many of them counted as the cap, baseline and canary.
+    #[serde(default)]
+    pub capped: [u64; 2],
     /// Canary observations settled at `step`, bet on or not.
     pub step_canary: u64,
     /// Observations that lack the other arm so far.
     pub open: OpenBlock,
     pub display: Display,
+    /// When the last epoch began: canary observations, evidence of harm and of safety. For the outlook that people
+    /// are shown.
+    #[serde(default)]
+    pub mark: Mark,
+}
+
+/// How the evidence stood at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    pub canary: u64,
+    pub harm_ln: f64,
+    pub safe_ln: f64,
 }
 
 /// Observations not yet scored, oldest first.
@@ -53,12 +75,21 @@ pub struct OpenBlock {
     /// Sums: for zeros and ones, the number of ones.
     pub sum_a: f64,
     pub sum_b: f64,
-    /// Values, for means only.
+    /// Canary observations of a histogram of which it is not known whether they exceed the threshold: they do not
+    /// where harm is asked for, they do where safety is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsure_b: u64,
+    /// Values, for means, scores and pairs.
     pub xs_a: Vec<f64>,
     pub xs_b: Vec<f64>,
 }
 
-/// Accumulators of the always-valid range that people are shown; no decision reads them.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Accumulators of what people are shown; no decision reads them. Of counts: `sum / weight` is the ratio of the arms'
+/// rates; of a split, the share that was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Display {
     pub weight: f64,
@@ -66,6 +97,8 @@ pub struct Display {
     pub variance: f64,
     /// The variance at which the range is tightest: that of [`EPOCH_CANARY`] canary observations.
     pub best_at: f64,
+    /// Zeros and ones of this step, baseline and canary.
+    pub step: [ArmCount; 2],
 }
 
 /// What scoring one cohort came to: the counts it held, and the evidence that results.
@@ -92,8 +125,35 @@ pub struct Range {
 #[serde(rename_all = "snake_case")]
 pub enum GuardrailKind {
     Proportion,
+    Score,
     Mean,
+    Quantile,
+    Paired,
+    Count,
+    Split,
+    Missing,
     Absolute,
+}
+
+impl GuardrailKind {
+    pub fn of(rule: &Rule) -> GuardrailKind {
+        match rule {
+            Rule::Proportion { .. } => GuardrailKind::Proportion,
+            Rule::Score { .. } => GuardrailKind::Score,
+            Rule::Mean { .. } => GuardrailKind::Mean,
+            Rule::Quantile { .. } => GuardrailKind::Quantile,
+            Rule::Paired { .. } => GuardrailKind::Paired,
+            Rule::Count { .. } => GuardrailKind::Count,
+            Rule::Split => GuardrailKind::Split,
+            Rule::Missing { .. } => GuardrailKind::Missing,
+            Rule::Absolute { .. } => GuardrailKind::Absolute,
+        }
+    }
+
+    /// Whether it can show that its limit is respected; the others only show that it is not.
+    pub fn shows_safety(self) -> bool {
+        !matches!(self, GuardrailKind::Absolute | GuardrailKind::Split | GuardrailKind::Missing)
+    }
 }
 
 /// How one guardrail stands: the verdict and all that `explain` needs to say why.
@@ -121,6 +181,22 @@ pub struct GuardrailReading {
     pub reference: Option<Reference>,
     pub epoch: u32,
     pub blocks: u64,
+    /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
+    /// The benefit that excuses this guardrail has been shown: it holds, and does not roll back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused: Option<String>,
+    /// Log-evidence (nats) that the canary is better by what another guardrail's trade-off asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benefit_ln: Option<f64>,
+}
+
+impl GuardrailReading {
+    /// What its failing does, the trade-off weighed.
+    pub fn does(&self) -> OnFail {
+        if self.excused.is_some() { OnFail::Hold } else { self.on_fail }
+    }
 }
 
 impl OpenBlock {
@@ -145,6 +221,13 @@ pub enum Portion {
     Counts { n_a: u64, f_a: u64, n_b: u64, f_b: u64 },
     /// One raw value of the canary or the baseline.
     Value { canary: bool, x: f64 },
+    /// Values of both arms for one unit.
+    Pair { a: f64, b: f64 },
+    /// Of a histogram: observations and how many are beyond the threshold; of `unsure_b` of the canary's it is not
+    /// known.
+    Beyond { n_a: u64, f_a: u64, n_b: u64, f_b: u64, unsure_b: u64 },
+    /// Events, or units, of each arm while the canary was to have `share` of the traffic.
+    Labels { x_a: u64, x_b: u64, share: f64 },
 }
 
 impl Evidence {
@@ -152,6 +235,7 @@ impl Evidence {
     pub fn start(&mut self, reference: &Reference, step: u16) {
         self.harm = Wealth::new(reference.harm_grid.len());
         self.safe = Wealth::new(reference.safe_grid.len());
+        self.other = (!reference.other_grid.is_empty()).then(|| Wealth::new(reference.other_grid.len()));
         self.step = step;
         self.epoch_canary = 0;
     }
@@ -162,6 +246,7 @@ impl Evidence {
             self.begin_epoch();
             // A block belongs to one step.
             self.open = OpenBlock::default();
+            self.display.step = Default::default();
             self.step = step;
             if !planted(Bug::ForgetsStepCount) {
                 self.step_canary = 0;
@@ -176,23 +261,36 @@ impl Evidence {
 
     /// Stakes capital afresh on both sides.
     pub fn begin_epoch(&mut self) {
+        self.mark = Mark { canary: self.canary.n, harm_ln: self.harm.ln(), safe_ln: self.safe.ln() };
         self.harm.begin_epoch();
         self.safe.begin_epoch();
+        if let Some(other) = &mut self.other {
+            other.begin_epoch();
+        }
         self.epoch_canary = 0;
     }
 
     /// Adds observations in request-time order, scoring each block that closes.
     pub fn add(&mut self, guardrail: &Guardrail, reference: &Reference, at: Timestamp, portion: &Portion) {
+        if let Portion::Labels { x_a, x_b, share } = *portion {
+            return self.score_labels(guardrail, reference, x_a, x_b, share);
+        }
         let open = &mut self.open;
         if open.is_empty() {
             open.since = at;
         }
         match *portion {
-            Portion::Counts { n_a, f_a, n_b, f_b } => {
-                open.n_a += n_a;
-                open.n_b += n_b;
-                open.sum_a += f_a as f64;
-                open.sum_b += f_b as f64;
+            Portion::Counts { n_a, f_a, n_b, f_b } => open.count(n_a, f_a, n_b, f_b),
+            Portion::Beyond { n_a, f_a, n_b, f_b, unsure_b } => {
+                open.count(n_a, f_a, n_b, f_b);
+                open.unsure_b += unsure_b;
+            }
+            Portion::Value { canary, x } if matches!(guardrail.rule, Rule::Quantile { .. }) => {
+                let factor = if canary { canary_factor(guardrail) } else { 1.0 };
+                let threshold = reference.threshold.unwrap_or(f64::INFINITY);
+                let beyond = u64::from(exceeds(guardrail.better, x / factor, threshold));
+                let canary = u64::from(canary);
+                open.count(1 - canary, beyond * (1 - canary), canary, beyond * canary);
             }
             Portion::Value { canary: false, x } => {
                 open.n_a += 1;
@@ -204,6 +302,15 @@ impl Evidence {
                 open.sum_b += x;
                 open.xs_b.push(x);
             }
+            Portion::Pair { a, b } => {
+                open.n_a += 1;
+                open.n_b += 1;
+                open.sum_a += a;
+                open.sum_b += b;
+                open.xs_a.push(a);
+                open.xs_b.push(b);
+            }
+            Portion::Labels { .. } => {}
         }
         if open.n_a + open.n_b >= BLOCK && open.both() {
             self.score(guardrail, reference);
@@ -221,46 +328,115 @@ impl Evidence {
 
     fn score(&mut self, guardrail: &Guardrail, reference: &Reference) {
         let block = std::mem::take(&mut self.open);
-        let setting = reference.setting(guardrail);
-        let lean = harm_lean(guardrail.better);
-        let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
-        if matches!(guardrail.rule, Rule::Mean { .. }) {
-            let ys_a: Vec<f64> = block.xs_a.iter().map(|x| reference.baseline_y(*x)).collect();
-            let ys_b: Vec<f64> = block.xs_b.iter().map(|x| reference.canary_y(guardrail, *x)).collect();
-            for (wealth, lean, grid) in self.sides(lean, reference) {
-                wealth.add(grid.iter().map(|eps| setting.bet(lean, *eps, n_a, n_b).pay_values(&ys_a, &ys_b)));
-            }
-        } else {
-            let (f_a, f_b) = (block.sum_a, block.sum_b);
-            for (wealth, lean, grid) in self.sides(lean, reference) {
-                wealth.add(
-                    grid.iter().map(|eps| setting.bet(lean, *eps, n_a, n_b).pay_counts(n_a, f_a, n_b, f_b)),
-                );
-            }
+        match &guardrail.rule {
+            Rule::Mean { .. } | Rule::Score { .. } => self.score_values(guardrail, reference, &block),
+            Rule::Paired { .. } => self.score_pairs(guardrail, reference, &block),
+            _ => self.score_counts(guardrail, reference, &block),
         }
         self.display.add(guardrail, reference, &block);
-        self.blocks += 1;
-        for (arm, n, sum) in
-            [(&mut self.baseline, block.n_a, block.sum_a), (&mut self.canary, block.n_b, block.sum_b)]
-        {
-            arm.n += n;
-            arm.sum += sum;
+        self.close(guardrail, block.n_a, block.sum_a, block.n_b, block.sum_b);
+    }
+
+    fn score_counts(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+        let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
+        let (f_a, sure, unsure) = (block.sum_a, block.sum_b, block.unsure_b as f64);
+        let pay = |setting: &Setting, lean, eps: f64, f_b| {
+            setting.bet(lean, eps, n_a, n_b).pay_counts(n_a, f_a, n_b, f_b)
+        };
+        let (setting, lean) = (reference.setting(guardrail), harm_lean(guardrail));
+        self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps, sure)));
+        let safe = lean.opposite();
+        self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, safe, *eps, sure + unsure)));
+        if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
+            other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean, *eps, sure)));
         }
-        self.epoch_canary += block.n_b;
+    }
+
+    fn score_values(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+        let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
+        let factor = canary_factor(guardrail);
+        let normal = |xs: &[f64], factor: f64| -> Vec<f64> {
+            xs.iter().map(|x| reference.baseline_y(x / factor)).collect()
+        };
+        let (ys_a, ys_b) = (normal(&block.xs_a, 1.0), normal(&block.xs_b, factor));
+        if let Some(cap) = reference.cap {
+            let above = |xs: &[f64], factor: f64| xs.iter().filter(|x| **x / factor > cap).count() as u64;
+            self.capped[0] += above(&block.xs_a, 1.0);
+            self.capped[1] += above(&block.xs_b, factor);
+        }
+        let pay =
+            |setting: &Setting, lean, eps: f64| setting.bet(lean, eps, n_a, n_b).pay_values(&ys_a, &ys_b);
+        let (setting, lean) = (reference.setting(guardrail), harm_lean(guardrail));
+        self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps)));
+        self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
+        if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
+            other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean, *eps)));
+        }
+    }
+
+    fn score_pairs(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+        let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
+        let pay = |setting: &PairSetting, lean, eps: f64| setting.pay(lean, setting.stake(lean, eps), &ys);
+        let (setting, lean) = (reference.pair_setting(guardrail), harm_lean(guardrail));
+        self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps)));
+        self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
+        if let (Some(other), Some(by)) = (&mut self.other, guardrail.benefit) {
+            let setting = reference.pair_benefit(guardrail, by);
+            other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
+        }
+    }
+
+    /// Counts and splits need neither a block of a certain size nor both arms: pay-offs of events only add up.
+    fn score_labels(&mut self, guardrail: &Guardrail, reference: &Reference, x_a: u64, x_b: u64, share: f64) {
+        // With no baseline, or no canary, every event has one label, and says nothing.
+        if !(share > 0.0 && share < 1.0) || x_a + x_b == 0 {
+            return;
+        }
+        let (a, b) = (x_a as f64, x_b as f64);
+        let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
+        let t0 = labels::chance(boundary, 1.0 - share, share);
+        let pay = |r: &f64| labels::pay(t0, labels::chance(boundary * r, 1.0 - share, share), a, b);
+        self.harm.add(reference.harm_grid.iter().map(pay));
+        self.safe.add(reference.safe_grid.iter().map(pay));
+        if matches!(guardrail.rule, Rule::Split) {
+            self.display.sum += (a + b) * share;
+            self.display.weight += a + b;
+        } else {
+            // Mantel-Haenszel: drift of the intensity cancels.
+            self.display.sum += b * (1.0 - share);
+            self.display.weight += a * share;
+        }
+        self.close(guardrail, x_a, a, x_b, b);
+    }
+
+    fn close(&mut self, guardrail: &Guardrail, n_a: u64, sum_a: f64, n_b: u64, sum_b: f64) {
+        self.blocks += 1;
+        self.baseline.add(n_a, sum_a);
+        self.canary.add(n_b, sum_b);
+        if guardrail.benefit.is_some() {
+            self.benefit_shown |= self.other.as_ref().is_some_and(|other| other.ln() >= BENEFIT_LN);
+        }
+        self.epoch_canary += n_b;
         if self.epoch_canary >= EPOCH_CANARY {
             self.begin_epoch();
         }
     }
+}
 
-    fn sides<'a>(
-        &'a mut self,
-        harm: Lean,
-        reference: &'a Reference,
-    ) -> [(&'a mut Wealth, Lean, &'a [f64]); 2] {
-        [
-            (&mut self.harm, harm, &reference.harm_grid),
-            (&mut self.safe, harm.opposite(), &reference.safe_grid),
-        ]
+/// One observation of a pair: 0 to 1, a half where both arms did the same.
+pub fn pair_y(a: f64, b: f64) -> f64 {
+    (1.0 + b - a) / 2.0
+}
+
+/// Evidence that shows a benefit: 20x.
+pub const BENEFIT_LN: f64 = 2.995732273553991;
+
+impl OpenBlock {
+    fn count(&mut self, n_a: u64, f_a: u64, n_b: u64, f_b: u64) {
+        self.n_a += n_a;
+        self.n_b += n_b;
+        self.sum_a += f_a as f64;
+        self.sum_b += f_b as f64;
     }
 }
 
@@ -269,24 +445,44 @@ impl Display {
     /// compared, so drift of the baseline cancels.
     fn add(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
         let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
-        let h = n_a * n_b / (n_a + n_b);
-        let (mean_a, mean_b) = (block.sum_a / n_a, block.sum_b / n_b);
-        // Means are weighed on the scale of the bets, so that one rule fits every unit.
-        let cap = reference.cap.unwrap_or(1.0);
-        let per_observation = match guardrail.rule {
-            Rule::Mean { .. } => [reference.variance; 2],
-            // The block's own share, drawn towards the reference, so that no block claims certainty.
-            _ => [(block.sum_a, n_a), (block.sum_b, n_b)].map(|(sum, n)| {
-                let p = (sum + 2.0 * reference.theta) / (n + 2.0);
-                p * (1.0 - p)
-            }),
-        };
         if self.weight == 0.0 {
             self.best_at = reference.variance * EPOCH_CANARY as f64;
         }
+        match guardrail.rule {
+            Rule::Mean { .. } | Rule::Score { .. } => {
+                // Means are weighed on the scale of the bets, so that one rule fits every unit.
+                let difference = (block.sum_b / n_b - block.sum_a / n_a) / reference.cap.unwrap_or(1.0);
+                let variance = reference.variance / n_a + reference.variance / n_b;
+                self.block(n_a * n_b / (n_a + n_b), difference, variance);
+            }
+            // The difference of a pair varies four times as much as its observation, which is half of it.
+            Rule::Paired { .. } => {
+                let variance = 4.0 * reference.variance / n_b;
+                self.block(n_b, (block.sum_b - block.sum_a) / n_b, variance);
+            }
+            _ => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),
+        }
+    }
+
+    /// Adds a difference of weight `h` and variance `variance`.
+    fn block(&mut self, h: f64, difference: f64, variance: f64) {
         self.weight += h;
-        self.sum += h * (mean_b - mean_a) / cap;
-        self.variance += h * h * (per_observation[0] / n_a + per_observation[1] / n_b);
+        self.sum += h * difference;
+        self.variance += h * h * variance;
+    }
+
+    /// The share of ones of each arm at this step, drawn towards a half so that a few observations claim no certainty.
+    fn shares_so_far(&mut self, n_a: u64, f_a: f64, n_b: u64, f_b: f64) -> [f64; 2] {
+        self.step[0].add(n_a, f_a);
+        self.step[1].add(n_b, f_b);
+        self.step.map(|arm| (arm.sum + 1.0) / (arm.n as f64 + 2.0))
+    }
+
+    /// Adds a block of zeros and ones.
+    pub fn add_counts(&mut self, n_a: u64, f_a: f64, n_b: u64, f_b: f64) {
+        let [v_a, v_b] = self.shares_so_far(n_a, f_a, n_b, f_b).map(|p| p * (1.0 - p));
+        let (a, b) = (n_a as f64, n_b as f64);
+        self.block(a * b / (a + b), f_b / b - f_a / a, v_a / a + v_b / b);
     }
 
     /// Estimate and always-valid 95 % range: a normal mixture boundary (Howard et al. 2021, Annals of

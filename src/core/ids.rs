@@ -156,6 +156,11 @@ impl Weight {
     pub fn as_percent(self) -> f64 {
         f64::from(self.0) / 100.0
     }
+
+    /// From 0 to 1.
+    pub fn as_share(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
 }
 
 impl std::fmt::Display for Weight {

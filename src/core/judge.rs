@@ -29,17 +29,46 @@ pub struct Judgement {
 pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
     let watches = || rollout.watches.iter().zip(&policy.guardrails);
     let weighted = watches().filter(|(w, g)| g.weight > 0.0 && w.reference.is_some());
-    let weighted = weighted.map(|(w, g)| (g.weight, w.evidence.harm.ln()));
-    let parts: Vec<(f64, f64)> = weighted.collect();
-    let harm_ln = if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) };
+    let parts: Vec<Part> = weighted
+        .map(|(w, g)| Part {
+            weight: g.weight,
+            ln: w.evidence.harm.ln(),
+            excused: excuse(rollout, policy, g).is_some(),
+        })
+        .collect();
+    let average = |parts: &mut dyn Iterator<Item = &Part>| {
+        let parts: Vec<(f64, f64)> = parts.map(|part| (part.weight, part.ln)).collect();
+        if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) }
+    };
+    let harm_ln = average(&mut parts.iter());
     let need = libm::log(policy.evidence.rollback);
-    // When the average has crossed, the guardrail that carries most of it is the one that failed.
-    let largest = (harm_ln >= need)
-        .then(|| parts.iter().map(|(weight, ln)| libm::log(*weight) + ln).fold(f64::NEG_INFINITY, f64::max));
+    // When an average has crossed, the guardrail that carries most of it is the one that failed. One that is excused
+    // must not hide another: without it the rest are asked again.
+    let culprit = |parts: &mut dyn Iterator<Item = &Part>| {
+        let parts: Vec<&Part> = parts.collect();
+        let crossed = average(&mut parts.iter().copied()) >= need && !parts.is_empty();
+        crossed.then(|| parts.iter().map(|p| libm::log(p.weight) + p.ln).fold(f64::NEG_INFINITY, f64::max))
+    };
+    let largest = [culprit(&mut parts.iter()), culprit(&mut parts.iter().filter(|part| !part.excused))];
     let readings: Vec<GuardrailReading> =
         watches().map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
-    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.on_fail == OnFail::Rollback);
+    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback);
     Judgement { readings, harm_ln, harm }
+}
+
+/// What one guardrail adds to the average that decides on a rollback.
+struct Part {
+    weight: f64,
+    ln: f64,
+    excused: bool,
+}
+
+/// The benefit that turns a failure of `guardrail` into a hold, if it has been shown: the name of the guardrail that
+/// shows it.
+fn excuse(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
+    let unless = guardrail.unless.as_ref()?;
+    let i = policy.guardrails.iter().position(|g| g.name == unless.guardrail)?;
+    rollout.watches.get(i)?.evidence.benefit_shown.then(|| unless.guardrail.clone())
 }
 
 fn read(
@@ -47,16 +76,19 @@ fn read(
     policy: &Policy,
     watch: &Watch,
     guardrail: &Guardrail,
-    largest: Option<f64>,
+    largest: [Option<f64>; 2],
     now: Timestamp,
 ) -> GuardrailReading {
     let evidence = &watch.evidence;
     // A guardrail that shares the rollback alpha needs its weight's worth more by itself.
-    let act_ln = libm::log(policy.evidence.rollback);
+    let act_ln = libm::log(match guardrail.rule {
+        Rule::Split => policy.evidence.split,
+        _ => policy.evidence.rollback,
+    });
     let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
     let safe_need_ln = libm::log(promote_level(rollout, policy));
     let (harm_ln, safe_ln) =
-        if watch.reference.is_some() { (evidence.harm.ln(), evidence.safe.ln()) } else { (0.0, 0.0) };
+        if watch.reference.is_some() { (harm_ln(guardrail, watch), evidence.safe.ln()) } else { (0.0, 0.0) };
     let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
     let judged = watch.reference.is_some() && evidence.blocks > 0;
     let failed = watch.verdict == Some(Verdict::Fail)
@@ -64,7 +96,7 @@ fn read(
         || judged && harm_ln >= harm_need_ln
         || judged
             && guardrail.weight > 0.0
-            && largest.is_some_and(|largest| libm::log(guardrail.weight) + harm_ln >= largest);
+            && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
     if let Some(recent) = &watch.recent {
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();
@@ -76,7 +108,7 @@ fn read(
         if silent { Verdict::NoData } else { Verdict::Insufficient }
     } else if silent {
         Verdict::Stale
-    } else if watch.recent.is_some() {
+    } else if watch.recent.is_some() || judged && !guardrail.shows_safety() {
         Verdict::Pass
     } else if !judged {
         Verdict::Insufficient
@@ -87,19 +119,17 @@ fn read(
     } else {
         Verdict::Undecided
     };
+    let display = &evidence.display;
     GuardrailReading {
         name: guardrail.name.clone(),
         metric: guardrail.metric.clone(),
-        kind: match guardrail.rule {
-            Rule::Proportion { .. } => GuardrailKind::Proportion,
-            Rule::Mean { .. } => GuardrailKind::Mean,
-            Rule::Absolute { .. } => GuardrailKind::Absolute,
-        },
+        kind: GuardrailKind::of(&guardrail.rule),
         on_fail: guardrail.on_fail,
         verdict,
         baseline,
         canary,
-        range: if judged { evidence.display.range(watch.scale()) } else { None },
+        range: if judged { display.range(watch.scale()) } else { None }
+            .filter(|_| !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)),
         harm_ln,
         harm_need_ln,
         safe_ln,
@@ -110,16 +140,35 @@ fn read(
         reference: watch.reference.clone(),
         epoch: evidence.harm.epoch,
         blocks: evidence.blocks,
+        estimate: matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
+            .then(|| display.sum / display.weight)
+            .filter(|ratio| ratio.is_finite()),
+        excused: if failed { excuse(rollout, policy, guardrail) } else { None },
+        benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),
     }
+}
+
+/// Log-evidence that the limit is exceeded. A missing share has two sides: the average of their evidence is evidence
+/// against either.
+fn harm_ln(guardrail: &Guardrail, watch: &Watch) -> f64 {
+    let above = watch.evidence.harm.ln();
+    if !matches!(guardrail.rule, Rule::Missing { .. }) {
+        return above;
+    }
+    let below = watch.evidence.other.as_ref().map_or(0.0, |other| other.ln());
+    ln_weighted([(0.5, above), (0.5, below)].into_iter())
 }
 
 /// How far from the baseline the canary may be, in the metric's own unit; for an absolute guard, the share.
 fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
     match (&guardrail.rule, &watch.reference) {
         (Rule::Absolute { above, .. }, _) => Some(*above),
-        (Rule::Proportion { .. }, Some(reference)) => {
+        (Rule::Proportion { .. } | Rule::Score { .. } | Rule::Quantile { .. }, Some(reference)) => {
             Some(reference.setting(guardrail).boundary() - reference.theta)
         }
+        (Rule::Paired { .. }, Some(reference)) => Some(reference.pair_setting(guardrail).d),
+        (Rule::Count { ratio }, _) => Some(*ratio),
+        (Rule::Missing { points, .. }, _) => Some(*points),
         (Rule::Mean { handicap }, Some(_)) => {
             let sign = if guardrail.better == Better::Lower { 1.0 } else { -1.0 };
             Some(sign * handicap * watch.evidence.baseline.mean())
@@ -152,7 +201,8 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
-        let watches = matches!(guardrail.rule, Rule::Absolute { .. }) && guardrail.on_fail != OnFail::Alert;
+        let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+        let watches = absolute && guardrail.on_fail != OnFail::Alert;
         let met = match reading.verdict {
             Verdict::Fail => guardrail.on_fail == OnFail::Alert,
             Verdict::Pass => true,

@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod ids;
 pub mod intake;
 pub mod judge;
+pub mod labels;
 pub mod line;
 pub mod planted;
 pub mod policy;

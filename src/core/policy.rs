@@ -109,6 +109,10 @@ pub struct EvidenceRules {
     pub promote: f64,
     /// Safety needed for the step to 100 %.
     pub promote_last: f64,
+    /// Evidence that traffic is not split as asked for.
+    pub split: f64,
+    /// What is served in this time after a step was applied is not compared: caches are cold.
+    pub warm_up: Span,
     /// Length of a request-time cohort.
     pub cohort: Span,
     /// Baseline observations that a reference needs.
@@ -121,6 +125,8 @@ impl Default for EvidenceRules {
             rollback: 20.0,
             promote: 5.0,
             promote_last: 20.0,
+            split: 1000.0,
+            warm_up: Span::ZERO,
             cohort: Span::mins(1),
             reference_min: 500,
         }
@@ -161,6 +167,26 @@ pub struct Guardrail {
     pub weight: f64,
     /// Whether a promotion needs this guardrail shown safe.
     pub gates: bool,
+    /// The trade-off that turns a rollback into a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless: Option<Unless>,
+    /// By how many points (as a share) better the canary must be for the trade-off of another guardrail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benefit: Option<f64>,
+}
+
+/// A benefit that excuses a failing guardrail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unless {
+    /// The guardrail whose metric must be shown better, by its `benefit`.
+    pub guardrail: String,
+}
+
+impl Guardrail {
+    /// Whether it can show that its limit is respected; the others only show that it is not.
+    pub fn shows_safety(&self) -> bool {
+        !matches!(self.rule, Rule::Absolute { .. } | Rule::Split | Rule::Missing { .. })
+    }
 }
 
 /// How a guardrail compares.
@@ -169,9 +195,24 @@ pub struct Guardrail {
 pub enum Rule {
     /// Shares of zeros and ones compared between the arms.
     Proportion { margin: Margin },
+    /// Means of grades from 0 to 1.
+    Score { margin: Margin },
     /// Means of positive values; the canary may be higher by the factor `1 + handicap`
     /// (lower by `1 - handicap` where higher is better).
     Mean { handicap: f64 },
+    /// The `q`-quantile of values; the canary's may be higher by the factor `1 + handicap`
+    /// (lower by `1 - handicap` where higher is better).
+    Quantile { q: f64, handicap: f64 },
+    /// Grades from 0 to 1 of the same units, answered by both arms: the mean difference, which may be worse by
+    /// `points`.
+    Paired { points: f64 },
+    /// Events that have no denominator: the rate per share of traffic, which may be `ratio` times the baseline's.
+    Count { ratio: f64 },
+    /// Assigned units against the share that was asked for.
+    Split,
+    /// Requests (observations of `of`) whose value of the metric has not come by its maturity: the share of them
+    /// may differ from the baseline's by `points`, either way.
+    Missing { of: Metric, points: f64 },
     /// More than `above` (a share) of the last `of_last` canary observations are ones
     /// (zeros where higher is better).
     Absolute { above: f64, of_last: u32 },

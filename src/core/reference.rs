@@ -3,23 +3,32 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bets::{Lean, Setting};
+use super::bets::{Lean, PairSetting, Setting};
+use super::cohort::Histogram;
+use super::labels;
 use super::policy::{Better, Guardrail, Rule};
 
 /// A frozen baseline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
-    /// Expected baseline mean of the normalised observation, in (0, 1).
+    /// Expected baseline mean of the normalised observation, in (0, 1); of pairs, the mean of theirs.
     pub theta: f64,
-    /// Variance of one normalised baseline observation.
+    /// Variance of one normalised baseline observation (of one pair).
     pub variance: f64,
     /// Means only: a larger value counts as this one. The unit is the metric's.
     pub cap: Option<f64>,
+    /// Quantiles only: the baseline's quantile. What is above it (below, where higher is better) counts as a one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// Baseline observations it was computed from.
     pub n: u64,
-    /// Sizes of regression that are bet on. Chosen with the first reference of a rollout and kept.
+    /// Sizes of regression (of counts and splits: ratios) that are bet on. Chosen with the first reference of a
+    /// rollout and kept.
     pub harm_grid: Vec<f64>,
     pub safe_grid: Vec<f64>,
+    /// The same for a benefit that another guardrail's trade-off asks for, or for the lower side of a missing share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_grid: Vec<f64>,
 }
 
 /// Baseline observations gathered for the next reference.
@@ -28,8 +37,12 @@ pub struct Gathered {
     pub n: u64,
     pub sum: f64,
     pub sumsq: f64,
-    /// Means only, until the first reference: the values, for the cap. At most [`GATHERED_MAX`].
+    /// Means and scores until the first reference, quantiles always: the values, oldest first. At most
+    /// [`GATHERED_MAX`].
     pub values: Vec<f64>,
+    /// Quantiles only: what came as histograms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<(Vec<f64>, Vec<u64>)>,
 }
 
 /// Enough for the 99.9th percentile, and 32 KiB.
@@ -46,6 +59,35 @@ impl Gathered {
             self.sum /= 2.0;
             self.sumsq /= 2.0;
         }
+        // The youngest say most about what comes.
+        if self.values.len() > GATHERED_MAX {
+            self.values.drain(..GATHERED_MAX / 2);
+        }
+    }
+
+    /// Adds the baseline's side of a histogram; another one than before starts anew.
+    pub fn add_histogram(&mut self, held: &Histogram) {
+        let n = held.baseline.last().copied().unwrap_or(0);
+        match &mut self.histogram {
+            Some((bounds, counts)) if *bounds == held.bounds => {
+                counts.iter_mut().zip(&held.baseline).for_each(|(counted, more)| *counted += more);
+            }
+            other => *other = Some((held.bounds.clone(), held.baseline.clone())),
+        }
+        self.n += n;
+    }
+
+    /// The smallest value that at least a share `q` of what was gathered does not exceed.
+    fn quantile(&self, q: f64) -> f64 {
+        if let Some((bounds, counts)) = &self.histogram {
+            let total = counts.last().copied().unwrap_or(0) as f64;
+            let reached = counts.iter().position(|below| *below as f64 >= q * total);
+            return reached.map_or(f64::INFINITY, |i| bounds[i]);
+        }
+        let mut values = self.values.clone();
+        values.sort_by(f64::total_cmp);
+        let rank = libm::ceil(values.len() as f64 * q).max(1.0) as usize;
+        values.get(rank - 1).copied().unwrap_or(0.0)
     }
 }
 
@@ -58,32 +100,62 @@ impl Reference {
     /// The first reference of a rollout.
     ///
     /// Proportion: `theta = (ones + 0.5) / (n + 1)`. Mean: values are divided by their 99.9th percentile
-    /// (nearest rank) and cut at 1. Errors when the margin puts the boundary outside (0, 1).
+    /// (nearest rank) and cut at 1. Quantile: the threshold is the nearest-rank quantile, and `theta` what lies
+    /// beyond it by definition. Errors when the margin puts the boundary outside (0, 1).
     pub fn first(guardrail: &Guardrail, gathered: &Gathered) -> Result<Reference, Unusable> {
-        let n = gathered.n;
-        let (theta, variance, cap) = match &guardrail.rule {
+        let mut reference = Reference { n: gathered.n, ..Reference::default() };
+        match &guardrail.rule {
             Rule::Mean { .. } => {
-                let mut values = gathered.values.clone();
-                values.sort_by(f64::total_cmp);
-                let rank = (values.len() * 999).div_ceil(1000).max(1) - 1;
-                let cap = values.get(rank).copied().unwrap_or(0.0);
+                let cap = gathered.quantile(0.999);
                 if cap <= 0.0 {
                     return Err(Unusable(format!("{} is never above 0 in the baseline", guardrail.metric)));
                 }
-                let count = values.len() as f64;
-                let ys = values.iter().map(|x| (x / cap).min(1.0));
-                let mean = ys.clone().sum::<f64>() / count;
-                let variance = ys.map(|y| (y - mean) * (y - mean)).sum::<f64>() / count;
-                (mean, variance, Some(cap))
+                reference.cap = Some(cap);
+                let ys = gathered.values.iter().map(|x| (x / cap).min(1.0));
+                (reference.theta, reference.variance) = mean_and_variance(ys);
             }
-            _ => {
-                let theta = (gathered.sum + 0.5) / (n as f64 + 1.0);
-                (theta, theta * (1.0 - theta), None)
+            Rule::Score { .. } | Rule::Paired { .. } => {
+                (reference.theta, reference.variance) = mean_and_variance(gathered.values.iter().copied());
+                reference.variance = reference.variance.max(VARIANCE_MIN);
             }
-        };
-        let mut reference = Reference { theta, variance, cap, n, harm_grid: vec![], safe_grid: vec![] };
-        let setting = reference.setting(guardrail);
-        let boundary = setting.boundary();
+            Rule::Quantile { q, .. } => {
+                reference.threshold = Some(threshold(guardrail, gathered, *q)?);
+                let beyond = if guardrail.better == Better::Lower { 1.0 - q } else { *q };
+                (reference.theta, reference.variance) = (beyond, beyond * (1.0 - beyond));
+            }
+            Rule::Count { .. } => {
+                let (above, below) = (labels::RATIOS_ABOVE.to_vec(), labels::RATIOS_BELOW.to_vec());
+                (reference.harm_grid, reference.safe_grid) =
+                    if guardrail.better == Better::Lower { (above, below) } else { (below, above) };
+                return Ok(reference);
+            }
+            Rule::Split => {
+                reference.harm_grid = labels::SPLITS.to_vec();
+                return Ok(reference);
+            }
+            Rule::Proportion { .. } | Rule::Missing { .. } | Rule::Absolute { .. } => {
+                let theta = (gathered.sum + 0.5) / (gathered.n as f64 + 1.0);
+                (reference.theta, reference.variance) = (theta, theta * (1.0 - theta));
+            }
+        }
+        reference.choose_bets(guardrail)?;
+        Ok(reference)
+    }
+
+    /// Chooses the sizes of regression, and of benefit, that are bet on.
+    fn choose_bets(&mut self, guardrail: &Guardrail) -> Result<(), Unusable> {
+        let lean = harm_lean(guardrail);
+        if let Rule::Paired { points } = guardrail.rule {
+            let setting = self.pair_setting(guardrail);
+            self.harm_grid = setting.grid(lean, points);
+            self.safe_grid = setting.grid(lean.opposite(), points);
+            if let Some(by) = guardrail.benefit {
+                self.other_grid = self.pair_benefit(guardrail, by).grid(lean.opposite(), by);
+            }
+            return Ok(());
+        }
+        let setting = self.setting(guardrail);
+        let (boundary, theta) = (setting.boundary(), self.theta);
         if !(boundary > 0.0 && boundary < 1.0) {
             return Err(Unusable(format!(
                 "the limit puts {} at {boundary:.4} where the baseline is {theta:.4}; it must lie between 0 and 1",
@@ -94,54 +166,112 @@ impl Reference {
             Rule::Mean { handicap } => theta * handicap / (1.0 + handicap),
             _ => (boundary - theta).abs(),
         };
-        let lean = harm_lean(guardrail.better);
-        reference.harm_grid = setting.default_grid(lean, margin);
-        reference.safe_grid = setting.default_grid(lean.opposite(), margin);
-        Ok(reference)
+        self.harm_grid = setting.default_grid(lean, margin);
+        self.safe_grid = setting.default_grid(lean.opposite(), margin);
+        if let Some((setting, lean)) = self.other(guardrail) {
+            let boundary = setting.boundary();
+            // Nothing can be better than all good, or missing less than not at all: then there is nothing to bet on.
+            if boundary > 0.0 && boundary < 1.0 {
+                self.other_grid = setting.default_grid(lean, (boundary - theta).abs());
+            }
+        }
+        Ok(())
     }
 
-    /// The reference for the next epoch: a new baseline mean, the same cap and the same bets.
+    /// The reference for the next epoch: a new baseline, the same cap and the same bets.
     pub fn refreshed(&self, guardrail: &Guardrail, gathered: &Gathered) -> Reference {
         let n = gathered.n as f64;
-        let (theta, variance) = match &guardrail.rule {
-            Rule::Mean { .. } => {
-                let mean = (gathered.sum + 0.5 * self.theta) / (n + 0.5);
-                (mean, (gathered.sumsq / n - mean * mean).max(1e-6))
+        let mut next = Reference { n: gathered.n, ..self.clone() };
+        match &guardrail.rule {
+            Rule::Mean { .. } | Rule::Score { .. } | Rule::Paired { .. } => {
+                next.theta = (gathered.sum + 0.5 * self.theta) / (n + 0.5);
+                next.variance = (gathered.sumsq / n - next.theta * next.theta).max(VARIANCE_MIN);
             }
-            _ => {
-                let theta = (gathered.sum + 0.5) / (n + 1.0);
-                (theta, theta * (1.0 - theta))
+            Rule::Quantile { q, .. } => match threshold(guardrail, gathered, *q) {
+                Ok(threshold) => next.threshold = Some(threshold),
+                Err(_) => return self.clone(),
+            },
+            Rule::Count { .. } | Rule::Split => return self.clone(),
+            Rule::Proportion { .. } | Rule::Missing { .. } | Rule::Absolute { .. } => {
+                next.theta = (gathered.sum + 0.5) / (n + 1.0);
+                next.variance = next.theta * (1.0 - next.theta);
             }
-        };
-        let next = Reference { theta, variance, n: gathered.n, ..self.clone() };
+        }
+        if matches!(guardrail.rule, Rule::Paired { .. }) {
+            return next;
+        }
         let boundary = next.setting(guardrail).boundary();
         // A baseline that drifted to where the limit has no meaning keeps the old guess: it costs speed only.
-        if boundary > 0.0 && boundary < 1.0 && theta > 0.0 && theta < 1.0 { next } else { self.clone() }
+        let sound = boundary > 0.0 && boundary < 1.0 && next.theta > 0.0 && next.theta < 1.0;
+        if sound { next } else { self.clone() }
     }
 
     /// Whether the baseline has moved by enough to matter: the smallest regression that is bet on.
-    pub fn differs(&self, other: &Reference) -> bool {
-        (self.theta - other.theta).abs() >= self.harm_grid.first().copied().unwrap_or(0.0)
+    pub fn differs(&self, guardrail: &Guardrail, gathered: &Gathered, next: &Reference) -> bool {
+        let smallest = self.harm_grid.first().copied().unwrap_or(0.0);
+        if let (Rule::Quantile { .. }, Some(threshold)) = (&guardrail.rule, self.threshold) {
+            let beyond = gathered.values.iter().filter(|x| exceeds(guardrail.better, **x, threshold)).count();
+            let share = beyond as f64 / gathered.values.len().max(1) as f64;
+            return gathered.histogram.is_some() && next.threshold != self.threshold
+                || !gathered.values.is_empty() && (share - self.theta).abs() >= smallest;
+        }
+        (self.theta - next.theta).abs() >= smallest
     }
 
-    /// What the bets assume under this reference.
+    /// What the bets on harm and safety assume under this reference. Not for pairs, counts and splits.
     pub fn setting(&self, guardrail: &Guardrail) -> Setting {
         match &guardrail.rule {
             Rule::Proportion { margin } => {
                 let (rho, d) = margin.boundary(guardrail.better);
                 Setting::binary(rho, d, self.theta)
             }
+            Rule::Missing { points, .. } => Setting::binary(1.0, *points, self.theta),
+            Rule::Score { margin } => {
+                let (rho, d) = margin.boundary(guardrail.better);
+                self.general(rho, d)
+            }
             // The handicap is in the observation, so the boundary is equality.
-            Rule::Mean { .. } => Setting {
-                rho: 1.0,
-                d: 0.0,
-                theta: self.theta,
-                var_a: self.variance,
-                var_b: self.variance,
-                binary: false,
-            },
-            Rule::Absolute { .. } => unreachable!("absolute guards have no reference"),
+            Rule::Quantile { .. } => Setting::binary(1.0, 0.0, self.theta),
+            Rule::Mean { .. } => self.general(1.0, 0.0),
+            Rule::Paired { .. } | Rule::Count { .. } | Rule::Split | Rule::Absolute { .. } => {
+                unreachable!("not judged by balanced bets")
+            }
         }
+    }
+
+    fn general(&self, rho: f64, d: f64) -> Setting {
+        let variance = self.variance;
+        Setting { rho, d, theta: self.theta, var_a: variance, var_b: variance, binary: false }
+    }
+
+    /// The third question, where one is asked: is the canary better by so much; or, of a missing share, is it lower by
+    /// so much. With the way its bets lean.
+    pub fn other(&self, guardrail: &Guardrail) -> Option<(Setting, Lean)> {
+        let sign = if guardrail.better == Better::Higher { 1.0 } else { -1.0 };
+        match (&guardrail.rule, guardrail.benefit) {
+            (Rule::Missing { points, .. }, _) => {
+                Some((Setting::binary(1.0, -points, self.theta), Lean::Below))
+            }
+            (Rule::Proportion { .. }, Some(by)) => {
+                Some((Setting::binary(1.0, sign * by, self.theta), harm_lean(guardrail).opposite()))
+            }
+            (Rule::Score { .. }, Some(by)) => {
+                Some((self.general(1.0, sign * by), harm_lean(guardrail).opposite()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What bets on pairs assume.
+    pub fn pair_setting(&self, guardrail: &Guardrail) -> PairSetting {
+        let Rule::Paired { points } = guardrail.rule else { unreachable!("only of pairs") };
+        let sign = if guardrail.better == Better::Higher { -1.0 } else { 1.0 };
+        PairSetting { d: sign * points, variance: self.variance }
+    }
+
+    pub fn pair_benefit(&self, guardrail: &Guardrail, by: f64) -> PairSetting {
+        let sign = if guardrail.better == Better::Higher { 1.0 } else { -1.0 };
+        PairSetting { d: sign * by, variance: self.variance }
     }
 
     /// A baseline value of a mean, normalised to [0, 1].
@@ -151,13 +281,50 @@ impl Reference {
 
     /// A canary value of a mean: first the handicap, then the cap; the other order biases the null.
     pub fn canary_y(&self, guardrail: &Guardrail, x: f64) -> f64 {
-        let Rule::Mean { handicap } = guardrail.rule else { return x };
-        let factor = if guardrail.better == Better::Lower { 1.0 + handicap } else { 1.0 - handicap };
-        self.baseline_y(x / factor)
+        self.baseline_y(x / canary_factor(guardrail))
     }
 }
 
+/// What the canary's values are divided by before they are compared.
+pub fn canary_factor(guardrail: &Guardrail) -> f64 {
+    match guardrail.rule {
+        Rule::Mean { handicap } | Rule::Quantile { handicap, .. } => match guardrail.better {
+            Better::Lower => 1.0 + handicap,
+            Better::Higher => 1.0 - handicap,
+        },
+        _ => 1.0,
+    }
+}
+
+/// Whether a value is on the bad side of a threshold.
+pub fn exceeds(better: Better, x: f64, threshold: f64) -> bool {
+    if better == Better::Lower { x > threshold } else { x < threshold }
+}
+
+/// Grades that are all the same still vary a little: a bet must not be without bound.
+const VARIANCE_MIN: f64 = 1e-6;
+
+fn threshold(guardrail: &Guardrail, gathered: &Gathered, q: f64) -> Result<f64, Unusable> {
+    let threshold = gathered.quantile(q);
+    if threshold.is_finite() {
+        return Ok(threshold);
+    }
+    let metric = &guardrail.metric;
+    Err(Unusable(format!("the {q} quantile of {metric} lies above the last finite bound of its histograms")))
+}
+
+fn mean_and_variance(ys: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = ys.clone().count().max(1) as f64;
+    let mean = ys.clone().sum::<f64>() / n;
+    (mean, ys.map(|y| (y - mean) * (y - mean)).sum::<f64>() / n)
+}
+
 /// The direction in which harm lies.
-pub fn harm_lean(better: Better) -> Lean {
-    if better == Better::Higher { Lean::Below } else { Lean::Above }
+pub fn harm_lean(guardrail: &Guardrail) -> Lean {
+    match guardrail.rule {
+        // Ones are what is beyond the threshold, or missing.
+        Rule::Quantile { .. } | Rule::Missing { .. } => Lean::Above,
+        _ if guardrail.better == Better::Higher => Lean::Below,
+        _ => Lean::Above,
+    }
 }

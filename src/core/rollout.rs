@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::cohort::{Arm, position_key, unit_key};
-use super::columns::{Columns, Sums};
+use super::columns::Columns;
 use super::event::{Act, AlertKind, Command, Decision, Opening, Outcome, Reason, Verb};
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
 use super::planted::{Bug, planted};
-use super::policy::{Guardrail, Policy};
+use super::policy::{Guardrail, Policy, Rule};
 use super::time::{Span, Timestamp};
-use super::watch::{Observation, Watch};
+use super::watch::{Observation, Role, Watch};
 
 /// Where a rollout stands. A stage holds what is true in that stage, and nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,11 +186,13 @@ impl Rollout {
         self.steps.iter().rev().find(|(since, _)| *since <= served_at).copied()
     }
 
-    /// The start of the cohort a request belongs to: buckets are counted from when its step was applied.
-    fn cohort_at(&self, served_at: Timestamp, length: Span) -> Option<Timestamp> {
+    /// The start of the cohort a request belongs to, and whether it was served before the step had warmed up:
+    /// buckets are counted from when its step was applied.
+    fn cohort_at(&self, served_at: Timestamp, policy: &Policy) -> Option<(Timestamp, bool)> {
         let (since, _) = self.step_at(served_at)?;
-        let offset = served_at.since(since).0;
-        Some(since.plus(Span(offset - offset % length.0.max(1))))
+        let (offset, length) = (served_at.since(since), policy.evidence.cohort);
+        let start = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
+        Some((start, offset < policy.evidence.warm_up))
     }
 
     fn arm_of(&self, version: &Version) -> Option<Arm> {
@@ -209,13 +211,18 @@ impl Rollout {
             return false;
         }
         // Which guardrails each series of the batch feeds, looked up once.
-        let targets: Vec<Option<(Arm, Vec<usize>)>> = columns
+        let targets: Vec<Option<(Arm, Vec<(usize, Role)>)>> = columns
             .series
             .iter()
             .map(|series| {
                 let arm = self.arm_of(&series.version)?;
-                let fed = policy.guardrails.iter().enumerate().filter(|(_, g)| g.metric == series.metric);
-                let fed: Vec<usize> = fed.map(|(i, _)| i).collect();
+                let role = |g: &Guardrail| match &g.rule {
+                    _ if g.metric == series.metric => Some(Role::Value),
+                    Rule::Missing { of, .. } if *of == series.metric => Some(Role::Request),
+                    _ => None,
+                };
+                let fed = policy.guardrails.iter().enumerate().filter_map(|(i, g)| Some((i, role(g)?)));
+                let fed: Vec<_> = fed.collect();
                 (!fed.is_empty()).then_some((arm, fed))
             })
             .collect();
@@ -228,27 +235,32 @@ impl Rollout {
         for (index, sample) in columns.samples().enumerate() {
             let Some((arm, fed)) = &targets[sample.series as usize] else { continue };
             if known_for != Some(sample.served_at) {
-                (known_for, known) = (Some(sample.served_at), self.cohort_at(sample.served_at, length));
+                (known_for, known) = (Some(sample.served_at), self.cohort_at(sample.served_at, policy));
             }
-            let Some(cohort) = known else { continue };
+            let Some((cohort, cold)) = known else { continue };
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
-            let observation = Observation {
+            let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
                 served_at: sample.served_at,
                 cohort,
                 unit: sample.unit.and_then(|unit| units[unit as usize]),
                 place: position_key(seq, index as u32),
                 value: sample.value,
+                role: Role::Value,
             };
-            for &i in fed {
-                let guardrail = &policy.guardrails[i];
+            for (i, role) in fed {
+                let guardrail = &policy.guardrails[*i];
+                if cold && !matches!(guardrail.rule, Rule::Absolute { .. }) {
+                    continue;
+                }
+                observation.role = *role;
                 let settles = self.settles(policy, guardrail, cohort);
-                fired |= self.watches[i].observe(guardrail, length, now, settles, observation);
+                fired |= self.watches[*i].observe(guardrail, length, now, settles, observation);
             }
         }
-        for (index, aggregate) in columns.aggregates.iter().enumerate() {
+        for (index, aggregate) in columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
             let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
-            let Some(cohort) = self.cohort_at(aggregate.from, length) else { continue };
+            let Some((cohort, cold)) = self.cohort_at(aggregate.from, policy) else { continue };
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -257,23 +269,17 @@ impl Rollout {
                 unit: None,
                 place: position_key(seq, columns.n + index as u32),
                 value: 0.0,
+                role: Role::Value,
             };
-            for &i in fed {
-                let guardrail = &policy.guardrails[i];
-                let settles = self.settles(policy, guardrail, cohort);
-                let watch = &mut self.watches[i];
-                match &aggregate.sums {
-                    Sums::Ones(ones) => {
-                        let n = aggregate.n;
-                        fired |= watch.observe_counts(guardrail, length, now, settles, observation, n, *ones);
-                    }
-                    // Of values only their mean is known: it counts as one observation of it.
-                    Sums::Moments { sum, .. } if aggregate.n > 0 => {
-                        observation.value = sum / aggregate.n as f64;
-                        fired |= watch.observe(guardrail, length, now, settles, observation);
-                    }
-                    Sums::Moments { .. } | Sums::Histogram { .. } => {}
+            for (i, role) in fed {
+                let guardrail = &policy.guardrails[*i];
+                if cold && !matches!(guardrail.rule, Rule::Absolute { .. }) {
+                    continue;
                 }
+                observation.role = *role;
+                let settles = self.settles(policy, guardrail, cohort);
+                let summed = (aggregate.n, &aggregate.sums);
+                fired |= self.watches[*i].observe_sums(guardrail, length, now, settles, observation, summed);
             }
         }
         fired

@@ -254,7 +254,7 @@ impl State {
             }
             Event::CohortScored { guardrail: name, cohort, scored, .. } => {
                 if let Some(i) = guardrail(name) {
-                    rollout.watches[i].apply_scored(&policy.guardrails[i], *cohort, scored);
+                    rollout.watches[i].apply_scored(&policy.guardrails[i], policy, *cohort, scored);
                 }
             }
             Event::VerdictReached { reading, .. } => {

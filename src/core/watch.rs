@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cohort::{Arm, Cohort};
+use super::cohort::{Arm, Cohort, Histogram};
+use super::columns::Sums;
 use super::event::ArmCount;
-use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored};
+use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored, pair_y};
 use super::planted::{Bug, planted};
-use super::policy::{Better, EvidenceRules, Guardrail, Rule};
-use super::reference::{GATHERED_MAX, Gathered, Reference};
+use super::policy::{Better, EvidenceRules, Guardrail, Policy, Rule};
+use super::reference::{GATHERED_MAX, Gathered, Reference, canary_factor};
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
@@ -30,6 +31,12 @@ pub struct Watch {
     pub scored_to: Option<Timestamp>,
     /// Observations that came after their cohort was scored: stored, counted, not bet on.
     pub late: u64,
+    /// Observations that the guardrail's kind cannot use, such as a sum where values are needed.
+    #[serde(default)]
+    pub left_out: u64,
+    /// Grades outside of 0 to 1, which count as the nearer of the two.
+    #[serde(default)]
+    pub clamped: u64,
     /// Canary observations that came in at all, and when the last one did.
     pub canary_seen: u64,
     pub last_canary: Option<Timestamp>,
@@ -92,6 +99,21 @@ pub struct Observation {
     /// Of its place in the log.
     pub place: u64,
     pub value: f64,
+    pub role: Role,
+}
+
+/// What an observation is to a guardrail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Of its metric.
+    Value,
+    /// Of the metric that every request has, for a missing share.
+    Request,
+}
+
+/// How many events a sample stands for.
+fn events(value: f64) -> u64 {
+    libm::round(value).clamp(0.0, 1e12) as u64
 }
 
 impl Watch {
@@ -118,20 +140,88 @@ impl Watch {
         if let Rule::Absolute { above, .. } = guardrail.rule {
             return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, o.value, 1);
         }
+        let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
+        self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
         let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
         let offset = o.served_at.since(o.cohort);
         match (&guardrail.rule, o.unit) {
             (Rule::Proportion { .. }, None) => {
                 cohort.count(o.arm, offset, length, 1, u64::from(o.value >= 0.5));
             }
+            // A sample says how many events there were; a unit counts once.
+            (Rule::Count { .. }, None) => cohort.count(o.arm, offset, length, events(o.value), 0),
+            (Rule::Split, None) => cohort.count(o.arm, offset, length, 1, 0),
+            // Requests are counted as such; of their values, that they came.
+            (Rule::Missing { .. }, _) => match o.role {
+                Role::Request => cohort.count(o.arm, offset, length, 1, 0),
+                Role::Value => cohort.count(o.arm, offset, length, 0, 1),
+            },
+            // Without a unit there is nothing to pair it with.
+            (Rule::Paired { .. }, None) => self.left_out += 1,
+            (Rule::Score { .. } | Rule::Paired { .. }, unit) => {
+                cohort.keep(o.arm, offset, unit.unwrap_or(o.place), o.value.clamp(0.0, 1.0));
+            }
             (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), o.value),
         }
         false
     }
 
+    /// Takes in what the sender summed. What its kind cannot use is counted as left out.
+    pub fn observe_sums(
+        &mut self,
+        guardrail: &Guardrail,
+        length: Span,
+        now: Timestamp,
+        settles: Timestamp,
+        o: Observation,
+        (n, sums): (u64, &Sums),
+    ) -> bool {
+        let counts = |ones: u64| (n, ones);
+        let counted = match (&guardrail.rule, sums) {
+            (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Ones(ones)) => Some(counts(*ones)),
+            // Of zeros and ones the sum of squares is the sum.
+            (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Moments { sum, sumsq })
+                if sum == sumsq && *sum >= 0.0 && *sum <= n as f64 && libm::floor(*sum) == *sum =>
+            {
+                Some(counts(*sum as u64))
+            }
+            (Rule::Count { .. }, Sums::Ones(ones)) => Some((*ones, 0)),
+            (Rule::Count { .. }, Sums::Moments { sum, .. }) => Some((events(*sum), 0)),
+            (Rule::Split, _) => Some((n, 0)),
+            (Rule::Missing { .. }, _) => match o.role {
+                Role::Request => Some((n, 0)),
+                Role::Value => Some((0, n)),
+            },
+            _ => None,
+        };
+        if let Some((n, ones)) = counted {
+            return self.observe_counts(guardrail, length, now, settles, o, n, ones);
+        }
+        let mean = match (&guardrail.rule, sums) {
+            // Of values only their mean is known: it counts as one observation of it.
+            (Rule::Mean { .. } | Rule::Score { .. }, Sums::Moments { sum, .. }) => sum / n as f64,
+            (Rule::Mean { .. } | Rule::Score { .. }, Sums::Ones(ones)) => *ones as f64 / n as f64,
+            (Rule::Quantile { .. }, Sums::Histogram { bounds, counts }) => {
+                self.note(o.arm, now, n);
+                if let Some(cohort) = self.waiting(o.cohort, settles <= now, n)
+                    && !cohort.add_histogram(o.arm, bounds, counts)
+                {
+                    self.left_out += n;
+                }
+                return false;
+            }
+            _ => {
+                self.note(o.arm, now, n);
+                self.left_out += n;
+                return false;
+            }
+        };
+        self.observe(guardrail, length, now, settles, Observation { value: mean, ..o })
+    }
+
     /// Takes in zeros and ones that the sender summed.
     #[allow(clippy::too_many_arguments, reason = "an observation with its counts and its moment")]
-    pub fn observe_counts(
+    fn observe_counts(
         &mut self,
         guardrail: &Guardrail,
         length: Span,
@@ -192,33 +282,35 @@ impl Watch {
     }
 
     /// Scores the cohort that starts at `start`, served at `step`: what it held and the evidence afterwards.
-    pub fn score(&self, guardrail: &Guardrail, rules: &EvidenceRules, start: Timestamp, step: u16) -> Scored {
-        let cohort = &self.cohorts[&start];
+    pub fn score(&self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) -> Scored {
         let mut evidence = self.evidence.clone();
         let (mut baseline, mut canary) = (ArmCount::default(), ArmCount::default());
-        let portions: Vec<_> = if matches!(guardrail.rule, Rule::Mean { .. }) {
-            cohort.values(start)
-        } else {
-            cohort.counts(start, rules.cohort).collect()
-        };
         if self.reference.is_some() {
             evidence.enter_step(step);
         }
-        for (at, portion) in &portions {
-            match *portion {
-                Portion::Counts { n_a, f_a, n_b, f_b } => {
+        for (at, portion) in self.portions(guardrail, policy, start, step) {
+            match portion {
+                Portion::Counts { n_a, f_a, n_b, f_b } | Portion::Beyond { n_a, f_a, n_b, f_b, .. } => {
                     baseline.add(n_a, f_a as f64);
                     canary.add(n_b, f_b as f64);
                 }
+                Portion::Labels { x_a, x_b, .. } => {
+                    baseline.add(x_a, x_a as f64);
+                    canary.add(x_b, x_b as f64);
+                }
                 Portion::Value { canary: false, x } => baseline.add(1, x),
                 Portion::Value { canary: true, x } => canary.add(1, x),
+                Portion::Pair { a, b } => {
+                    baseline.add(1, a);
+                    canary.add(1, b);
+                }
             }
             if let Some(reference) = &self.reference {
-                evidence.add(guardrail, reference, *at, portion);
+                evidence.add(guardrail, reference, at, &portion);
             }
         }
         if let Some(reference) = &self.reference {
-            let end = start.plus(rules.cohort);
+            let end = start.plus(policy.evidence.cohort);
             evidence.end_cohort(guardrail, reference, end);
         }
         if evidence.step != step {
@@ -229,31 +321,110 @@ impl Watch {
         Scored { step, baseline, canary, reference_only: self.reference.is_none(), evidence }
     }
 
+    /// What the cohort that starts at `start` holds, in order of request time, as the guardrail's kind sees it.
+    pub fn portions(
+        &self,
+        guardrail: &Guardrail,
+        policy: &Policy,
+        start: Timestamp,
+        step: u16,
+    ) -> Vec<(Timestamp, Portion)> {
+        let cohort = &self.cohorts[&start];
+        let length = policy.evidence.cohort;
+        match &guardrail.rule {
+            Rule::Mean { .. } | Rule::Score { .. } => cohort.values(start),
+            Rule::Quantile { .. } => {
+                let mut portions = cohort.values(start);
+                let beyond = cohort.histogram().and_then(|held| self.beyond(guardrail, held));
+                portions.extend(beyond.map(|beyond| (start.plus(length), beyond)));
+                portions
+            }
+            Rule::Paired { .. } => cohort.pairs(start),
+            Rule::Count { .. } | Rule::Split => {
+                let [x_a, _, x_b, _] = cohort.totals();
+                let share = policy.steps[usize::from(step)].to.as_share();
+                vec![(start, Portion::Labels { x_a, x_b, share })]
+            }
+            Rule::Missing { .. } => {
+                let counts = cohort.counts(start, length);
+                let missing = |n: u64, came: u64| n.saturating_sub(came);
+                let portion = |(at, portion)| match portion {
+                    Portion::Counts { n_a, f_a, n_b, f_b } => {
+                        let (f_a, f_b) = (missing(n_a, f_a), missing(n_b, f_b));
+                        (at, Portion::Counts { n_a, f_a, n_b, f_b })
+                    }
+                    other => (at, other),
+                };
+                counts.map(portion).collect()
+            }
+            Rule::Proportion { .. } | Rule::Absolute { .. } => cohort.counts(start, length).collect(),
+        }
+    }
+
+    /// How many of a histogram lie beyond the threshold. `None` when no bound is at the threshold: what lies between
+    /// two bounds cannot be told.
+    fn beyond(&self, guardrail: &Guardrail, held: &Histogram) -> Option<Portion> {
+        let threshold = self.reference.as_ref()?.threshold?;
+        let at = held.bounds.iter().position(|bound| *bound == threshold)?;
+        let limit = threshold * canary_factor(guardrail);
+        let (n_a, n_b) = (*held.baseline.last()?, *held.canary.last()?);
+        // Counts up to the last bound below the limit, and up to the first at or above it.
+        let next = held.bounds.iter().position(|bound| *bound >= limit)?;
+        let up_to = held.canary[next];
+        let surely = if held.bounds[next] == limit || next == 0 { up_to } else { held.canary[next - 1] };
+        Some(match guardrail.better {
+            Better::Lower => Portion::Beyond {
+                n_a,
+                f_a: n_a - held.baseline[at],
+                n_b,
+                f_b: n_b - up_to,
+                unsure_b: up_to - surely,
+            },
+            Better::Higher => {
+                Portion::Beyond { n_a, f_a: held.baseline[at], n_b, f_b: surely, unsure_b: up_to - surely }
+            }
+        })
+    }
+
     /// Folds a scored cohort: the evidence as recorded, and its baseline into the next reference.
-    pub fn apply_scored(&mut self, guardrail: &Guardrail, start: Timestamp, scored: &Scored) {
+    pub fn apply_scored(
+        &mut self,
+        guardrail: &Guardrail,
+        policy: &Policy,
+        start: Timestamp,
+        scored: &Scored,
+    ) {
+        let portions = if needs_values(&guardrail.rule) && self.cohorts.contains_key(&start) {
+            self.portions(guardrail, policy, start, scored.step)
+        } else {
+            Vec::new()
+        };
         let Some(cohort) = self.cohorts.remove(&start) else { return };
         self.scored_to = Some(start);
-        if let (Rule::Mean { .. }, Some(reference)) = (&guardrail.rule, &self.reference) {
-            // Only what the baseline's own cohort held, normalised as the bets see it.
-            for (_, portion) in cohort.values(start) {
-                if let Portion::Value { canary: false, x } = portion {
-                    let y = reference.baseline_y(x);
-                    self.gathered.n += 1;
-                    self.gathered.sum += y;
-                    self.gathered.sumsq += y * y;
+        if needs_values(&guardrail.rule) {
+            let kept = self.reference.is_none() || matches!(guardrail.rule, Rule::Quantile { .. });
+            for (_, portion) in portions {
+                let (x, y) = match portion {
+                    // As the bets see it: means normalised, pairs as their difference.
+                    Portion::Value { canary: false, x } => {
+                        (x, self.reference.as_ref().map_or(x, |reference| reference.baseline_y(x)))
+                    }
+                    Portion::Pair { a, b } => (pair_y(a, b), pair_y(a, b)),
+                    _ => continue,
+                };
+                self.gathered.n += 1;
+                self.gathered.sum += y;
+                self.gathered.sumsq += y * y;
+                if kept && (self.gathered.values.len() < GATHERED_MAX || self.reference.is_some()) {
+                    self.gathered.values.push(x);
                 }
+            }
+            if let Some(held) = cohort.histogram() {
+                self.gathered.add_histogram(held);
             }
         } else {
             self.gathered.n += scored.baseline.n;
             self.gathered.sum += scored.baseline.sum;
-            if matches!(guardrail.rule, Rule::Mean { .. }) {
-                let room = GATHERED_MAX.saturating_sub(self.gathered.values.len());
-                let values = cohort.values(start).into_iter().filter_map(|(_, portion)| match portion {
-                    Portion::Value { canary: false, x } => Some(x),
-                    _ => None,
-                });
-                self.gathered.values.extend(values.take(room));
-            }
         }
         self.gathered.forget();
         self.evidence = scored.evidence.clone();
@@ -266,8 +437,15 @@ impl Watch {
         guardrail: &Guardrail,
         rules: &EvidenceRules,
     ) -> Option<Result<Reference, String>> {
+        let needs = match guardrail.rule {
+            Rule::Absolute { .. } => return None,
+            Rule::Count { .. } | Rule::Split => 0,
+            // Nothing but the variance is to be learned, and pairs are few.
+            Rule::Paired { .. } => u64::from(rules.reference_min).div_ceil(10).max(20),
+            _ => u64::from(rules.reference_min),
+        };
         match &self.reference {
-            None if self.gathered.n >= u64::from(rules.reference_min) && self.unusable.is_none() => {
+            None if self.gathered.n >= needs && self.unusable.is_none() => {
                 Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
             }
             // What was gathered has been scored already; only cohorts still to come will use it.
@@ -275,7 +453,7 @@ impl Watch {
                 if self.gathered.n >= EPOCH_CANARY && self.evidence.harm.epoch > self.reference_epoch =>
             {
                 let refreshed = reference.refreshed(guardrail, &self.gathered);
-                refreshed.differs(reference).then_some(Ok(refreshed))
+                reference.differs(guardrail, &self.gathered, &refreshed).then_some(Ok(refreshed))
             }
             _ => None,
         }
@@ -303,6 +481,11 @@ impl Watch {
         self.reference = Some(reference.clone());
         self.gathered = Gathered::default();
     }
+}
+
+/// Whether the reference is computed from values, not from counts.
+fn needs_values(rule: &Rule) -> bool {
+    matches!(rule, Rule::Mean { .. } | Rule::Score { .. } | Rule::Quantile { .. } | Rule::Paired { .. })
 }
 
 impl ArmCount {

@@ -3,7 +3,7 @@
 //!
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
-use super::event::{Choice, Decision, Reason};
+use super::event::{ArmCount, Choice, Decision, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::policy::OnFail;
 use super::time::Span;
@@ -42,13 +42,20 @@ pub fn detail(r: &GuardrailReading) -> String {
     if r.waiting > 0 {
         text.push_str(&format!("; {} not settled yet", count(r.waiting)));
     }
+    if let Some(shows) = &r.excused {
+        text.push_str(&format!("; accepted for {shows}, which is shown to be better by what was asked for"));
+    }
     text
 }
 
-/// Difference, range, limit and counts; `None` until the range can be given.
+/// Difference, range, limit and counts; `None` until they can be given.
 fn figures(r: &GuardrailReading) -> Option<String> {
-    let range = r.range?;
-    let limit = r.limit?;
+    match r.kind {
+        GuardrailKind::Count => return rates(r),
+        GuardrailKind::Split => return split(r),
+        _ => {}
+    }
+    let (range, limit) = (r.range?, r.limit?);
     let mean = r.kind == GuardrailKind::Mean;
     let (scale, unit) = if mean {
         if r.baseline.mean() == 0.0 {
@@ -59,19 +66,53 @@ fn figures(r: &GuardrailReading) -> Option<String> {
         (100.0, " pts")
     };
     let [diff, lo, hi, limit] = [range.diff, range.lo, range.hi, limit].map(|x| x * scale);
-    let arms = [&r.canary, &r.baseline].map(|arm| {
-        if mean {
-            format!("{} over {}", significant(arm.mean()), count(arm.n))
-        } else {
-            format!("{:.1}% of {}", arm.mean() * 100.0, count(arm.n))
+    let difference = format!("{diff:+.1}{unit}, between {lo:+.1} and {hi:+.1}");
+    let arm = |arm: &ArmCount| match r.kind {
+        GuardrailKind::Mean => format!("{} over {}", significant(arm.mean()), count(arm.n)),
+        GuardrailKind::Score => format!("{:.3} over {}", arm.mean(), count(arm.n)),
+        _ => format!("{:.1}% of {}", arm.mean() * 100.0, count(arm.n)),
+    };
+    let (canary, baseline) = (arm(&r.canary), arm(&r.baseline));
+    Some(match r.kind {
+        GuardrailKind::Quantile => {
+            // The threshold is the baseline's quantile: how many of the canary's lie beyond it, the limit allowed for,
+            // is what is compared.
+            let threshold = significant(r.reference.as_ref()?.threshold?);
+            format!(
+                "{canary} canary requests are beyond {threshold} and the limit, {baseline} baseline requests beyond \
+                 {threshold} ({difference}; limit 0)"
+            )
         }
-    });
+        GuardrailKind::Paired => format!(
+            "{difference}; limit {} (canary {:.3}, baseline {:.3} on the same {})",
+            signed(limit),
+            r.canary.mean(),
+            r.baseline.mean(),
+            count(r.canary.n)
+        ),
+        GuardrailKind::Missing => {
+            format!("{difference}; limit ±{} (missing: canary {canary}, baseline {baseline})", trim(limit))
+        }
+        _ => format!("{difference}; limit {} (canary {canary}, baseline {baseline})", signed(limit)),
+    })
+}
+
+/// `1.43 times the baseline's rate; limit 1.25 (canary 43 events, baseline 570)`
+fn rates(r: &GuardrailReading) -> Option<String> {
+    let (ratio, limit) = (r.estimate?, r.limit?);
+    let (canary, baseline) = (count(r.canary.n), count(r.baseline.n));
     Some(format!(
-        "{diff:+.1}{unit}, between {lo:+.1} and {hi:+.1}; limit {} (canary {}, baseline {})",
-        signed(limit),
-        arms[0],
-        arms[1]
+        "{ratio:.2} times the baseline's rate at equal traffic; limit {} (canary {canary}, baseline {baseline} events)",
+        trim(limit)
     ))
+}
+
+/// `6.1% of 20,000 are the canary's, where 5% were asked for`
+fn split(r: &GuardrailReading) -> Option<String> {
+    let planned = r.estimate? * 100.0;
+    let n = r.canary.n + r.baseline.n;
+    let share = r.canary.n as f64 / n as f64 * 100.0;
+    Some(format!("{share:.1}% of {} are the canary's, where {}% were asked for", count(n), trim(planned)))
 }
 
 /// `evidence 14x of the 20x needed`; below 1x there is none.
@@ -131,9 +172,9 @@ pub fn decision(d: &Decision) -> String {
     match d.choice {
         Choice::Promote if because.is_empty() && d.step.is_none() => "first step".into(),
         Choice::Promote if because.is_empty() => {
-            // An absolute guard shows no safety: it only has not fired.
+            // Some show no safety: they only have not fired.
             let safe = d.readings.iter().filter(|r| {
-                r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert && r.kind != GuardrailKind::Absolute
+                r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert && r.kind.shows_safety()
             });
             let names: Vec<&str> = safe.map(|r| r.name.as_str()).collect();
             if names.is_empty() {

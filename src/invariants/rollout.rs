@@ -9,7 +9,7 @@ use crate::core::columns::Columns;
 use crate::core::event::{
     Ack, AckStatus, Act, Alert, AlertKind, Choice, Command, Decision, Opening, Outcome, Verb,
 };
-use crate::core::evidence::{GuardrailKind, GuardrailReading, Scored};
+use crate::core::evidence::{GuardrailReading, Scored};
 use crate::core::ids::{Actuator, CommandId, EventSeq, Metric, RolloutId, Version, Weight, derived_id};
 use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule};
 use crate::core::reference::Reference;
@@ -52,6 +52,8 @@ struct Watched {
     verdict: Option<Verdict>,
     /// The step at which it was last shown safe.
     safe_at: Option<u16>,
+    /// A benefit turned its failure into a hold.
+    excused: bool,
     cohort: Option<Timestamp>,
     baseline: u64,
     canary: u64,
@@ -162,14 +164,24 @@ impl Followed {
     fn failing<'a>(&self, policy: &'a Policy, on_fail: OnFail) -> Option<&'a str> {
         let fails =
             |g: &&Guardrail| self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
-        let found = policy.guardrails.iter().filter(|g| g.on_fail == on_fail).find(fails);
+        let does = |g: &Guardrail| {
+            let excused = self.watched.get(&g.name).is_some_and(|w| w.excused);
+            if excused { OnFail::Hold } else { g.on_fail }
+        };
+        let found = policy.guardrails.iter().filter(|g| does(g) == on_fail).find(fails);
         found.map(|g| g.name.as_str())
     }
 
     pub fn reference(&mut self, policy: &Policy, name: &str, reference: &Reference) -> Checked {
         let guardrail = named(policy, name)?;
-        let received = self.received_of(&self.baseline, &guardrail.metric);
-        ensure(reference.n >= u64::from(policy.evidence.reference_min).min(512), "I19", || {
+        let received = self.received_of(&self.baseline, counted(guardrail));
+        let needs = match guardrail.rule {
+            // Their bets know the split, and nothing of the baseline.
+            Rule::Count { .. } | Rule::Split => 0,
+            Rule::Paired { .. } => 20,
+            _ => u64::from(policy.evidence.reference_min).min(512),
+        };
+        ensure(reference.n >= needs, "I19", || {
             format!("the reference of {name} comes from {} observations", reference.n)
         })?;
         ensure(reference.n <= received, "I20", || {
@@ -219,7 +231,9 @@ impl Followed {
             format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
         })?;
         for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
-            let received = self.received_of(&version, &guardrail.metric);
+            // A sample of a count stands for as many events as it says.
+            let counts = matches!(guardrail.rule, Rule::Count { .. });
+            let received = if counts { total } else { self.received_of(&version, counted(guardrail)) };
             ensure(total <= received, "I20", || {
                 format!("{total} observations of {version} settled for {name}, {received} came in")
             })?;
@@ -235,13 +249,13 @@ impl Followed {
     ) -> Result<bool, (&'static str, String)> {
         let guardrail = named(policy, &reading.name)?;
         let (name, step) = (&reading.name, self.applied.map(|(_, step)| step));
-        let received = self.received_of(&self.opening.to, &guardrail.metric);
+        let received = self.received_of(&self.opening.to, counted(guardrail));
         let level = self.safety_needed(policy);
         let watched = self.watched.entry(name.clone()).or_default();
         ensure(watched.verdict != Some(Verdict::Fail), "I16", || format!("{name} had failed for good"))?;
         watched.verdict = Some(reading.verdict);
         match reading.verdict {
-            Verdict::Pass if reading.kind == GuardrailKind::Absolute => {
+            Verdict::Pass if !reading.kind.shows_safety() => {
                 ensure(reading.canary.n > 0 && received > 0, "I19", || format!("{name} passes on nothing"))?;
                 watched.safe_at = step;
             }
@@ -261,7 +275,13 @@ impl Followed {
             }
             Verdict::Fail => {
                 ensure(received > 0, "I19", || format!("{name} fails on nothing"))?;
-                return Ok(guardrail.on_fail == OnFail::Rollback);
+                // A trade-off turns a rollback into a hold; what it rests on has been shown.
+                if let Some(shows) = &reading.excused {
+                    let named = guardrail.unless.as_ref().is_some_and(|unless| unless.guardrail == *shows);
+                    ensure(named, "I18", || format!("{name} is excused by {shows}"))?;
+                    watched.excused = true;
+                }
+                return Ok(reading.does() == OnFail::Rollback);
             }
             _ => {}
         }
@@ -478,6 +498,14 @@ impl Followed {
             }
         };
         ensure(fits, "I17", || format!("{} ends {outcome:?} after {:?}", self.id, self.choice))
+    }
+}
+
+/// The metric whose observations a guardrail counts.
+fn counted(guardrail: &Guardrail) -> &Metric {
+    match &guardrail.rule {
+        Rule::Missing { of, .. } => of,
+        _ => &guardrail.metric,
     }
 }
 

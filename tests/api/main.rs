@@ -76,6 +76,8 @@ fn policy() -> Policy {
             on_fail: OnFail::Rollback,
             weight: 0.0,
             gates: false,
+            unless: None,
+            benefit: None,
         }],
         evidence: EvidenceRules::default(),
         stale_after: Span::hours(24),

@@ -159,6 +159,8 @@ fn policy() -> Policy {
         on_fail: OnFail::Rollback,
         weight: 0.0,
         gates: true,
+        unless: None,
+        benefit: None,
     };
     let step = |percent| Step {
         to: Weight::percent(percent),

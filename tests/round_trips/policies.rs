@@ -33,19 +33,34 @@ fn any_guardrail() -> impl Strategy<Value = Guardrail> {
         };
         (better, margin)
     });
-    let rest = (0..METRICS.len(), any::<bool>(), span(0, HOUR / 2), 0usize..3, any::<bool>());
-    (margin, rest).prop_map(|((better, margin), (metric, mean, maturity, on_fail, gates))| Guardrail {
-        name: String::new(),
-        metric: Metric::from(METRICS[metric]),
-        better,
-        rule: match margin {
-            Margin::Relative(handicap) if mean => Rule::Mean { handicap },
-            margin => Rule::Proportion { margin },
-        },
-        maturity,
-        on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert][on_fail],
-        weight: 0.0,
-        gates,
+    let rest = (0..METRICS.len(), 0usize..6, span(0, HOUR / 2), 0usize..3, any::<bool>());
+    (margin, rest).prop_map(|((better, margin), (metric, kind, maturity, on_fail, gates))| {
+        let rule = match (kind, margin) {
+            (0, Margin::Relative(handicap)) => Rule::Mean { handicap },
+            (1, Margin::Relative(handicap)) => Rule::Quantile { q: 0.95, handicap },
+            (2, Margin::Points(points)) => Rule::Paired { points },
+            (3, Margin::Ratio { ratio, .. }) => Rule::Count { ratio },
+            (4, margin) => Rule::Score { margin },
+            (5, Margin::Points(points)) => {
+                Rule::Missing { of: Metric::from(METRICS[(metric + 1) % METRICS.len()]), points }
+            }
+            (5, Margin::Relative(_)) => Rule::Split,
+            (_, margin) => Rule::Proportion { margin },
+        };
+        let shows_safety = !matches!(rule, Rule::Split | Rule::Missing { .. });
+        Guardrail {
+            name: String::new(),
+            metric: Metric::from(METRICS[metric]),
+            better,
+            rule,
+            maturity,
+            on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert]
+                [if shows_safety { on_fail } else { on_fail.max(1) }],
+            weight: 0.0,
+            gates: gates && shows_safety,
+            unless: None,
+            benefit: None,
+        }
     })
 }
 
@@ -60,6 +75,8 @@ fn any_absolute() -> impl Strategy<Value = Guardrail> {
             on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert][on_fail],
             weight: 0.0,
             gates: false,
+            unless: None,
+            benefit: None,
         },
     )
 }
@@ -68,16 +85,17 @@ fn any_guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
     let more = proptest::collection::vec(prop_oneof![any_guardrail(), any_absolute()], 0..5);
     (any_guardrail(), more, any::<bool>()).prop_map(|(mut first, more, equal)| {
         // A promotion needs something to be seen, and something must be able to stop it.
+        if !first.shows_safety() {
+            first.rule = Rule::Proportion { margin: Margin::Points(0.03) };
+        }
         (first.gates, first.on_fail) = (true, OnFail::Rollback);
         let mut all = vec![first];
         all.extend(more);
         for (i, guardrail) in all.iter_mut().enumerate() {
             guardrail.name = format!("g{i}");
         }
-        let mut sharing: Vec<&mut Guardrail> = all
-            .iter_mut()
-            .filter(|g| g.on_fail == OnFail::Rollback && !matches!(g.rule, Rule::Absolute { .. }))
-            .collect();
+        let mut sharing: Vec<&mut Guardrail> =
+            all.iter_mut().filter(|g| g.on_fail == OnFail::Rollback && g.shows_safety()).collect();
         let n = sharing.len();
         for (i, guardrail) in sharing.iter_mut().enumerate() {
             let half = 0.5f64.powi(i as i32 + 1);
@@ -91,12 +109,20 @@ fn any_guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
     })
 }
 
+fn limit(margin: Margin) -> String {
+    match margin {
+        Margin::Points(n) => format!("{}pp", percent(n)),
+        Margin::Relative(n) => format!("{}%", percent(n)),
+        Margin::Ratio { ratio, plus } => format!("{{ratio: {ratio}, plus: {}pp}}", percent(plus)),
+    }
+}
+
 /// Weight, bake, how long after that the deadline is, samples by metric.
 type Drawn = (u16, Span, Option<Span>, BTreeMap<usize, u64>);
 
 fn any_steps() -> impl Strategy<Value = Vec<Drawn>> {
     let samples = proptest::collection::btree_map(0usize..METRICS.len(), 1u64..1 << 40, 0..3);
-    let one = (1u16..10_000, span(0, 48 * HOUR), prop::option::of(span(1, 48 * HOUR)), samples);
+    let one = (1u16..=9_500, span(0, 48 * HOUR), prop::option::of(span(1, 48 * HOUR)), samples);
     proptest::collection::vec(one, 0..4)
 }
 
@@ -138,6 +164,8 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                     rollback: level(levels.0),
                     promote: level(levels.1),
                     promote_last: level(levels.2),
+                    split: level(levels.0),
+                    warm_up: times.1,
                     cohort: Span::secs(levels.3),
                     reference_min: levels.4,
                 },
@@ -201,20 +229,22 @@ pub fn text(policy: &Policy) -> String {
         .unwrap();
     for g in &p.guardrails {
         write!(out, "    - {{name: {}, metric: {}, better: {}", g.name, g.metric, word(g.better)).unwrap();
-        let rule = match g.rule {
+        let rule = match &g.rule {
             Rule::Absolute { above, of_last } => {
-                format!("kind: absolute, above: {}%, of_last: {of_last}", percent(above))
+                format!("kind: absolute, above: {}%, of_last: {of_last}", percent(*above))
             }
-            Rule::Mean { handicap } => format!("kind: mean, limit: {}%", percent(handicap)),
-            Rule::Proportion { margin: Margin::Points(n) } => {
-                format!("kind: proportion, limit: {}pp", percent(n))
+            Rule::Mean { handicap } => format!("kind: mean, limit: {}%", percent(*handicap)),
+            Rule::Quantile { q, handicap } => {
+                format!("kind: quantile, q: {q}, limit: {}%", percent(*handicap))
             }
-            Rule::Proportion { margin: Margin::Relative(n) } => {
-                format!("kind: proportion, limit: {}%", percent(n))
+            Rule::Paired { points } => format!("kind: paired, limit: {}pp", percent(*points)),
+            Rule::Count { ratio } => format!("kind: count, limit: {{ratio: {ratio}}}"),
+            Rule::Split => "kind: split".into(),
+            Rule::Missing { of, points } => {
+                format!("kind: missing, of: {of}, limit: {}pp", percent(*points))
             }
-            Rule::Proportion { margin: Margin::Ratio { ratio, plus } } => {
-                format!("kind: proportion, limit: {{ratio: {ratio}, plus: {}pp}}", percent(plus))
-            }
+            Rule::Score { margin } => format!("kind: score, limit: {}", limit(*margin)),
+            Rule::Proportion { margin } => format!("kind: proportion, limit: {}", limit(*margin)),
         };
         write!(out, ", {rule}, on_fail: {}", word(g.on_fail)).unwrap();
         if !matches!(g.rule, Rule::Absolute { .. }) {
@@ -228,10 +258,12 @@ pub fn text(policy: &Policy) -> String {
     let e = &p.evidence;
     writeln!(
         out,
-        "  evidence: {{rollback: {}, promote: {}, promote_last: {}, cohort: {}, reference_min: {}}}",
+        "  evidence: {{rollback: {}, promote: {}, promote_last: {}, split: {}, warm_up: {}, cohort: {}, reference_min: {}}}",
         e.rollback,
         e.promote,
         e.promote_last,
+        e.split,
+        time(e.warm_up),
         time(e.cohort),
         e.reference_min
     )

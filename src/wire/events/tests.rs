@@ -14,9 +14,11 @@ fn reference() -> Reference {
         theta: 0.9,
         variance: 0.09,
         cap: Some(1.5),
+        threshold: Some(900.0),
         n: 500,
         harm_grid: vec![0.1],
         safe_grid: vec![0.2, 0.3],
+        other_grid: vec![0.4],
     }
 }
 
@@ -40,6 +42,9 @@ fn reading() -> GuardrailReading {
         reference: Some(reference()),
         epoch: 2,
         blocks: 11,
+        estimate: Some(1.25),
+        excused: Some("eval_pass".into()),
+        benefit_ln: Some(3.0),
     }
 }
 
@@ -53,6 +58,8 @@ fn policy() -> Policy {
         on_fail: OnFail::Hold,
         weight: 0.5,
         gates: true,
+        unless: Some(Unless { guardrail: "eval_pass".into() }),
+        benefit: Some(0.02),
     };
     Policy {
         name: "p".into(),
@@ -69,6 +76,12 @@ fn policy() -> Policy {
             guardrail(Rule::Proportion { margin: Margin::Points(0.03) }),
             guardrail(Rule::Proportion { margin: Margin::Ratio { ratio: 1.5, plus: 0.001 } }),
             guardrail(Rule::Mean { handicap: 0.1 }),
+            guardrail(Rule::Score { margin: Margin::Relative(0.03) }),
+            guardrail(Rule::Quantile { q: 0.95, handicap: 0.1 }),
+            guardrail(Rule::Paired { points: 0.03 }),
+            guardrail(Rule::Count { ratio: 1.25 }),
+            guardrail(Rule::Split),
+            guardrail(Rule::Missing { of: "request".into(), points: 0.02 }),
             guardrail(Rule::Absolute { above: 0.2, of_last: 200 }),
         ],
         evidence: EvidenceRules::default(),

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::grammar::{Exposed, GuardrailBody, Label, Limit, PolicyFile, RuleKind, Spec, StepBody};
+use super::grammar::{
+    Exposed, GuardrailBody, Label, Limit, MetricName, PolicyFile, RuleKind, Spec, StepBody,
+};
 use crate::core::ids::{Actuator, Metric, Weight};
 use crate::core::policy::{
     Approval, Better, Concurrency, EvidenceRules, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, Step,
+    Unless,
 };
 use crate::core::time::Span;
 use crate::wire::error::{did_you_mean, shown};
@@ -13,6 +16,8 @@ use crate::wire::names::is_metric;
 use crate::wire::yaml::{At, Checker, Percent, Place, Points, Scalar, Unfit};
 
 const STEPS_MAX: usize = 50;
+/// The baseline keeps at least 5 % of traffic while anything is to be compared.
+const HOLDBACK: Weight = Weight(9_500);
 const GUARDRAILS_MAX: usize = 32;
 const ACTUATORS_MAX: usize = 16;
 const APPROVERS_MAX: u64 = 10;
@@ -146,6 +151,13 @@ fn steps(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail]) -> Option<Vec<S
             let message = format!("{} does not rise above the step before it, {before}", step.to);
             c.refuse("E3009", body.to.place, &format!("{path}.to"), &message);
         }
+        if step.to > HOLDBACK && step.to < Weight::FULL {
+            let message = format!(
+                "{} leaves the baseline less than 5%, too little to compare with; end at 95% or below before 100%",
+                step.to
+            );
+            c.refuse("E3009", body.to.place, &format!("{path}.to"), &message);
+        }
         before = step.to;
         steps.push(step);
     }
@@ -228,12 +240,68 @@ fn guardrails(c: &mut Checker, spec: &Spec) -> Option<Vec<Guardrail>> {
         c.refuse("E3007", *place, path, "at least one guardrail with on_fail rollback or hold is required");
     }
     weights(c, bodies, &mut guardrails);
+    trade_offs(c, bodies, &mut guardrails);
     Some(guardrails)
+}
+
+/// Connects each trade-off with the guardrail that can show its benefit.
+fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guardrail]) {
+    for (i, body) in bodies.iter().enumerate() {
+        let Some(unless) = &body.unless else { continue };
+        let path = format!("spec.guardrails[{i}].unless");
+        let (Some(MetricName(benefit)), Some(Points(by))) =
+            (c.get(&format!("{path}.benefit"), &unless.benefit), c.get(&format!("{path}.by"), &unless.by))
+        else {
+            continue;
+        };
+        let at = unless.benefit.place;
+        if guardrails[i].on_fail != OnFail::Rollback || matches!(guardrails[i].rule, Rule::Absolute { .. }) {
+            let message =
+                "unless turns a rollback into a hold; this guardrail does not roll back by comparison";
+            c.refuse("E3018", at, &path, message);
+            continue;
+        }
+        let can = |g: &Guardrail| {
+            matches!(g.rule, Rule::Proportion { .. } | Rule::Score { .. } | Rule::Paired { .. })
+        };
+        let names = guardrails.iter().filter(|g| can(g)).map(|g| g.name.as_str());
+        let Some(shows) = guardrails.iter().position(|g| g.name == benefit && can(g)) else {
+            let near = did_you_mean(&benefit, names).map(|near| format!("; did you mean {near}?"));
+            let message = format!(
+                "no guardrail of kind proportion, score or paired is called {}{}",
+                shown(&benefit),
+                near.unwrap_or_default()
+            );
+            c.refuse("E3006", at, &format!("{path}.benefit"), &message);
+            continue;
+        };
+        match guardrails[shows].benefit {
+            Some(other) if other != by => {
+                let message = format!(
+                    "{benefit} is asked for a benefit of {} elsewhere: one per guardrail",
+                    points(other)
+                );
+                c.refuse("E3025", unless.by.place, &format!("{path}.by"), &message);
+            }
+            _ if shows == i => {
+                c.refuse("E3010", at, &path, "a guardrail that fails shows no benefit of its own");
+            }
+            _ => {
+                guardrails[shows].benefit = Some(by);
+                guardrails[i].unless = Some(Unless { guardrail: benefit });
+            }
+        }
+    }
+}
+
+/// `2pp`
+fn points(share: f64) -> String {
+    format!("{}pp", (share * 1e6).round() / 1e4)
 }
 
 /// Whether the guardrail takes part in the error budget of rollbacks.
 fn has_share(guardrail: &Guardrail) -> bool {
-    guardrail.on_fail == OnFail::Rollback && !matches!(guardrail.rule, Rule::Absolute { .. })
+    guardrail.on_fail == OnFail::Rollback && guardrail.shows_safety()
 }
 
 /// Equal shares where none is named; else all are, and they sum to 1.
@@ -243,7 +311,7 @@ fn weights(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guardrai
         match &body.weight {
             _ if has_share(guardrail) => sharing.push((i, body)),
             Some(node) => {
-                let message = "only guardrails of kind proportion or mean that roll back have a weight";
+                let message = "only guardrails that compare the arms and roll back have a weight";
                 c.refuse("E3020", node.place, &format!("spec.guardrails[{i}].weight"), message);
             }
             None => {}
@@ -280,14 +348,15 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
     let weight = c.get_or(&field("weight"), &body.weight, 0.0);
     let better = match &body.better {
         Some(better) => c.get(&field("better"), better),
-        None if kind == Some(RuleKind::Absolute) => Some(Better::Lower),
+        None if kind.is_some_and(lower_by_default) => Some(Better::Lower),
         None => {
             c.refuse("E3017", body.metric.place, path, "required key better is missing (higher or lower)");
             None
         }
     };
     let (kind, better, on_fail) = (kind?, better?, on_fail?);
-    let gates_default = on_fail == OnFail::Rollback && kind != RuleKind::Absolute;
+    let shows_safety = !matches!(kind, RuleKind::Absolute | RuleKind::Split | RuleKind::Missing);
+    let gates_default = on_fail == OnFail::Rollback && shows_safety;
     let gates = c.get_or(&field("gates"), &body.gates, gates_default);
     let rule = rule(c, path, body, kind, better);
 
@@ -307,19 +376,30 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         if let Some(node) = &body.maturity {
             c.refuse("E3018", node.place, &field("maturity"), "kind absolute looks at values as they come");
         }
-        if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true)) {
-            c.refuse(
-                "E3018",
-                node.place,
-                &field("gates"),
-                "kind absolute shows no safety, so it cannot gate",
-            );
-        }
+    }
+    if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true) && !shows_safety) {
+        let message = format!("kind {} shows no safety, so it cannot gate", body.kind.text);
+        c.refuse("E3018", node.place, &field("gates"), &message);
+    }
+    if on_fail == OnFail::Rollback && matches!(kind, RuleKind::Split | RuleKind::Missing) {
+        let message = format!(
+            "kind {} says that the comparison is not sound, not that the canary is worse: hold or alert",
+            body.kind.text
+        );
+        c.refuse("E3018", body.on_fail.place, &field("on_fail"), &message);
     }
     let metric = Metric(metric?.0);
     let default_name = match kind {
         RuleKind::Absolute => format!("{metric}.absolute"),
-        RuleKind::Proportion | RuleKind::Mean => metric.0.clone(),
+        RuleKind::Missing => format!("{metric}.missing"),
+        RuleKind::Split => format!("{metric}.split"),
+        RuleKind::Quantile => {
+            let digits = rule.as_ref().map_or(String::new(), quantile_digits);
+            format!("{metric}.p{digits}")
+        }
+        RuleKind::Proportion | RuleKind::Score | RuleKind::Mean | RuleKind::Paired | RuleKind::Count => {
+            metric.0.clone()
+        }
     };
     let name = match name {
         Some(name) => name?.0,
@@ -339,7 +419,22 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         on_fail,
         weight: weight?,
         gates: gates?,
+        unless: None,
+        benefit: None,
     })
+}
+
+/// `95` of 0.95, `999` of 0.999.
+fn quantile_digits(rule: &Rule) -> String {
+    let Rule::Quantile { q, .. } = rule else { return String::new() };
+    let text = format!("{q}");
+    let digits = text.trim_start_matches("0.");
+    if digits.len() == 1 { format!("{digits}0") } else { digits.to_owned() }
+}
+
+/// Kinds of which a little is nearly always good.
+fn lower_by_default(kind: RuleKind) -> bool {
+    matches!(kind, RuleKind::Absolute | RuleKind::Count | RuleKind::Missing | RuleKind::Split)
 }
 
 fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, better: Better) -> Option<Rule> {
@@ -378,24 +473,76 @@ fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, bette
             c.refuse("E3018", place, &field(name), "belongs to kind absolute");
         }
     }
+    for (name, place, belongs) in [
+        ("q", body.q.as_ref().map(|n| n.place), (RuleKind::Quantile, "quantile")),
+        ("of", body.of.as_ref().map(|n| n.place), (RuleKind::Missing, "missing")),
+    ] {
+        if let Some(place) = place.filter(|_| kind != belongs.0) {
+            c.refuse("E3018", place, &field(name), &format!("belongs to kind {}", belongs.1));
+        }
+    }
+    if kind == RuleKind::Split {
+        if let Some(limit) = &body.limit {
+            c.refuse(
+                "E3018",
+                limit.place,
+                &field("limit"),
+                "kind split compares with the step's share: it has no limit",
+            );
+        }
+        return Some(Rule::Split);
+    }
     let Some(limit) = &body.limit else {
         c.refuse("E3017", body.metric.place, path, "required key limit is missing");
         return None;
     };
-    let path = field("limit");
-    if kind == RuleKind::Proportion {
-        return Some(Rule::Proportion { margin: margin(c, &path, limit, better)? });
-    }
-    match margin(c, &path, limit, better)? {
-        Margin::Relative(handicap) if handicap > 0.0 => Some(Rule::Mean { handicap }),
-        Margin::Relative(_) => {
-            c.refuse("E3024", limit.place, &path, "must be above 0% for kind mean");
-            None
+    let limit_path = field("limit");
+    let margin = margin(c, &limit_path, limit, better)?;
+    let wrong = |c: &mut Checker, message: &str| {
+        c.refuse("E3024", limit.place, &limit_path, &format!("kind {} {message}", body.kind.text));
+        None
+    };
+    match (kind, margin) {
+        (RuleKind::Proportion, margin) => Some(Rule::Proportion { margin }),
+        (RuleKind::Score, margin) => Some(Rule::Score { margin }),
+        (RuleKind::Mean, Margin::Relative(handicap)) if handicap > 0.0 => Some(Rule::Mean { handicap }),
+        (RuleKind::Mean, Margin::Relative(_)) => wrong(c, "needs a limit above 0%"),
+        (RuleKind::Mean, _) => wrong(c, "has a relative limit, as in 20%"),
+        (RuleKind::Quantile, Margin::Relative(handicap)) => {
+            let q = needed(c, path, body, "q", &body.q)?;
+            let place = body.q.as_ref()?.place;
+            if !(0.01..=0.999).contains(&q) {
+                c.refuse("E3024", place, &field("q"), &format!("must be 0.01 to 0.999, got {q}"));
+                return None;
+            }
+            Some(Rule::Quantile { q, handicap })
         }
-        Margin::Points(_) | Margin::Ratio { .. } => {
-            c.refuse("E3024", limit.place, &path, "kind mean has a relative limit, as in 20%");
-            None
+        (RuleKind::Quantile, _) => wrong(c, "has a relative limit, as in 10%"),
+        (RuleKind::Paired, Margin::Points(points)) => Some(Rule::Paired { points }),
+        (RuleKind::Paired, _) => wrong(c, "has a limit in points, as in 3pp"),
+        (RuleKind::Count, Margin::Relative(by)) => {
+            let ratio = if better == Better::Lower { 1.0 + by } else { 1.0 - by };
+            Some(Rule::Count { ratio })
         }
+        (RuleKind::Count, Margin::Ratio { ratio, plus: 0.0 }) => Some(Rule::Count { ratio }),
+        (RuleKind::Count, _) => {
+            wrong(c, "has a relative limit, as in 25%, for there is nothing to take points of")
+        }
+        (RuleKind::Missing, Margin::Points(points)) if points > 0.0 => {
+            let MetricName(of) = needed(c, path, body, "of", &body.of)?;
+            if body.metric.text == of {
+                c.refuse(
+                    "E3010",
+                    body.of.as_ref()?.place,
+                    &field("of"),
+                    "no value of a metric is missing where it is there",
+                );
+                return None;
+            }
+            Some(Rule::Missing { of: Metric(of), points })
+        }
+        (RuleKind::Missing, _) => wrong(c, "has a limit above 0 in points, as in 2pp"),
+        (RuleKind::Split | RuleKind::Absolute, _) => None,
     }
 }
 
@@ -479,6 +626,8 @@ fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {
     let rollback = level("rollback", &body.rollback, default.rollback);
     let promote = level("promote", &body.promote, default.promote);
     let promote_last = level("promote_last", &body.promote_last, default.promote_last);
+    let split = level("split", &body.split, default.split);
+    let warm_up = c.get_or("spec.evidence.warm_up", &body.warm_up, default.warm_up);
     let cohort = c.get_or("spec.evidence.cohort", &body.cohort, default.cohort);
     if let (Some(node), Some(span)) = (&body.cohort, cohort)
         && !(Span::secs(1)..=Span::hours(1)).contains(&span)
@@ -496,6 +645,8 @@ fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {
         rollback: rollback?,
         promote: promote?,
         promote_last: promote_last?,
+        split: split?,
+        warm_up: warm_up?,
         cohort: cohort?,
         reference_min: u32::try_from(reference_min?).ok()?,
     })

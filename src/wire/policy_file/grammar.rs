@@ -15,7 +15,7 @@ use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 15] = [
+pub const NOT_YET: [&str; 12] = [
     "windows",
     "smoke",
     "prepare",
@@ -26,14 +26,11 @@ pub const NOT_YET: [&str; 15] = [
     "ab",
     "parallel",
     "blue_green",
-    "split",
-    "q",
-    "unless",
     "slices",
     "when",
 ];
 /// Kinds of guardrail that this version does not read.
-const KINDS_NOT_YET: [&str; 4] = ["quantile", "survival", "distribution", "cel"];
+const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
 /// The rules that a rollout runs under.
 #[derive(Deserialize, JsonSchema)]
@@ -122,6 +119,10 @@ pub struct EvidenceBody {
     pub promote: Option<Node<f64>>,
     /// Evidence of safety that the step to 100% needs (default: 20).
     pub promote_last: Option<Node<f64>>,
+    /// Evidence that traffic is not split as asked for, of kind split (default: 1000).
+    pub split: Option<Node<f64>>,
+    /// What is served in this time after a step was applied is not compared (default: 0s).
+    pub warm_up: Option<Node<Span>>,
     /// Requests of this much time are compared with each other (default: 1m).
     pub cohort: Option<Node<Span>>,
     /// Baseline observations before anything is compared (default: 500).
@@ -135,10 +136,16 @@ pub struct GuardrailBody {
     pub kind: Node<RuleKind>,
     /// Default: the metric's name, with .absolute for kind absolute.
     pub name: Option<Node<MetricName>>,
-    /// Which way is good; needed but for kind absolute (there: lower).
+    /// Which way is good; needed but for the kinds absolute, count and missing (there: lower) and split.
     pub better: Option<Node<Better>>,
-    /// How much worse than the baseline is accepted. Kinds proportion and mean.
+    /// How much worse than the baseline is accepted. Not for the kinds absolute and split.
     pub limit: Option<At<Limit>>,
+    /// Kind quantile: which one, as 0.95.
+    pub q: Option<Node<f64>>,
+    /// Kind missing: the metric that every request has.
+    pub of: Option<Node<MetricName>>,
+    /// A benefit that turns a rollback by this guardrail into a hold.
+    pub unless: Option<UnlessBody>,
     /// Kind absolute: the share of bad ones that is too much.
     pub above: Option<Node<Percent>>,
     /// Kind absolute: of how many of the last canary observations.
@@ -150,6 +157,15 @@ pub struct GuardrailBody {
     pub weight: Option<Node<f64>>,
     /// Whether a promotion needs the metric shown safe (default: where it rolls back).
     pub gates: Option<Node<bool>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnlessBody {
+    /// The guardrail (kinds proportion, score and paired) whose metric must be shown better than the baseline's.
+    pub benefit: Node<MetricName>,
+    /// By more than this.
+    pub by: Node<Points>,
 }
 
 /// `3pp`, `10%` or `{ratio: 1.5, plus: 0.1pp}`.
@@ -223,7 +239,13 @@ impl JsonSchema for Limit {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum RuleKind {
     Proportion,
+    Score,
     Mean,
+    Quantile,
+    Paired,
+    Count,
+    Split,
+    Missing,
     Absolute,
 }
 
@@ -241,7 +263,9 @@ pub struct MetricName(pub String);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exposed(pub Weight);
 
-words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "mean" => RuleKind::Mean,
+words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "score" => RuleKind::Score,
+    "mean" => RuleKind::Mean, "quantile" => RuleKind::Quantile, "paired" => RuleKind::Paired,
+    "count" => RuleKind::Count, "split" => RuleKind::Split, "missing" => RuleKind::Missing,
     "absolute" => RuleKind::Absolute);
 words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
