@@ -416,7 +416,7 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         diff: scaled(r.range.map(|range| range.diff)),
         lo: scaled(r.range.map(|range| range.lo)),
         hi: scaled(r.range.map(|range| range.hi)),
-        limit: scaled(r.limit),
+        limit: if r.kind == GuardrailKind::Quantile { r.limit } else { scaled(r.limit) },
         unit: match r.kind {
             GuardrailKind::Mean => "%",
             GuardrailKind::Count => "x",

@@ -176,6 +176,7 @@ pub fn limit(g: &GuardrailView) -> String {
     match (g.limit, g.kind) {
         (None, _) => "-".into(),
         (Some(limit), GuardrailKind::Absolute) => format!("{limit:.1}%"),
+        (Some(limit), GuardrailKind::Quantile) => three_digits(limit),
         (Some(limit), GuardrailKind::Count) => format!("{limit:.2}x"),
         (Some(limit), GuardrailKind::Missing) => format!("±{limit:.1}"),
         (Some(limit), _) => format!("{limit:+.1}"),

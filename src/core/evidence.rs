@@ -172,7 +172,8 @@ pub struct GuardrailReading {
     pub harm_need_ln: f64,
     pub safe_ln: f64,
     pub safe_need_ln: f64,
-    /// How far the canary may be from the baseline, in the metric's own unit; the share of an absolute guard.
+    /// How far the canary may be from the baseline, in the metric's own unit; the share of an absolute guard; what the
+    /// canary's quantile may be.
     pub limit: Option<f64>,
     /// Observations that wait for their cohort to settle.
     pub waiting: u64,
@@ -187,15 +188,22 @@ pub struct GuardrailReading {
     /// The benefit that excuses this guardrail has been shown: it holds, and does not roll back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused: Option<String>,
+    /// Who promoted past its failure: it stops nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
     /// Log-evidence (nats) that the canary is better by what another guardrail's trade-off asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit_ln: Option<f64>,
 }
 
 impl GuardrailReading {
-    /// What its failing does, the trade-off weighed.
+    /// What its failing does, trade-off and acceptance weighed.
     pub fn does(&self) -> OnFail {
-        if self.excused.is_some() { OnFail::Hold } else { self.on_fail }
+        match (&self.accepted, &self.excused) {
+            (Some(_), _) => OnFail::Alert,
+            (None, Some(_)) => OnFail::Hold,
+            (None, None) => self.on_fail,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::evidence::{GuardrailKind, GuardrailReading};
 use super::ids::Weight;
 use super::planted::{Bug, planted};
 use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
+use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
@@ -144,6 +145,7 @@ fn read(
             .then(|| display.sum / display.weight)
             .filter(|ratio| ratio.is_finite()),
         excused: if failed { excuse(rollout, policy, guardrail) } else { None },
+        accepted: watch.accepted.clone(),
         benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),
     }
 }
@@ -159,11 +161,15 @@ fn harm_ln(guardrail: &Guardrail, watch: &Watch) -> f64 {
     ln_weighted([(0.5, above), (0.5, below)].into_iter())
 }
 
-/// How far from the baseline the canary may be, in the metric's own unit; for an absolute guard, the share.
+/// How far from the baseline the canary may be, in the metric's own unit; for an absolute guard, the share; for a
+/// quantile, what the canary's may be.
 fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
     match (&guardrail.rule, &watch.reference) {
         (Rule::Absolute { above, .. }, _) => Some(*above),
-        (Rule::Proportion { .. } | Rule::Score { .. } | Rule::Quantile { .. }, Some(reference)) => {
+        (Rule::Quantile { .. }, Some(reference)) => {
+            reference.threshold.map(|threshold| threshold * canary_factor(guardrail))
+        }
+        (Rule::Proportion { .. } | Rule::Score { .. }, Some(reference)) => {
             Some(reference.setting(guardrail).boundary() - reference.theta)
         }
         (Rule::Paired { .. }, Some(reference)) => Some(reference.pair_setting(guardrail).d),
@@ -204,7 +210,7 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
         let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
         let watches = absolute && guardrail.on_fail != OnFail::Alert;
         let met = match reading.verdict {
-            Verdict::Fail => guardrail.on_fail == OnFail::Alert,
+            Verdict::Fail => reading.does() == OnFail::Alert,
             Verdict::Pass => true,
             Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
             _ => !watches && (soaking || !guardrail.gates),

@@ -56,13 +56,17 @@ pub fn text(event: &Event) -> String {
             format!("{rollout} {} by {actor}: {} {}", verb.as_str(), refusal.code, refusal.message)
         }
         Event::ReferenceFrozen { rollout, guardrail, reference } => {
-            let cap =
-                reference.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
-            format!(
-                "{rollout} {guardrail} baseline {:.4} from {}{cap}",
-                reference.theta,
-                words::count(reference.n)
-            )
+            // Counts and splits have nothing to learn from the baseline.
+            if reference.n == 0 {
+                return format!("{rollout} {guardrail} bets on which arm an event comes from");
+            }
+            let beyond = if let Some(cap) = reference.cap {
+                format!(", values above {cap} count as {cap}")
+            } else {
+                reference.threshold.map(|at| format!(", threshold {at}")).unwrap_or_default()
+            };
+            let n = words::count(reference.n);
+            format!("{rollout} {guardrail} baseline {:.4} from {n}{beyond}", reference.theta)
         }
         Event::CohortScored { rollout, guardrail, scored, .. } => {
             let e = &scored.evidence;

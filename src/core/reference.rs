@@ -206,16 +206,19 @@ impl Reference {
         if sound { next } else { self.clone() }
     }
 
-    /// Whether the baseline has moved by enough to matter: the smallest regression that is bet on.
+    /// Whether the baseline has moved by enough to matter, the smallest regression that is bet on, and by more than
+    /// chance moves it: three standard errors.
     pub fn differs(&self, guardrail: &Guardrail, gathered: &Gathered, next: &Reference) -> bool {
         let smallest = self.harm_grid.first().copied().unwrap_or(0.0);
+        let n = gathered.n.max(1) as f64;
+        let least = smallest.max(3.0 * libm::sqrt(self.variance / n));
         if let (Rule::Quantile { .. }, Some(threshold)) = (&guardrail.rule, self.threshold) {
             let beyond = gathered.values.iter().filter(|x| exceeds(guardrail.better, **x, threshold)).count();
             let share = beyond as f64 / gathered.values.len().max(1) as f64;
             return gathered.histogram.is_some() && next.threshold != self.threshold
-                || !gathered.values.is_empty() && (share - self.theta).abs() >= smallest;
+                || !gathered.values.is_empty() && (share - self.theta).abs() >= least;
         }
-        (self.theta - next.theta).abs() >= smallest
+        (self.theta - next.theta).abs() >= least
     }
 
     /// What the bets on harm and safety assume under this reference. Not for pairs, counts and splits.

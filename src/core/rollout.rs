@@ -11,6 +11,7 @@ use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy, Rule};
 use super::time::{Span, Timestamp};
+use super::verdict::Verdict;
 use super::watch::{Observation, Role, Watch};
 
 /// Where a rollout stands. A stage holds what is true in that stage, and nothing else.
@@ -392,7 +393,15 @@ impl Rollout {
             Verb::Approve => {
                 self.approvals.insert(act.actor.clone());
             }
-            Verb::Promote | Verb::Rollback | Verb::Abort => self.order = Some(act.clone()),
+            Verb::Promote | Verb::Rollback | Verb::Abort => {
+                if act.verb == Verb::Promote && act.force {
+                    // Who promotes past a failing guardrail has seen it: it does not stop the rollout again.
+                    for watch in self.watches.iter_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
+                        watch.accepted = Some(act.actor.clone());
+                    }
+                }
+                self.order = Some(act.clone());
+            }
         }
         self.moved = seq;
     }

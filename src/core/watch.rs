@@ -44,6 +44,9 @@ pub struct Watch {
     pub recent: Option<Recent>,
     /// What it last said. `Fail` stays.
     pub verdict: Option<Verdict>,
+    /// Who promoted past its failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
     /// The step at which it was shown safe. One crossing suffices for a promotion, whatever follows; it does
     /// not count against evidence of harm, nor at the next step.
     pub safe_at: Option<u16>,

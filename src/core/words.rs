@@ -42,7 +42,9 @@ pub fn detail(r: &GuardrailReading) -> String {
     if r.waiting > 0 {
         text.push_str(&format!("; {} not settled yet", count(r.waiting)));
     }
-    if let Some(shows) = &r.excused {
+    if let Some(who) = &r.accepted {
+        text.push_str(&format!("; accepted by {who}"));
+    } else if let Some(shows) = &r.excused {
         text.push_str(&format!("; accepted for {shows}, which is shown to be better by what was asked for"));
     }
     text
@@ -75,12 +77,12 @@ fn figures(r: &GuardrailReading) -> Option<String> {
     let (canary, baseline) = (arm(&r.canary), arm(&r.baseline));
     Some(match r.kind {
         GuardrailKind::Quantile => {
-            // The threshold is the baseline's quantile: how many of the canary's lie beyond it, the limit allowed for,
-            // is what is compared.
-            let threshold = significant(r.reference.as_ref()?.threshold?);
+            // How many of each arm lie beyond the baseline's quantile, the limit allowed for, is what is compared.
+            let (threshold, limit) = (r.reference.as_ref()?.threshold?, r.limit?);
+            let side = if limit < threshold { "below" } else { "above" };
+            let [threshold, limit] = [threshold, limit].map(significant);
             format!(
-                "{canary} canary requests are beyond {threshold} and the limit, {baseline} baseline requests beyond \
-                 {threshold} ({difference}; limit 0)"
+                "{canary} {side} {limit} in the canary, {baseline} {side} {threshold} in the baseline: {difference}"
             )
         }
         GuardrailKind::Paired => format!(
@@ -162,7 +164,7 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::ActuatorRejected { actuator, why } => {
             format!("actuator {actuator} rejected the command: {why}")
         }
-        Reason::SoakOver => "the soak is over and no guardrail fails".into(),
+        Reason::SoakOver => "the soak is over and nothing stands against it".into(),
     }
 }
 

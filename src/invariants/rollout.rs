@@ -54,6 +54,8 @@ struct Watched {
     safe_at: Option<u16>,
     /// A benefit turned its failure into a hold.
     excused: bool,
+    /// A person promoted past its failure.
+    accepted: bool,
     cohort: Option<Timestamp>,
     baseline: u64,
     canary: u64,
@@ -153,6 +155,9 @@ impl Followed {
                 if act.verb == Verb::Promote {
                     let failing = self.failing(policy, OnFail::Rollback);
                     ensure(failing.is_none(), "I18", || format!("promoted past {failing:?}"))?;
+                    for watched in self.watched.values_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
+                        watched.accepted |= act.force;
+                    }
                 }
                 self.order = Some(act.clone());
             }
@@ -161,14 +166,19 @@ impl Followed {
         Ok(())
     }
 
+    /// What a guardrail's failing does, trade-off and acceptance weighed.
+    fn does(&self, guardrail: &Guardrail) -> OnFail {
+        match self.watched.get(&guardrail.name) {
+            Some(w) if w.accepted => OnFail::Alert,
+            Some(w) if w.excused => OnFail::Hold,
+            _ => guardrail.on_fail,
+        }
+    }
+
     fn failing<'a>(&self, policy: &'a Policy, on_fail: OnFail) -> Option<&'a str> {
         let fails =
             |g: &&Guardrail| self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
-        let does = |g: &Guardrail| {
-            let excused = self.watched.get(&g.name).is_some_and(|w| w.excused);
-            if excused { OnFail::Hold } else { g.on_fail }
-        };
-        let found = policy.guardrails.iter().filter(|g| does(g) == on_fail).find(fails);
+        let found = policy.guardrails.iter().filter(|g| self.does(g) == on_fail).find(fails);
         found.map(|g| g.name.as_str())
     }
 
@@ -405,10 +415,9 @@ impl Followed {
             let verdict = self.watched.get(name).and_then(|w| w.verdict);
             let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
             let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates);
-            ensure(!needed || verdict == Some(Verdict::Pass), "I19", || {
-                format!("{id} is promoted while {name} says {verdict:?}")
-            })?;
-            ensure(verdict != Some(Verdict::Fail) || guardrail.on_fail == OnFail::Alert, "I19", || {
+            let passes = verdict == Some(Verdict::Pass) || self.does(guardrail) == OnFail::Alert;
+            ensure(!needed || passes, "I19", || format!("{id} is promoted while {name} says {verdict:?}"))?;
+            ensure(verdict != Some(Verdict::Fail) || self.does(guardrail) == OnFail::Alert, "I19", || {
                 format!("{id} is promoted although {name} fails")
             })?;
         }

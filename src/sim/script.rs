@@ -70,6 +70,9 @@ pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Run
     Ok((play.runner, play.events))
 }
 
+const EXPECTED: &str =
+    "expected chance:P, sampled:SHARE,P, positive:MEAN,SIGMA, grade:MEAN,SPREAD, event:P or shadow:P";
+
 struct Play {
     world: World,
     runner: Runner,
@@ -131,7 +134,10 @@ impl Play {
                 ("chance", [p]) => Draw::Chance(*p),
                 ("sampled", [share, p]) => Draw::Sampled { share: *share, p: *p },
                 ("positive", [mean, sigma]) => Draw::Positive { mean: *mean, sigma: *sigma },
-                _ => return Err("expected chance:P, sampled:SHARE,P or positive:MEAN,SIGMA".to_owned()),
+                ("grade", [mean, spread]) => Draw::Grade { mean: *mean, spread: *spread },
+                ("event", [p]) => Draw::Event(*p),
+                ("shadow", [p]) => Draw::Shadow(*p),
+                _ => return Err(EXPECTED.to_owned()),
             };
             Ok((metric.to_owned(), draw))
         });

@@ -23,7 +23,17 @@ pub enum Draw {
     Positive { mean: f64, sigma: f64 },
     /// `Chance(p)`, on a share of requests only.
     Sampled { share: f64, p: f64 },
+    /// Uniform around a mean: a grade.
+    Grade { mean: f64, spread: f64 },
+    /// A one with this probability, and else nothing: an event that has no denominator.
+    Event(f64),
+    /// Requests to the canary are answered by the baseline as well: a one each with its version's probability, mostly on
+    /// the same requests. The unit is the request.
+    Shadow(f64),
 }
+
+/// Share of requests on which the two answers of a shadowed request have nothing to do with each other.
+const SHADOW_NOISE: f64 = 0.1;
 
 /// The users of one service.
 #[derive(Clone, Debug)]
@@ -133,11 +143,8 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
     let mut builder = Builder::new(start);
     for i in 0..traffic.per_second {
         let user = random.below(traffic.users);
-        let version = if in_canary(&traffic.service, user, traffic.weight) {
-            &traffic.canary
-        } else {
-            &traffic.baseline
-        };
+        let canary = in_canary(&traffic.service, user, traffic.weight);
+        let version = if canary { &traffic.canary } else { &traffic.baseline };
         let Some(behaviour) = traffic.versions.get(version) else { continue };
         let served_at = start.plus(Span(u64::from(i) * 1_000 / u64::from(traffic.per_second)));
         for (metric, draw) in &behaviour.metrics {
@@ -152,6 +159,21 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
                     }
                     f64::from(u8::from(random.chance(p)))
                 }
+                Draw::Grade { mean, spread } => {
+                    libm::round((mean + spread * (2.0 * random.unit() - 1.0)) * 1e3) / 1e3
+                }
+                Draw::Event(p) => {
+                    if !random.chance(p) {
+                        continue;
+                    }
+                    1.0
+                }
+                Draw::Shadow(p) => {
+                    if canary {
+                        shadow(traffic, metric, served_at, i, p, random, &mut builder);
+                    }
+                    continue;
+                }
             };
             builder.push(Row { version: version.as_str(), metric, served_at, unit: None, tags: None, value });
         }
@@ -162,6 +184,32 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
         columns: builder.finish(),
         origin: Origin::default(),
     })
+}
+
+/// Both answers to one request, the canary's right with probability `p`.
+fn shadow(
+    traffic: &Traffic,
+    metric: &str,
+    served_at: Timestamp,
+    i: u32,
+    p: f64,
+    random: &mut Random,
+    builder: &mut Builder,
+) {
+    let others = traffic.versions.get(&traffic.baseline).into_iter().flat_map(|b| &b.metrics);
+    let mut other = others.filter(|(name, _)| name == metric).filter_map(|(_, draw)| match draw {
+        Draw::Shadow(p) => Some(*p),
+        _ => None,
+    });
+    let Some(baseline) = other.next() else { return };
+    let hard = random.unit();
+    let own = if random.chance(SHADOW_NOISE) { random.unit() } else { hard };
+    let unit = format!("request-{}-{i}", served_at.0);
+    for (version, value) in [(&traffic.canary, own < p), (&traffic.baseline, hard < baseline)] {
+        let value = f64::from(u8::from(value));
+        let unit = Some(unit.as_str());
+        builder.push(Row { version: version.as_str(), metric, served_at, unit, tags: None, value });
+    }
 }
 
 /// Whether a user is served by the canary: flagd's `fractional` bucketing (murmur3-32 of flag key and

@@ -44,6 +44,7 @@ fn reading() -> GuardrailReading {
         blocks: 11,
         estimate: Some(1.25),
         excused: Some("eval_pass".into()),
+        accepted: Some("maya".into()),
         benefit_ln: Some(3.0),
     }
 }
