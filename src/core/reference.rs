@@ -210,8 +210,13 @@ impl Reference {
     /// chance moves it: three standard errors.
     pub fn differs(&self, guardrail: &Guardrail, gathered: &Gathered, next: &Reference) -> bool {
         let smallest = self.harm_grid.first().copied().unwrap_or(0.0);
-        let n = gathered.n.max(1) as f64;
-        let least = smallest.max(3.0 * libm::sqrt(self.variance / n));
+        // Both this reference and the next have the error of their samples; of quantiles, of the values kept.
+        let (was, is) = match gathered.values.len() as u64 {
+            0 => (self.n, gathered.n),
+            kept => (self.n.min(GATHERED_MAX as u64), kept),
+        };
+        let error = self.variance * (1.0 / was.max(1) as f64 + 1.0 / is.max(1) as f64);
+        let least = smallest.max(3.0 * libm::sqrt(error));
         if let (Rule::Quantile { .. }, Some(threshold)) = (&guardrail.rule, self.threshold) {
             let beyond = gathered.values.iter().filter(|x| exceeds(guardrail.better, **x, threshold)).count();
             let share = beyond as f64 / gathered.values.len().max(1) as f64;
