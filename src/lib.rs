@@ -20,6 +20,7 @@ pub mod cli;
 pub mod core;
 pub mod invariants;
 pub mod replay;
+pub mod retrace;
 pub mod runner;
 pub mod shell;
 pub mod sim;

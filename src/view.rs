@@ -12,11 +12,13 @@ use crate::core::event::{Choice, Outcome};
 use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::judge::{self, Gate};
+use crate::core::plan;
 use crate::core::policy::{ChangeKind, OnFail};
 use crate::core::rollout::{Rollout, Stage};
 use crate::core::state::{Ended, State};
 use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
+use crate::core::watch::Watch;
 use crate::core::words;
 
 /// Everything that is shown, as of one event.
@@ -168,6 +170,9 @@ pub struct GuardrailView {
     /// Evidence that the canary is better by what another guardrail's trade-off asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit_evidence: Option<String>,
+    /// An open guardrail: what it still needs to be shown safe, if things go on as they do. An estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<String>,
     pub text: String,
 }
 
@@ -339,7 +344,15 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         seq: rollout.moved,
         summary,
         gates: gates.iter().map(|g| GateView { met: g.met, time: g.time, text: text(g) }).collect(),
-        guardrails: judgement.readings.iter().map(guardrail_view).collect(),
+        guardrails: judgement
+            .readings
+            .iter()
+            .zip(&rollout.watches)
+            .map(|(reading, watch)| GuardrailView {
+                outlook: outlook(rollout, watch, reading, now),
+                ..guardrail_view(reading)
+            })
+            .collect(),
         alerts: rollout.alerts.values().cloned().collect(),
         last_decision: last.map(|last| DecisionRef {
             seq: last.0,
@@ -397,6 +410,31 @@ fn ended_view(ended: &Ended) -> RolloutView {
     }
 }
 
+/// What a guardrail that gates still needs, if things go on as they do.
+fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Timestamp) -> Option<String> {
+    if reading.verdict != Verdict::Undecided || !rollout.armed() {
+        return None;
+    }
+    let evidence = &watch.evidence;
+    let n = |n: u64| plan::rounded(n as f64);
+    let Some((best, worst)) = plan::outlook(evidence, true, reading.safe_need_ln) else {
+        return Some("evidence of safety does not grow at present".into());
+    };
+    let samples = match worst {
+        Some(worst) if n(worst) != n(best) => format!("{} to {}", n(best), n(worst)),
+        Some(_) => n(best),
+        None => format!("{} or more", n(best)),
+    };
+    let watched = rollout.watched(now);
+    let time = (evidence.step_canary > 0 && watched > Span::ZERO).then(|| {
+        let each = watched.0 as f64 / evidence.step_canary as f64;
+        let [best, worst] =
+            [best, worst.unwrap_or(best)].map(|n| plan::rough(Span((n as f64 * each) as u64)));
+        if best == worst { format!(", about {best}") } else { format!(", about {best} to {worst}") }
+    });
+    Some(format!("{samples} more canary observations if this holds{}", time.unwrap_or_default()))
+}
+
 /// A reading as programs get it: percentages and points instead of shares.
 pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
     let scale = match r.kind {
@@ -432,6 +470,7 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         estimate: r.estimate,
         excused_by: r.excused.clone(),
         benefit_evidence: r.benefit_ln.map(|ln| words::evidence(ln, BENEFIT_LN)),
+        outlook: None,
         text: words::reading(r),
     }
 }

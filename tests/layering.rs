@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["view"],
     &["wire"],
     &["runner"],
-    &["replay"],
+    &["replay", "retrace"],
     &["invariants"],
     &["sim", "shell"],
     &["cli"],
@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// The modules whose results depend on their arguments alone.
-const PURE: [&str; 6] = ["core", "view", "wire", "runner", "replay", "invariants"];
+const PURE: [&str; 7] = ["core", "view", "wire", "runner", "replay", "retrace", "invariants"];
 
 /// What would let the world into a pure module: clock, I/O, async, logging, randomness, hash order.
 /// An address (`std::net::SocketAddr`) is a plain value.

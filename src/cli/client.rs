@@ -236,10 +236,18 @@ fn route(base: &Url, verb: &str, body: &Value) -> (Method, Url) {
     match verb {
         "ls" => get(query(path(base, &["v1", "rollouts"]), &["all"])),
         "status" => get(path(base, &["v1", "rollouts", rollout])),
+        "plan" => {
+            let service = body["service"].as_str().unwrap_or_default();
+            get(query(path(base, &["v1", "services", service, "plan"]), &["policy", "kind"]))
+        }
         "explain" => get(path(base, &["v1", "rollouts", rollout, "explain"])),
         "info" => get(path(base, &["v1", "info"])),
         "events" => get(query(path(base, &["v1", "events"]), &["from", "limit", "rollout"])),
         "event" => get(query(path(base, &["v1", "events", &body["seq"].to_string()]), &["why"])),
+        "evidence" => {
+            let seq = body["seq"].to_string();
+            get(query(path(base, &["v1", "events", &seq, "evidence"]), &["guardrail"]))
+        }
         "deploy" => (Method::POST, path(base, &["v1", "intents"])),
         "ack" => (Method::POST, path(base, &["v1", "acks"])),
         verb => (Method::POST, path(base, &["v1", "rollouts", rollout, verb])),

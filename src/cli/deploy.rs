@@ -182,6 +182,10 @@ fn show(common: &Common, answer: &Answer) -> Result<(), CliError> {
             let mut text = String::new();
             if !answer.text("plan").is_empty() {
                 text += &format!("plan       {}\n", answer.text("plan"));
+                let outlook = answer.value["outlook"].as_array().map(Vec::as_slice).unwrap_or_default();
+                for sentence in outlook.iter().filter_map(Value::as_str) {
+                    text += &format!("           {sentence}\n");
+                }
             }
             let again = answer.value["duplicate"] == true;
             let did = if again { "known" } else { "accepted" };

@@ -8,6 +8,7 @@ use super::{CliError, Common, exit};
 use crate::core::policy::OnFail;
 use crate::core::verdict::Verdict;
 use crate::core::words::count;
+use crate::shell::api::{AccountView, CountView, EvidenceAnswer, FactorView};
 use crate::view::{GateView, RolloutView, Standing};
 
 #[derive(clap::Args)]
@@ -18,9 +19,20 @@ pub struct Args {
     /// Show the evidence of every guardrail too
     #[arg(short, long)]
     evidence: bool,
+    /// Work out again the evidence behind this event of the log, and show every factor
+    #[arg(long, value_name = "SEQ", conflicts_with = "rollout")]
+    event: Option<u64>,
+    /// Of which guardrail, where the event speaks of several
+    #[arg(long, value_name = "NAME", requires = "event")]
+    guardrail: Option<String>,
 }
 
 pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
+    if let Some(seq) = args.event {
+        let body = json!({"seq": seq, "guardrail": args.guardrail});
+        let answer = common.client().await?.call("evidence", &body).await?;
+        return factors(common.output, &answer.text, &answer.read()?);
+    }
     let answer = common.client().await?.call("explain", &json!({"rollout": args.rollout})).await?;
     if common.output.is_json() {
         output::json(&answer.text)?;
@@ -148,4 +160,82 @@ fn evidence(format: Format, r: &RolloutView) -> String {
         })
         .collect();
     format!("\n{}", table(format, &heads, &rows))
+}
+
+/// Factors shown; all of them with `-o json`.
+const FACTORS_SHOWN: usize = 20;
+
+/// Every factor of the evidence behind an event, the latest last.
+pub fn factors(format: Format, json: &str, e: &EvidenceAnswer) -> Result<u8, CliError> {
+    if format.is_json() {
+        output::json(json)?;
+        return Ok(if e.verified { exit::OK } else { exit::MISMATCH });
+    }
+    let mut text = format!("{} {} at event {}\n", e.rollout, e.guardrail, count(e.seq));
+    if !e.text.is_empty() {
+        text += &format!("{}\n", e.text);
+    }
+    let b = &e.baseline;
+    if b.n > 0 {
+        let at = b.threshold.map(|at| format!(", threshold {at}")).unwrap_or_default();
+        let cap = b.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
+        text += &format!("baseline taken to be {:.4} (from {}{at}{cap})\n", b.mean, count(b.n));
+    }
+    for (name, account) in [("harm", &e.harm), ("safety", &e.safe)] {
+        text += &format!("\nevidence of {name}: {}\n", told(account));
+        text.extend(
+            account.bets.iter().map(|bet| format!("  bet on {:<8.5} holds {}\n", bet.size, times(bet.ln))),
+        );
+        if account.reserve > 0.0 {
+            text += &format!("  in reserve    {:.4}\n", account.reserve);
+        }
+    }
+    text += "\nby cohort: what each multiplied the evidence by\n";
+    text += &list(format, &e.cohorts);
+    if e.blocks.len() > 1 {
+        text += "\nby block of the last cohort\n";
+        text += &list(format, &e.blocks);
+    }
+    text += &match e.differs_at {
+        None => "\nidentical to the record, word for word\n".to_owned(),
+        Some(seq) => format!("\nDIFFERS from what event {} recorded\n", count(seq)),
+    };
+    output::lines(&text)?;
+    Ok(if e.verified { exit::OK } else { exit::MISMATCH })
+}
+
+fn told(account: &AccountView) -> String {
+    match account.need_ln {
+        Some(_) => account.evidence.clone(),
+        None => times(account.ln),
+    }
+}
+
+fn times(ln: f64) -> String {
+    format!("{:.4}x", libm::exp(ln))
+}
+
+fn list(format: Format, factors: &[FactorView]) -> String {
+    let heads =
+        ["EVENT", "SERVED", "STEP", "BASELINE", "CANARY", "HARM", "HARM SO FAR", "SAFE", "SAFE SO FAR", ""];
+    let arm = |arm: &CountView| format!("{} of {}", (arm.sum * 1e4).round() / 1e4, count(arm.n));
+    let row = |f: &FactorView| {
+        vec![
+            f.seq.to_string(),
+            time(f.served_ms),
+            f.step.to_string(),
+            arm(&f.baseline),
+            arm(&f.canary),
+            format!("{:.4}", f.harm),
+            times(f.harm_ln),
+            format!("{:.4}", f.safe),
+            times(f.safe_ln),
+            if f.epoch { "capital staked afresh".into() } else { String::new() },
+        ]
+    };
+    let from = factors.len().saturating_sub(FACTORS_SHOWN);
+    let rows: Vec<Vec<String>> = factors[from..].iter().map(row).collect();
+    let earlier =
+        if from > 0 { format!("({} earlier ones: -o json)\n", count(from as u64)) } else { String::new() };
+    earlier + &table(format, &heads, &rows)
 }

@@ -13,6 +13,7 @@ mod exit;
 mod explain;
 mod log;
 mod output;
+mod plan;
 mod policy;
 pub mod replay;
 mod rollouts;
@@ -88,6 +89,9 @@ enum Verb {
     /// Wait until a rollout gets somewhere; the exit code says where it got
     #[command(before_help = "  $ sluice wait 118 --for promoted --timeout 4h")]
     Wait(wait::Args),
+    /// Say how long a rollout would take at the traffic of late, and what would shorten it
+    #[command(before_help = "  $ sluice plan support-bot --kind model")]
+    Plan(plan::Args),
     /// Submit a change: a new model version, prompt, index, cache or serving stack
     #[command(
         visible_alias = "submit",
@@ -226,6 +230,7 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
         Verb::Ls(args) => rollouts::list(common, args).await,
         Verb::Status(args) => rollouts::status(common, args).await,
         Verb::Explain(args) => explain::run(common, args).await,
+        Verb::Plan(args) => plan::run(common, args).await,
         Verb::Wait(args) => wait::run(common, args).await,
         Verb::Deploy(args) => deploy::run(common, args).await,
         Verb::Promote(args) => act::run(common, Act::Promote, args).await,

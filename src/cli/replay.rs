@@ -10,11 +10,13 @@ use crate::core::event::Event;
 use crate::core::line::{plain, text};
 use crate::core::words::count;
 use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf, first_difference};
+use crate::retrace::{RetraceError, Tracer, subject};
+use crate::shell::api::EvidenceAnswer;
 use crate::shell::policies;
 use crate::wire::outgoing::rfc3339;
 
 #[derive(clap::Args, Debug)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["verify", "policy"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["verify", "policy", "explain"]))]
 pub struct Args {
     /// Only this rollout: its id, or a suffix of it
     #[arg(value_name = "ID")]
@@ -25,16 +27,48 @@ pub struct Args {
     /// Decide with this policy instead, and show where the two part
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Work out again the evidence behind this event, and show every factor
+    #[arg(long, value_name = "SEQ")]
+    pub explain: Option<u64>,
+    /// Of which guardrail, where the event speaks of several
+    #[arg(long, value_name = "NAME", requires = "explain")]
+    pub guardrail: Option<String>,
     #[command(flatten)]
     pub history: super::log::HistoryArgs,
 }
 
 /// Replays and compares.
 pub fn run(format: Format, args: Args) -> Result<u8, CliError> {
-    match &args.policy {
-        None => verify(format, &args),
-        Some(file) => what_if(format, &args, file),
+    match (&args.policy, args.explain) {
+        (Some(file), _) => what_if(format, &args, file),
+        (None, Some(seq)) => explain(format, &args, seq),
+        (None, None) => verify(format, &args),
     }
+}
+
+/// The factors behind one event, from a history that no daemon serves.
+fn explain(format: Format, args: &Args, seq: u64) -> Result<u8, CliError> {
+    let wrong = |error: RetraceError| CliError::new(exit::NOT_FOUND, "E4004", error.to_string());
+    let mut asked = None;
+    for envelope in args.history.open()?.scan()? {
+        let e = envelope?;
+        if e.seq == seq {
+            asked = Some(e.event);
+            break;
+        }
+    }
+    let event = asked.ok_or(RetraceError::NoEvent(seq)).map_err(wrong)?;
+    let mut tracer = Tracer::new(subject(seq, &event, args.guardrail.as_deref()).map_err(wrong)?);
+    for envelope in args.history.open()?.scan()? {
+        let e = envelope?;
+        tracer.next(e.seq, e.at, &e.event);
+        if e.seq >= seq {
+            break;
+        }
+    }
+    let answer = EvidenceAnswer::new(seq, tracer.finish());
+    let text = serde_json::to_string(&answer).expect("evidence is made of finite numbers and strings");
+    super::explain::factors(format, &text, &answer)
 }
 
 fn verify(format: Format, args: &Args) -> Result<u8, CliError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::columns::{Columns, Series};
+use super::columns::{Columns, Series, Sums};
 use super::event::{
     Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, Intent, Opening, Outcome, Refusal,
 };
@@ -15,12 +15,15 @@ use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy};
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
+use super::traffic::Seen;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
 const COMMANDS_MAX: usize = 32;
 /// Series (version and metric) a service may send.
 pub const SERIES_MAX: usize = 1_000;
+/// Values of a message that are looked at for plans.
+const LOOKED: usize = 32;
 
 /// The fold of the log: everything a decision may depend on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,8 +64,8 @@ pub struct ServiceState {
     /// The last commands issued, newest last, at most 32: a late or repeated confirmation of one is
     /// nothing to complain of.
     pub commands: VecDeque<CommandId>,
-    /// Series seen, with their observations.
-    pub series: BTreeMap<Series, u64>,
+    /// Series seen, and what they have been like.
+    pub series: BTreeMap<Series, Seen>,
 }
 
 /// A fact that asks for an answer.
@@ -185,10 +188,11 @@ impl State {
         let known = self.services.entry(service.clone()).or_default();
         for (series, n) in columns.series.iter().zip(columns.counts()) {
             match known.series.get_mut(series) {
-                Some(seen) => *seen += n,
-                None => drop(known.series.insert(series.clone(), n)),
+                Some(seen) => seen.count(at, n),
+                None => known.series.entry(series.clone()).or_default().count(at, n),
             }
         }
+        look(known, columns);
         let Some(id) = &known.active else { return };
         let Some(rollout) = self.rollouts.get_mut(id) else { return };
         let policy = &self.policies[&rollout.opening.policy];
@@ -318,6 +322,31 @@ impl State {
         });
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();
+        }
+    }
+}
+
+/// Looks at some of the values, for plans: enough to know what they are like, too few to be felt.
+fn look(known: &mut ServiceState, columns: &Columns) {
+    let mut sums = vec![(0, 0.0, 0.0); columns.series.len()];
+    let mut add = |series: u32, n, sum: f64, sumsq: f64| {
+        if let Some((looked, total, squares)) = sums.get_mut(series as usize) {
+            (*looked, *total, *squares) = (*looked + n, *total + sum, *squares + sumsq);
+        }
+    };
+    for sample in columns.samples().take(LOOKED) {
+        add(sample.series, 1, sample.value, sample.value * sample.value);
+    }
+    for aggregate in &columns.aggregates {
+        match aggregate.sums {
+            Sums::Ones(ones) => add(aggregate.series, aggregate.n, ones as f64, ones as f64),
+            Sums::Moments { sum, sumsq } => add(aggregate.series, aggregate.n, sum, sumsq),
+            Sums::Histogram { .. } => {}
+        }
+    }
+    for (series, (n, sum, sumsq)) in columns.series.iter().zip(sums) {
+        if let Some(seen) = known.series.get_mut(series) {
+            seen.look(n, sum, sumsq);
         }
     }
 }

@@ -30,13 +30,14 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::api::{
-    self, ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, Feed, FollowLine, ListRequest,
-    RolloutRequest, act_verb,
+    self, ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, EvidenceRequest, Feed, FollowLine,
+    ListRequest, PlanRequest, RolloutRequest, act_verb,
 };
 use super::observe;
 use super::writer::News;
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
+use crate::core::policy::ChangeKind;
 use crate::core::words;
 use crate::wire::ack::ACK_MAX;
 use crate::wire::intent::{INTENT_MAX, media_type};
@@ -129,8 +130,10 @@ fn router(context: Context) -> Router {
         .route("/v1/rollouts/{id}", get(rollout))
         .route("/v1/rollouts/{id}/explain", get(explain))
         .route("/v1/rollouts/{id}/{verb}", post(act))
+        .route("/v1/services/{service}/plan", get(plan))
         .route("/v1/events", get(events))
         .route("/v1/events/{seq}", get(event))
+        .route("/v1/events/{seq}/evidence", get(evidence))
         .route("/v1/info", get(info))
         .route("/v1/decisions", get(decisions))
         .route("/v1/follow", get(follow))
@@ -308,6 +311,37 @@ async fn rollout(State(c): State<Context>, Path(rollout): Path<String>) -> Answe
 
 async fn explain(State(c): State<Context>, Path(rollout): Path<String>) -> Answer {
     Ok(json(&c.api.explain(&RolloutRequest { rollout }).await?))
+}
+
+/// Query of evidence.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvidenceOf {
+    guardrail: Option<String>,
+}
+
+async fn evidence(
+    State(c): State<Context>,
+    Path(seq): Path<EventSeq>,
+    Query(EvidenceOf { guardrail }): Query<EvidenceOf>,
+) -> Answer {
+    Ok(json(&c.api.evidence(EvidenceRequest { seq, guardrail }).await?))
+}
+
+/// Query of a plan.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanOf {
+    policy: Option<String>,
+    kind: Option<ChangeKind>,
+}
+
+async fn plan(
+    State(c): State<Context>,
+    Path(service): Path<String>,
+    Query(PlanOf { policy, kind }): Query<PlanOf>,
+) -> Answer {
+    Ok(json(&c.api.plan(PlanRequest { service, policy, kind }).await?))
 }
 
 async fn act(

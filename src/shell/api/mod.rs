@@ -5,6 +5,7 @@
 
 mod acts;
 mod events;
+mod evidence;
 mod explain;
 mod shapes;
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tracing::{Instrument, info_span};
 
 pub use events::Feed;
+pub use evidence::*;
 pub use shapes::*;
 
 use super::intake::{self, Answer, Kind, Message};
@@ -23,9 +25,10 @@ use super::log::{LogError, Reader};
 use super::writer::{Gone, News, Writer};
 use super::{clock, observe};
 use crate::core::event::{Decision, ENGINE, Event, Opening};
-use crate::core::ids::{EventSeq, IntentId, RolloutId};
-use crate::core::policy::Policy;
-use crate::core::state::State;
+use crate::core::ids::{EventSeq, IntentId, RolloutId, Service};
+use crate::core::plan::{self, Plan};
+use crate::core::policy::{ChangeKind, Policy};
+use crate::core::state::{ServiceState, State};
 use crate::core::time::{Span, Timestamp};
 use crate::view::{NotFound, RolloutView};
 use crate::wire::{json, names, outgoing};
@@ -75,10 +78,12 @@ impl Api {
             "ls" => Ok(value(self.list(&request(verb, body)?))),
             "status" => Ok(value(self.status(&request(verb, body)?)?.as_ref())),
             "explain" => Ok(value(self.explain(&request(verb, body)?).await?)),
+            "plan" => Ok(value(self.plan(request(verb, body)?).await?)),
             "deploy" => Ok(value(self.deploy(body, caller).await?)),
             "ack" => Ok(value(self.ack(body, None, caller).await?)),
             "events" => Ok(value(self.events(request(verb, body)?).await?)),
             "event" => Ok(value(self.event(request(verb, body)?).await?)),
+            "evidence" => Ok(value(self.evidence(request(verb, body)?).await?)),
             "info" => {
                 let InfoRequest {} = request(verb, body)?;
                 Ok(value(self.info().await?))
@@ -121,6 +126,28 @@ impl Api {
         // Taken after the sentences, so that it is not older than they are.
         let rollout = self.status(request)?.as_ref().clone();
         Ok(Explanation { rollout, next: ahead.0, you_can: ahead.1 })
+    }
+
+    /// `plan`: what a rollout would take. Errors: E3021 and E3022 the policy, E5021.
+    pub async fn plan(&self, request: PlanRequest) -> Result<PlanAnswer, ApiError> {
+        let PlanRequest { service, policy, kind } = request;
+        let service = names::label("plan.service", &service).map(Service)?;
+        self.writer
+            .read(move |state, _| {
+                let kind = kind.unwrap_or(ChangeKind::Model);
+                let (name, digest) = match &policy {
+                    Some(name) => state.policy_names.get_key_value(name).map(|(n, d)| (n.as_str(), *d)),
+                    None => state.default_policy(kind),
+                }
+                .ok_or_else(|| no_policy(policy.as_deref(), kind))?;
+                let none = ServiceState::default();
+                let known = state.services.get(&service).unwrap_or(&none);
+                let policy = &state.policies[&digest];
+                let plan = plan::plan(policy, &known.series, known.serving.as_ref(), clock::now());
+                let baseline = known.serving.as_ref().map(|version| version.0.clone());
+                Ok(PlanAnswer::new(service.0.clone(), name.to_owned(), baseline, plan))
+            })
+            .await?
     }
 
     /// Takes in an intent: JSON, or a structured CloudEvent.
@@ -173,14 +200,22 @@ impl Api {
     ) -> Result<DeployAnswer, ApiError> {
         let digest = opening.policy;
         // This read also waits until the view shows the rollout.
-        let plan = self.writer.read(move |state, _| state.policies.get(&digest).map(plan)).await?;
+        let (service, from) = (opening.service.clone(), opening.from.clone());
+        let plan = self.writer.read(move |state, _| {
+            let policy = state.policies.get(&digest)?;
+            let known = state.services.get(&service)?;
+            let plan = plan::plan(policy, &known.series, Some(&from), clock::now());
+            Some((ramp(policy), outlook(&plan)))
+        });
+        let (plan, outlook) = plan.await?.unwrap_or_default();
         let state = self.writer.view().find(rollout.as_str())?.state;
         Ok(DeployAnswer {
             ok: true,
             rollout: rollout.0,
             seq,
             state,
-            plan: plan.unwrap_or_default(),
+            plan,
+            outlook,
             behind: opening.behind.map(|id| id.0),
             duplicate,
         })
@@ -249,6 +284,13 @@ impl Api {
     /// `event`: one event. Errors: E4004, E5090.
     pub async fn event(&self, request: EventRequest) -> Result<EventAnswer, ApiError> {
         self.read_log(move |log, last| events::one(log, last, request.seq, request.why)).await
+    }
+
+    /// `evidence`: every factor behind an event. Errors: E4004, E5015 the event, E5090.
+    pub async fn evidence(&self, request: EvidenceRequest) -> Result<EvidenceAnswer, ApiError> {
+        let (last, log) = events::reader(&self.writer).await?;
+        let work = tokio::task::spawn_blocking(move || evidence::evidence(&log, last, &request)).await;
+        work.expect("working evidence out does not panic")
     }
 
     /// `info`: version, log and policies.
@@ -359,8 +401,29 @@ fn first_answer(
     Ok(Some((*seq, log.read(*seq)?.event)))
 }
 
+/// How long a plan takes, and what it says about that.
+fn outlook(plan: &Plan) -> Vec<String> {
+    let total = plan.total.map(|total| {
+        format!("about {} to 100% at the traffic of late, if it is as good as before", plan::rough(total))
+    });
+    total.into_iter().chain(plan.advice.iter().cloned()).collect()
+}
+
+fn no_policy(named: Option<&str>, kind: ChangeKind) -> ApiError {
+    match named {
+        Some(name) => {
+            let name = crate::wire::error::shown(name);
+            ApiError::new("E3021", format!("plan.policy: policy {name} is not known"))
+        }
+        None => ApiError::new(
+            "E3022",
+            format!("plan.kind: no policy applies to changes of kind {}", kind.as_str()),
+        ),
+    }
+}
+
 /// `1% 4h > 5% 4h > 100% soak 24h`
-fn plan(policy: &Policy) -> String {
+fn ramp(policy: &Policy) -> String {
     let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
     let steps: Vec<String> = policy.steps.iter().map(|step| timed(step.to.to_string(), step.bake)).collect();
     let plan = steps.join(" > ");

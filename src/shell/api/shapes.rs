@@ -5,8 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::evidence::{EvidenceAnswer, EvidenceRequest};
 use crate::core::event::Verb;
 use crate::core::ids::EventSeq;
+use crate::core::plan::{Plan, PlannedGate, PlannedStep};
 use crate::core::policy::ChangeKind;
 use crate::view::{RolloutView, Standing};
 use crate::wire::error::InputError;
@@ -112,6 +114,76 @@ pub struct Explanation {
     pub you_can: Vec<String>,
 }
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    pub service: String,
+    /// By name; else the default of `kind`.
+    pub policy: Option<String>,
+    pub kind: Option<ChangeKind>,
+}
+
+/// Answer to `plan`: what a rollout would take at the traffic seen lately, if the canary is as good as the baseline.
+/// Times in milliseconds, `null` where they cannot be told.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PlanAnswer {
+    pub service: String,
+    pub policy: String,
+    /// What serves, as far as is known.
+    pub baseline: Option<String>,
+    pub steps: Vec<PlannedStepView>,
+    /// Until all traffic is the canary's.
+    pub total_ms: Option<u64>,
+    /// What is slow or cannot be told, and what would shorten it.
+    pub advice: Vec<String>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedStepView {
+    /// In percent.
+    pub weight: f64,
+    pub bake_ms: u64,
+    pub takes_ms: Option<u64>,
+    pub deadline_ms: Option<u64>,
+    pub gates: Vec<PlannedGateView>,
+}
+
+/// One gate of a step.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedGateView {
+    pub gate: String,
+    /// Canary observations since the rollout began.
+    pub samples: Option<u64>,
+    /// From the beginning of the step.
+    pub takes_ms: Option<u64>,
+}
+
+impl PlanAnswer {
+    pub fn new(service: String, policy: String, baseline: Option<String>, plan: Plan) -> PlanAnswer {
+        let gate = |gate: PlannedGate| PlannedGateView {
+            gate: gate.guardrail,
+            samples: gate.samples,
+            takes_ms: gate.takes.map(|takes| takes.0),
+        };
+        let step = |step: PlannedStep| PlannedStepView {
+            weight: step.to.as_percent(),
+            bake_ms: step.bake.0,
+            takes_ms: step.takes.map(|takes| takes.0),
+            deadline_ms: step.deadline.map(|deadline| deadline.0),
+            gates: step.gates.into_iter().map(gate).collect(),
+        };
+        PlanAnswer {
+            service,
+            policy,
+            baseline,
+            steps: plan.steps.into_iter().map(step).collect(),
+            total_ms: plan.total.map(|total| total.0),
+            advice: plan.advice,
+        }
+    }
+}
+
 /// Answer to an intent.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DeployAnswer {
@@ -123,6 +195,9 @@ pub struct DeployAnswer {
     pub state: Standing,
     /// `1% 4h > 5% 4h > 100% soak 24h`
     pub plan: String,
+    /// How long that will take at the traffic seen lately, and what would shorten it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outlook: Vec<String>,
     /// The rollout it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind: Option<String>,
@@ -317,10 +392,11 @@ pub struct PolicyView {
 }
 
 /// What a verb of the API does; the names of the NATS endpoints.
-pub const VERBS: [(&str, &str); 15] = [
+pub const VERBS: [(&str, &str); 17] = [
     ("ls", "open rollouts and the last ended ones"),
     ("status", "one rollout in full"),
     ("explain", "one rollout, what happens next, and what you can do"),
+    ("plan", "how long a rollout of a service would take, and what would shorten it"),
     ("deploy", "an intent: starts a rollout"),
     ("promote", "one step now"),
     ("pause", "no promotion until resumed; guardrails stay armed"),
@@ -332,6 +408,7 @@ pub const VERBS: [(&str, &str); 15] = [
     ("ack", "an actuator confirms a command"),
     ("events", "a page of the log"),
     ("event", "one event, and why it came"),
+    ("evidence", "every factor of the evidence behind an event"),
     ("info", "version, log, policies"),
 ];
 
@@ -352,6 +429,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         "api-ls" ListAnswer,
         "api-status-request" RolloutRequest,
         "api-explain" Explanation,
+        "api-plan-request" PlanRequest,
+        "api-plan" PlanAnswer,
         "api-deploy" DeployAnswer,
         "api-act-request" ActRequest,
         "api-act" ActAnswer,
@@ -361,6 +440,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         "api-events" EventsPage,
         "api-event-request" EventRequest,
         "api-event" EventAnswer,
+        "api-evidence-request" EvidenceRequest,
+        "api-evidence" EvidenceAnswer,
         "api-follow" FollowLine,
         "api-info" InfoAnswer,
     ]
