@@ -69,9 +69,11 @@ fn page(r: &RolloutView, next: &[String], you_can: &[String]) -> String {
         .collect();
     if !unmet.is_empty() {
         page += &format!("It is {} because\n", doing(r.state));
-        page.extend(
-            unmet.iter().map(|gate| format!("  {} {}\n", if gate.time { "…" } else { "✗" }, gate.text)),
-        );
+        for gate in &unmet {
+            page += &format!("  {} {}\n", if gate.time { "…" } else { "✗" }, gate.text);
+            let outlook = r.guardrails.iter().find(|g| g.text == gate.text).and_then(|g| g.outlook.as_ref());
+            page.extend(outlook.map(|outlook| format!("    {outlook}\n")));
+        }
     } else if !r.state.is_over() && !r.summary.is_empty() {
         page += &format!("  … {}\n", r.summary);
     }
@@ -216,9 +218,19 @@ fn times(ln: f64) -> String {
 }
 
 fn list(format: Format, factors: &[FactorView]) -> String {
-    let heads =
-        ["EVENT", "SERVED", "STEP", "BASELINE", "CANARY", "HARM", "HARM SO FAR", "SAFE", "SAFE SO FAR", ""];
-    let arm = |arm: &CountView| format!("{} of {}", (arm.sum * 1e4).round() / 1e4, count(arm.n));
+    let heads = [
+        "EVENT",
+        "SERVED",
+        "STEP",
+        "BASELINE SUM/N",
+        "CANARY SUM/N",
+        "HARM",
+        "HARM SO FAR",
+        "SAFE",
+        "SAFE SO FAR",
+        "",
+    ];
+    let arm = |arm: &CountView| format!("{}/{}", (arm.sum * 1e4).round() / 1e4, count(arm.n));
     let row = |f: &FactorView| {
         vec![
             f.seq.to_string(),

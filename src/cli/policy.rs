@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::ids::Digest;
-use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule};
+use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, quiet_below};
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 
@@ -108,7 +108,7 @@ fn in_words(p: &Policy, hash: &str) -> String {
         steps.join(" → "),
         if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) }
     );
-    text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(g))));
+    text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
     for step in p.steps.iter().filter(|step| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
             step.min_samples.iter().map(|(metric, n)| format!("{n} of {metric}")).collect();
@@ -143,7 +143,7 @@ fn share(x: f64) -> f64 {
     (x * 100_000.0).round() / 1_000.0
 }
 
-fn guardrail(g: &Guardrail) -> String {
+fn guardrail(p: &Policy, g: &Guardrail) -> String {
     let does = match g.on_fail {
         OnFail::Rollback => "Roll back",
         OnFail::Hold => "Hold",
@@ -190,11 +190,18 @@ fn guardrail(g: &Guardrail) -> String {
         ),
         Rule::Absolute { above, of_last } => {
             let bad = if g.better == Better::Higher { "false" } else { "true" };
-            format!("{metric} is {bad} in more than {}% of the last {of_last} canary requests", share(*above))
+            let quiet = libm::floor(quiet_below(*above, *of_last) * 1e3) / 10.0;
+            format!(
+                "{metric} is {bad} in more than {}% of the last {of_last} canary requests (below a true share of {quiet}%, by \
+                 chance at most once in a million requests)",
+                share(*above)
+            )
         }
     };
     let unless = g.unless.as_ref().map(|unless| {
-        format!("; hold instead once {} is shown to be better by what is asked for", unless.guardrail)
+        let by = p.guardrails.iter().find(|g| g.name == unless.guardrail).and_then(|g| g.benefit);
+        let by = share(by.unwrap_or(0.0));
+        format!("; hold instead once {} is shown to be more than {by} points better", unless.guardrail)
     });
     let gates = if g.gates { "; no promotion until it is shown not to be" } else { "" };
     format!("{does} when {when}{}{gates}", unless.unwrap_or_default())

@@ -241,3 +241,38 @@ impl Margin {
         }
     }
 }
+
+/// The largest true share of bad requests at which an absolute guard raises at most one false alarm in a million
+/// canary requests: each request ends one window, so the chance that one window is over the limit bounds the alarms per
+/// request. From the exact binomial tail.
+pub fn quiet_below(above: f64, of_last: u32) -> f64 {
+    const ALARMS: f64 = 1e-6;
+    let n = f64::from(of_last);
+    // As `Recent` counts: more than the share of the whole window.
+    let first = libm::floor(above * n) + 1.0;
+    let tail = |p: f64| {
+        let ln_choose = |k: f64| libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0);
+        let mass = |k: f64| libm::exp(ln_choose(k) + k * libm::log(p) + (n - k) * libm::log1p(-p));
+        (0..).map(|i| first + f64::from(i)).take_while(|k| *k <= n).map(mass).sum::<f64>()
+    };
+    let (mut low, mut high) = (0.0, above.clamp(1e-9, 1.0 - 1e-9));
+    for _ in 0..50 {
+        let middle = (low + high) / 2.0;
+        if tail(middle) > ALARMS { high = middle } else { low = middle }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At these shares the tail, in exact fractions, is one in a million.
+    #[test]
+    fn the_budget_of_an_absolute_guard_is_the_binomial_tail() {
+        for (above, of_last, share) in [(0.2, 200, 0.092_335_74), (0.5, 20, 0.103_472_38)] {
+            let quiet = quiet_below(above, of_last);
+            assert!((quiet - share).abs() < 1e-6, "{quiet} is not {share}");
+        }
+    }
+}
