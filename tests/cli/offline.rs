@@ -3,7 +3,7 @@
 use super::*;
 use sluice::core::event::{Act, Event, Origin, Verb};
 use sluice::core::time::Timestamp;
-use sluice::shell::log::{Log, OpenOptions};
+use sluice::shell::log::{Export, Log, OpenOptions};
 use sluice::wire::envelope::Group;
 
 /// All verbs, the ones of `log` and `policy` too, as the help lists them.
@@ -271,6 +271,44 @@ fn what_is_no_log_is_said_to_be_none() {
     );
     refused(
         &run(&["log", "verify", "--data", &nothing]),
+/// The chain is sound and what it says is not: one decision has its command twice.
+#[test]
+fn a_log_that_breaks_a_promise_is_named_with_the_event() {
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1.0/history.sluice");
+    let recorded = Export::open(&recorded).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().display().to_string();
+    let options = OpenOptions { ballast: 0, log_id: Some(recorded.log), ..OpenOptions::default() };
+    let mut log = Log::open(dir.path(), &options).unwrap().log;
+    let mut group = Group::after(log.head());
+    let mut events = recorded.scan().map(|envelope| envelope.unwrap());
+    let (last, id) = loop {
+        let envelope = events.next().expect("a command");
+        group.push(&envelope.event, envelope.at).unwrap();
+        if let Event::CommandIssued { command, .. } = &envelope.event {
+            break (envelope.clone(), command.id);
+        }
+    };
+    log.append(&group).unwrap();
+    group.appended();
+    log.close().unwrap();
+    let verified = ok(&run(&["log", "verify", "--data", &data]));
+    let sound = format!("ok  {} events, hash chain intact, every invariant holds", last.seq);
+    assert!(verified.starts_with(&sound), "{verified}");
+
+    group.push(&last.event, last.at).unwrap();
+    let mut log = Log::open(dir.path(), &options).unwrap().log;
+    log.append(&group).unwrap();
+    assert_eq!(log.reader().verify().unwrap().events, last.seq + 1);
+    log.close().unwrap();
+    let told = format!(
+        "error[E6010]: I15 broken at seq {}: command {id} was issued before\n  help: the log is what was written, \
+         but sluice should never have written it: ",
+        last.seq + 1
+    );
+    refused(&run(&["log", "verify", "--data", &data]), 20, &told);
+}
+
         2,
         &format!("error[E4006]: no log in {nothing}: the folder has no data of sluice\n  help: "),
     );
