@@ -164,6 +164,17 @@ fn a_policy_check_names_each_mistake_and_where_it_is() {
     refused(&run(&["policy", "show", "promt"]), 3, "error[E4004]: no policy promt\n  help: there are: ");
 }
 
+/// Nor is one that has no end read to it.
+#[test]
+fn a_file_that_is_too_large_is_not_read_whole() {
+    let output = run(&["policy", "check", "/dev/zero"]);
+    assert_eq!(output.status.code(), Some(20));
+    let limit = "exceeds the 262,144-byte limit\n";
+    assert!(text(&output.stderr).starts_with(&format!("error[E3023]: policy: {limit}")), "{output:?}");
+    let config = run(&["serve", "--config", "/dev/zero"]);
+    refused(&config, 2, &format!("error[E3100]: error[E3023]: config: {limit}"));
+}
+
 /// A log of `count` events in `dir`; the last is a note with terminal escapes, as no daemon would let in.
 fn log_in(dir: &Path, count: u64) {
     let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
@@ -260,17 +271,6 @@ fn damage_is_found_and_named() {
     );
 }
 
-#[test]
-fn what_is_no_log_is_said_to_be_none() {
-    let dir = tempfile::tempdir().unwrap();
-    let nothing = dir.path().join("nothing").display().to_string();
-    refused(
-        &run(&["log", "verify", "--file", "/dev/null"]),
-        2,
-        "error[E4005]: log is empty: 0 events in /dev/null\n",
-    );
-    refused(
-        &run(&["log", "verify", "--data", &nothing]),
 /// The chain is sound and what it says is not: one decision has its command twice.
 #[test]
 fn a_log_that_breaks_a_promise_is_named_with_the_event() {
@@ -309,6 +309,17 @@ fn a_log_that_breaks_a_promise_is_named_with_the_event() {
     refused(&run(&["log", "verify", "--data", &data]), 20, &told);
 }
 
+#[test]
+fn what_is_no_log_is_said_to_be_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = dir.path().join("nothing").display().to_string();
+    refused(
+        &run(&["log", "verify", "--file", "/dev/null"]),
+        2,
+        "error[E4005]: log is empty: 0 events in /dev/null\n",
+    );
+    refused(
+        &run(&["log", "verify", "--data", &nothing]),
         2,
         &format!("error[E4006]: no log in {nothing}: the folder has no data of sluice\n  help: "),
     );
