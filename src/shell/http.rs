@@ -40,6 +40,7 @@ use crate::core::ids::EventSeq;
 use crate::core::words;
 use crate::wire::ack::ACK_MAX;
 use crate::wire::intent::{INTENT_MAX, media_type};
+use crate::wire::error::{inert, shown};
 use crate::wire::telemetry::MESSAGE_MAX;
 use crate::wire::{intent, telemetry};
 
@@ -60,6 +61,8 @@ const ACT_MAX: usize = 64 * 1024;
 pub async fn serve(
     mut listener: TcpListener,
     api: Arc<Api>,
+/// Bytes of what axum says about a path or a query.
+const SAID_MAX: usize = 256;
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -138,11 +141,11 @@ fn router(context: Context) -> Router {
         .route("/livez", get(async || json(&Health { ok: true })))
         .route("/readyz", get(ready))
         .fallback(async |request: Request| {
-            let path = crate::wire::error::shown(request.uri().path());
+            let path = shown(request.uri().path());
             ApiError::new("E5006", format!("not found: {path}"))
         })
         .method_not_allowed_fallback(async |request: Request| {
-            let path = crate::wire::error::shown(request.uri().path());
+            let path = shown(request.uri().path());
             ApiError::new("E5008", format!("{} is not for {path}", request.method()))
         })
         .layer(from_fn_with_state(context.clone(), guard))
@@ -166,7 +169,8 @@ async fn in_json(response: Response) -> Response {
         return response;
     }
     let said = to_bytes(response.into_body(), ACT_MAX).await.unwrap_or_default();
-    ApiError::new("E5014", String::from_utf8_lossy(&said)).into_response()
+    // It may quote what came in.
+    ApiError::new("E5014", inert(&String::from_utf8_lossy(&said), SAID_MAX)).into_response()
 }
 
 fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -176,7 +180,7 @@ fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), A
         || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
     if !known {
-        let host = crate::wire::error::shown(host);
+        let host = shown(host);
         return Err(ApiError::new(
             "E5005",
             format!("host {host} is not this machine's; call sluice by a loopback address"),
@@ -317,13 +321,13 @@ async fn act(
     given: Body,
 ) -> Answer {
     let Some(verb) = act_verb(&verb) else {
-        let verb = crate::wire::error::shown(&verb);
+        let verb = shown(&verb);
         return Err(ApiError::new("E5006", format!("not found: there is no verb {verb}")));
     };
     let bytes = body(verb.as_str(), given, ACT_MAX).await?;
     let mut request: ActRequest = api::request(verb.as_str(), &bytes)?;
     if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
-        let (verb, named) = (verb.as_str(), crate::wire::error::shown(&named));
+        let (verb, named, rollout) = (verb.as_str(), shown(&named), shown(&rollout));
         let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");
         return Err(ApiError::new("E1026", message));
     }
@@ -400,7 +404,7 @@ fn start(from: Option<EventSeq>, headers: &HeaderMap) -> Result<Option<EventSeq>
         Some(id) => match id.parse::<EventSeq>() {
             Ok(id) => Ok(Some(id.saturating_add(1))),
             Err(_) => {
-                let id = crate::wire::error::shown(id);
+                let id = shown(id);
                 Err(ApiError::new("E5014", format!("Last-Event-ID {id} is not the number of an event")))
             }
         },
