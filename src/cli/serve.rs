@@ -115,6 +115,6 @@ fn failure(error: DaemonError) -> CliError {
             .help("another sluice may be running; choose another address: --http 127.0.0.1:PORT"),
         DaemonError::Http(_) => CliError::new(exit::REFUSED, "E5022", error.to_string()),
         DaemonError::Micro(_) => CliError::new(exit::UNKNOWN, "E7010", error.to_string()),
-        DaemonError::Gone(_) | DaemonError::Panicked => CliError::new(exit::BUG, "E4012", error.to_string()),
+        DaemonError::Panicked => CliError::new(exit::BUG, "E4012", error.to_string()),
     }
 }
