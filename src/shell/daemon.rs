@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -66,8 +65,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     let started = clock::now();
     let policies = policies::load(settings.policies.as_deref())?;
     let address = settings.http;
-    let listener =
-        TcpListener::bind(address).await.map_err(|cause| DaemonError::Listen { address, cause })?;
+    let listener = http::listen(address).map_err(|cause| DaemonError::Listen { address, cause })?;
     let address = listener.local_addr().map_err(DaemonError::Http)?;
     let opened = Log::open(&settings.data, &settings.log)?;
     if let Some(accepted) = &opened.accepted {

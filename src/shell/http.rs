@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
@@ -34,13 +34,14 @@ use super::api::{
     RolloutRequest, act_verb,
 };
 use super::observe;
+use super::unread::MustRead;
 use super::writer::News;
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
 use crate::core::words;
 use crate::wire::ack::ACK_MAX;
-use crate::wire::intent::{INTENT_MAX, media_type};
 use crate::wire::error::{inert, shown};
+use crate::wire::intent::{INTENT_MAX, media_type};
 use crate::wire::telemetry::MESSAGE_MAX;
 use crate::wire::{intent, telemetry};
 
@@ -51,9 +52,28 @@ const CONNECTIONS_MAX: usize = 512;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what it is sent, and the bytes that the system keeps for it meanwhile (twice
+/// that, as the system counts); by itself Linux goes up to 4 MiB.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+const SEND_BUFFER: u32 = 128 * 1024;
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: u32 = 1_024;
 /// A comment this often keeps a silent stream open, and shows that it is.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const ACT_MAX: usize = 64 * 1024;
+/// Bytes of what axum says about a path or a query.
+const SAID_MAX: usize = 256;
+
+/// A listener for [`serve`].
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart need not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    // Each connection has what its listener has.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `shutdown`, then ends the streams and answers what is under way.
 ///
@@ -61,8 +81,6 @@ const ACT_MAX: usize = 64 * 1024;
 pub async fn serve(
     mut listener: TcpListener,
     api: Arc<Api>,
-/// Bytes of what axum says about a path or a query.
-const SAID_MAX: usize = 256;
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -89,7 +107,8 @@ const SAID_MAX: usize = 256;
             accepted = accept => accepted,
         };
         let (open, mut stopping) = (open.clone(), stopping.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let connection =
+            http.serve_connection(TokioIo::new(MustRead::new(stream, READ_WITHIN)), service.clone());
         open.increment(1.0);
         tokio::spawn(async move {
             let mut connection = pin!(connection);
