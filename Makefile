@@ -50,14 +50,14 @@ kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 crash: N := 40
 crash: SEED ?= 1
 crash: CASE ?=
-crash: ## N=40 kills, N/10 full disks, N/20 power cuts, 50 N damaged logs: found, located, nothing lost
+crash: .venv/ready ## N=40 kills, N/4 failing calls, N/10 full disks, N/20 power cuts, 50 N damaged logs: found, nothing lost
 	@if ! command -v strace >/dev/null; then \
 	  if [[ $$(id -u) != 0 ]]; then echo "kills at system calls need strace; install it: sudo apt-get install strace" >&2; exit 1; fi; \
 	  echo "== installing strace"; apt-get -qq update; \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends strace >/dev/null; fi
 	@echo "== crashes, N=$(N), seed $(SEED)"
-	@SLUICE_SEED=$(SEED) SLUICE_CASE=$(CASE) SLUICE_KILLS=$(N) SLUICE_CUTS=$$(( ($(N) + 19) / 20 )) \
-	  SLUICE_FILLS=$$(( ($(N) + 9) / 10 )) SLUICE_DAMAGES=$$(( $(N) * 50 )) \
+	@$(WITH_NATS) SLUICE_SEED=$(SEED) SLUICE_CASE=$(CASE) SLUICE_KILLS=$(N) SLUICE_CUTS=$$(( ($(N) + 19) / 20 )) \
+	  SLUICE_FAULTS=$$(( ($(N) + 3) / 4 )) SLUICE_FILLS=$$(( ($(N) + 9) / 10 )) SLUICE_DAMAGES=$$(( $(N) * 50 )) \
 	  cargo test --quiet --locked --test crash -- --nocapture --test-threads=1
 	@if [[ -z "$(CASE)" ]]; then \
 	  echo "== kills whenever, N=$$(( ($(N) + 9) / 10 ))"; \

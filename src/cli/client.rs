@@ -286,12 +286,17 @@ fn innermost(error: &dyn std::error::Error) -> String {
     reason(&cause)
 }
 
-/// A URL without the user and password it may carry.
+/// A URL, or several, without the user and password they may carry.
 pub fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let mut parts = text.split("://");
+    let scheme = parts.next().unwrap_or_default().to_owned();
+    parts.fold(scheme, |shown, rest| {
+        // Where it is no URL, the password may be why: it may go on behind a slash.
+        let sound = Url::parse(&format!("nats://{rest}")).is_ok();
+        let end = if sound { rest.find('/').unwrap_or(rest.len()) } else { rest.len() };
+        let host = rest[..end].rfind('@').map_or(0, |at| at + 1);
+        format!("{shown}://{}", &rest[host..])
+    })
 }
 
 #[cfg(test)]
@@ -314,6 +319,8 @@ mod tests {
         for (url, shown) in [
             ("nats://me:secret@10.0.0.5:4222", "nats://10.0.0.5:4222"),
             ("http://me:p@ss@h/a@b", "http://h/a@b"),
+            ("nats://me:secret@a:1,nats://me:secret@b:2", "nats://a:1,nats://b:2"),
+            ("nats://me:se/cret@h:1", "nats://h:1"),
             ("http://h:1", "http://h:1"),
             ("support-bot", "support-bot"),
         ] {

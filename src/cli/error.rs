@@ -159,7 +159,10 @@ impl From<LogError> for CliError {
             LogError::Corrupt { .. } | LogError::Damaged { .. } | LogError::Anchor(_) | LogError::Cut { .. } => {
                 CliError::new(exit::MISMATCH, "E4010", message)
             }
-            LogError::OutOfOrder { .. } | LogError::GroupTooLarge { .. } | LogError::Poisoned => {
+            LogError::OutOfOrder { .. }
+            | LogError::GroupTooLarge { .. }
+            | LogError::TooLarge(_)
+            | LogError::Poisoned => {
                 CliError::new(exit::BUG, "E4010", message)
             }
             _ => CliError::new(exit::USAGE, "E4006", message),

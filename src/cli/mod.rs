@@ -216,11 +216,13 @@ async fn run(cli: Cli) -> Result<u8, CliError> {
         _ => {}
     }
     tokio::select! {
-        ended = client_verb(&cli.common, cli.verb) => ended,
+        // First: who is interrupted before it listens says nothing.
+        biased;
         _ = tokio::signal::ctrl_c() => {
             let message = "interrupted. What was sent stays sent, and rollouts keep running";
             Err(CliError::new(exit::INTERRUPTED, "E4011", message))
         }
+        ended = client_verb(&cli.common, cli.verb) => ended,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{CliError, exit};
 use crate::shell::bus::NatsSettings;
 use crate::shell::daemon::{self, DaemonError, Settings};
 use crate::shell::log::{OpenOptions, Watermark};
-use crate::shell::observe;
+use crate::shell::{observe, policies};
 use crate::wire::config_file::{Config, LogFormat, parse_config};
 
 #[derive(clap::Args, Debug)]
@@ -45,7 +45,7 @@ pub async fn run(target: Target, args: Args) -> Result<u8, CliError> {
     let config = match &args.config {
         Some(path) => {
             let file = path.display().to_string();
-            let text = std::fs::read_to_string(path)
+            let text = policies::text(path)
                 .map_err(|error| CliError::file(format_args!("cannot read {file}"), &error))?;
             parse_config(&text, &file)
                 .map_err(|faults| CliError::new(exit::USAGE, "E3100", faults.to_string()))?
@@ -115,6 +115,6 @@ fn failure(error: DaemonError) -> CliError {
             .help("another sluice may be running; choose another address: --http 127.0.0.1:PORT"),
         DaemonError::Http(_) => CliError::new(exit::REFUSED, "E5022", error.to_string()),
         DaemonError::Micro(_) => CliError::new(exit::UNKNOWN, "E7010", error.to_string()),
-        DaemonError::Gone(_) | DaemonError::Panicked => CliError::new(exit::BUG, "E4012", error.to_string()),
+        DaemonError::Panicked => CliError::new(exit::BUG, "E4012", error.to_string()),
     }
 }

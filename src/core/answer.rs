@@ -31,7 +31,9 @@ pub fn intent(state: &State, intent: &Intent, trace: &Option<String>) -> Event {
 
 fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(RolloutId, Opening), Refusal> {
     let Intent { id, service, .. } = intent;
-    if let Some((content, seq)) = state.intents.get(id).filter(|_| !planted(Bug::IntentTwice)) {
+    if let Some((content, answer)) = state.intents.get(id).filter(|_| !planted(Bug::IntentTwice)) {
+        // An answer is the first that follows from its intent.
+        let seq = answer - 1;
         return Err(if *content == intent.content {
             refusal("E1014", format!("intent {id} was already received at seq {seq}; no effect"))
         } else {

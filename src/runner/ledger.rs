@@ -14,7 +14,7 @@ use crate::core::ids::EventSeq;
 use crate::core::planted::{Bug, planted};
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
-use crate::wire::envelope::{Envelope, Group, Head};
+use crate::wire::envelope::{Envelope, Group, Head, TooLarge};
 use crate::wire::outgoing::{self, Outgoing};
 
 /// A group is closed at this many encoded bytes, or facts.
@@ -29,7 +29,8 @@ pub const OUTBOX_MAX: usize = 16_384;
 
 /// Where groups become durable. The one place at which another log of record would be put in.
 pub trait Journal {
-    type Error;
+    /// An event that fits no record is an error of the journal's: it would leave a gap.
+    type Error: From<TooLarge>;
 
     /// The last record that was appended; default when there is none.
     fn head(&self) -> Head;
@@ -280,13 +281,18 @@ impl<J: Journal, T> Ledger<J, T> {
         let Ledger { runner, group, group_bytes, fresh, urgent, journal, since_snapshot, .. } = self;
         let mut written = Ok(());
         let result = run(runner, &mut |seq, at, event| {
-            let stored = group.push(event, at).expect("events are bounded well below the size of a page");
-            assert_eq!(stored, seq, "the log and the state count alike");
+            if written.is_err() {
+                return;
+            }
+            match group.push(event, at) {
+                Ok(stored) => assert_eq!(stored, seq, "the log and the state count alike"),
+                Err(too_large) => return written = Err(too_large.into()),
+            }
             *urgent |= matches!(event, Event::CommandIssued { .. });
             if !matches!(event, Event::BatchReceived { .. }) {
                 fresh.push(Arc::new(News { seq, at, event: event.clone() }));
             }
-            if group.bytes().len() >= *group_bytes && written.is_ok() {
+            if group.bytes().len() >= *group_bytes {
                 written = journal.append(group);
                 *since_snapshot += group.bytes().len() as u64;
                 group.appended();

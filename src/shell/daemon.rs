@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::api::{About, Api};
 use super::bus::{self, BusError, NatsSettings};
@@ -16,7 +15,7 @@ use super::micro::{self, MicroError};
 use super::observe;
 use super::policies::{self, PoliciesError};
 use super::recover::recover;
-use super::writer::{self, Gone, OUTBOX_MAX, Writer};
+use super::writer::{self, OUTBOX_MAX, Writer};
 use super::{clock, http};
 use crate::core::event::Event;
 use crate::core::state::State;
@@ -51,8 +50,6 @@ pub enum DaemonError {
     Listen { address: SocketAddr, cause: std::io::Error },
     #[error("HTTP failed: {0}")]
     Http(std::io::Error),
-    #[error(transparent)]
-    Gone(#[from] Gone),
     #[error("a part of sluice panicked; start it again, it recovers all that was acknowledged")]
     Panicked,
 }
@@ -68,8 +65,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     let started = clock::now();
     let policies = policies::load(settings.policies.as_deref())?;
     let address = settings.http;
-    let listener =
-        TcpListener::bind(address).await.map_err(|cause| DaemonError::Listen { address, cause })?;
+    let listener = http::listen(address).map_err(|cause| DaemonError::Listen { address, cause })?;
     let address = listener.local_addr().map_err(DaemonError::Http)?;
     let opened = Log::open(&settings.data, &settings.log)?;
     if let Some(accepted) = &opened.accepted {
@@ -88,7 +84,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     // The writer ends by itself only when the log failed: then nothing else may go on.
     let mut thread = tokio::task::spawn_blocking(move || thread.join());
     for fact in first {
-        writer.submit(fact).await?;
+        if writer.submit(fact).await.is_err() {
+            return Err(failure(thread.await));
+        }
     }
     let about = About { started, nats: bus.is_some(), hosts: settings.hosts };
     let api = Arc::new(Api::new(writer.clone(), about));
@@ -97,7 +95,10 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     let mut running = None;
     if let Some(bus) = bus {
         let client = bus.client();
-        running = Some(bus.start(&writer, messages).await?);
+        running = match bus.start(&writer, messages).await {
+            Err(BusError::Gone(_)) => return Err(failure(thread.await)),
+            running => Some(running?),
+        };
         let (api, stopped) = (api.clone(), stopped.clone());
         fronts.spawn(async move { Ok(micro::serve(client, api, until(stopped)).await?) });
     }
@@ -109,7 +110,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     ready(address);
 
     let failed = tokio::select! {
-        ended = &mut thread => return Err(end_of(ended).err().unwrap_or(DaemonError::Panicked)),
+        ended = &mut thread => return Err(failure(ended)),
         () = signalled() => None,
         front = fronts.join_next() => Some(match front {
             Some(Ok(Err(error))) => error,
@@ -129,7 +130,8 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     failed.map_or(Ok(()), Err)
 }
 
-type Ended = Result<std::thread::Result<Result<(), LogError>>, tokio::task::JoinError>;
+type Joined = std::thread::Result<Result<(), LogError>>;
+type Ended = Result<Joined, tokio::task::JoinError>;
 
 fn end_of(ended: Ended) -> Result<(), DaemonError> {
     match ended {
@@ -138,10 +140,12 @@ fn end_of(ended: Ended) -> Result<(), DaemonError> {
     }
 }
 
-async fn close(
-    writer: Writer,
-    thread: tokio::task::JoinHandle<std::thread::Result<Result<(), LogError>>>,
-) -> Result<(), DaemonError> {
+/// Why the writer has ended before it was told to.
+fn failure(ended: Ended) -> DaemonError {
+    end_of(ended).err().unwrap_or(DaemonError::Panicked)
+}
+
+async fn close(writer: Writer, thread: JoinHandle<Joined>) -> Result<(), DaemonError> {
     writer.stop().await;
     end_of(thread.await)
 }

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
@@ -34,12 +34,14 @@ use super::api::{
     ListRequest, PlanRequest, RolloutRequest, act_verb,
 };
 use super::observe;
+use super::unread::MustRead;
 use super::writer::News;
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
 use crate::core::policy::ChangeKind;
 use crate::core::words;
 use crate::wire::ack::ACK_MAX;
+use crate::wire::error::{inert, shown};
 use crate::wire::intent::{INTENT_MAX, media_type};
 use crate::wire::telemetry::MESSAGE_MAX;
 use crate::wire::{intent, telemetry};
@@ -51,9 +53,28 @@ const CONNECTIONS_MAX: usize = 512;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what it is sent, and the bytes that the system keeps for it meanwhile (twice
+/// that, as the system counts); by itself Linux goes up to 4 MiB.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+const SEND_BUFFER: u32 = 128 * 1024;
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: u32 = 1_024;
 /// A comment this often keeps a silent stream open, and shows that it is.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const ACT_MAX: usize = 64 * 1024;
+/// Bytes of what axum says about a path or a query.
+const SAID_MAX: usize = 256;
+
+/// A listener for [`serve`].
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart need not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    // Each connection has what its listener has.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `shutdown`, then ends the streams and answers what is under way.
 ///
@@ -87,7 +108,8 @@ pub async fn serve(
             accepted = accept => accepted,
         };
         let (open, mut stopping) = (open.clone(), stopping.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let connection =
+            http.serve_connection(TokioIo::new(MustRead::new(stream, READ_WITHIN)), service.clone());
         open.increment(1.0);
         tokio::spawn(async move {
             let mut connection = pin!(connection);
@@ -141,11 +163,11 @@ fn router(context: Context) -> Router {
         .route("/livez", get(async || json(&Health { ok: true })))
         .route("/readyz", get(ready))
         .fallback(async |request: Request| {
-            let path = crate::wire::error::shown(request.uri().path());
+            let path = shown(request.uri().path());
             ApiError::new("E5006", format!("not found: {path}"))
         })
         .method_not_allowed_fallback(async |request: Request| {
-            let path = crate::wire::error::shown(request.uri().path());
+            let path = shown(request.uri().path());
             ApiError::new("E5008", format!("{} is not for {path}", request.method()))
         })
         .layer(from_fn_with_state(context.clone(), guard))
@@ -169,7 +191,8 @@ async fn in_json(response: Response) -> Response {
         return response;
     }
     let said = to_bytes(response.into_body(), ACT_MAX).await.unwrap_or_default();
-    ApiError::new("E5014", String::from_utf8_lossy(&said)).into_response()
+    // It may quote what came in.
+    ApiError::new("E5014", inert(&String::from_utf8_lossy(&said), SAID_MAX)).into_response()
 }
 
 fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -179,7 +202,7 @@ fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), A
         || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
     if !known {
-        let host = crate::wire::error::shown(host);
+        let host = shown(host);
         return Err(ApiError::new(
             "E5005",
             format!("host {host} is not this machine's; call sluice by a loopback address"),
@@ -351,13 +374,13 @@ async fn act(
     given: Body,
 ) -> Answer {
     let Some(verb) = act_verb(&verb) else {
-        let verb = crate::wire::error::shown(&verb);
+        let verb = shown(&verb);
         return Err(ApiError::new("E5006", format!("not found: there is no verb {verb}")));
     };
     let bytes = body(verb.as_str(), given, ACT_MAX).await?;
     let mut request: ActRequest = api::request(verb.as_str(), &bytes)?;
     if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
-        let (verb, named) = (verb.as_str(), crate::wire::error::shown(&named));
+        let (verb, named, rollout) = (verb.as_str(), shown(&named), shown(&rollout));
         let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");
         return Err(ApiError::new("E1026", message));
     }
@@ -434,7 +457,7 @@ fn start(from: Option<EventSeq>, headers: &HeaderMap) -> Result<Option<EventSeq>
         Some(id) => match id.parse::<EventSeq>() {
             Ok(id) => Ok(Some(id.saturating_add(1))),
             Err(_) => {
-                let id = crate::wire::error::shown(id);
+                let id = shown(id);
                 Err(ApiError::new("E5014", format!("Last-Event-ID {id} is not the number of an event")))
             }
         },

@@ -12,4 +12,5 @@ pub mod micro;
 pub mod observe;
 pub mod policies;
 pub mod recover;
+mod unread;
 pub mod writer;

@@ -1,5 +1,7 @@
 //! Policies on their way into the log: the shipped ones and a folder of files, each stored once by digest.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::core::event::Event;
@@ -7,7 +9,7 @@ use crate::core::ids::Digest;
 use crate::core::policy::Policy;
 use crate::core::state::State;
 use crate::wire::policy_file;
-use crate::wire::yaml::FileError;
+use crate::wire::yaml::{FILE_MAX, FileError};
 
 /// Why the policies cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +65,20 @@ pub fn load(folder: Option<&Path>) -> Result<Vec<Loaded>, PoliciesError> {
 
 /// One policy file.
 pub fn read(path: &Path) -> Result<Loaded, PoliciesError> {
-    let source = std::fs::read_to_string(path)
-        .map_err(|cause| PoliciesError::Read { path: path.to_owned(), cause })?;
+    let source = text(path).map_err(|cause| PoliciesError::Read { path: path.to_owned(), cause })?;
     let file = path.display().to_string();
     let policy = policy_file::parse_policy(&source, &file)?;
     Ok(Loaded { policy, source, file })
+}
+
+/// The text of a file that people write. Of one that is too large only so much that this shows: it may be endless.
+pub fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > FILE_MAX {
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// The facts that bring the log up to date with `policies`.

@@ -16,7 +16,7 @@ use crate::core::planted::{Bug, planted};
 use crate::core::time::Span;
 use crate::runner::ledger::Journal;
 use crate::wire::anchor::{self, AnchorMismatch, Anchored, STRIDE};
-use crate::wire::envelope::{Envelope, Group, Head, Record};
+use crate::wire::envelope::{Envelope, Group, Head, Record, TooLarge};
 use crate::wire::pages;
 
 /// How long a head may be newer than its anchor.
@@ -36,6 +36,8 @@ pub enum DiskError {
     Damaged(String),
     #[error("{0}")]
     Anchor(#[from] AnchorMismatch),
+    #[error("{0}")]
+    TooLarge(#[from] TooLarge),
 }
 
 /// What happens to the next group that is appended.

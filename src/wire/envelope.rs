@@ -147,7 +147,7 @@ pub fn encode(
 
 /// An event that does not fit a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {kind} event takes {bytes} bytes in the log, the limit is {RECORD_MAX}; split it")]
+#[error("a {kind} event takes {bytes} bytes in the log, the limit is {RECORD_MAX}")]
 pub struct TooLarge {
     pub kind: &'static str,
     pub bytes: usize,

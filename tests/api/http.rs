@@ -185,6 +185,17 @@ async fn every_bad_request_gets_its_own_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_holds_is_shown_escaped() {
+    let server = Server::start().await;
+    let message = |(status, answer): (u16, Value)| (status, answer["message"].as_str().unwrap().to_owned());
+    let (status, said) = message(server.get("/v1/rollouts?a%E2%80%AE%1Bb=1").await);
+    assert!(status == 400 && said.contains(r"unknown field `a\u{202e}\x1bb`"), "{said}");
+    let other = json!({"rollout": "b", "actor": "maya", "reason": "x"});
+    let (status, said) = message(server.post("/v1/rollouts/a%E2%80%AE/note", other).await);
+    assert_eq!((status, said.as_str()), (400, r"note.rollout: b does not match the path's a\u{202e}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_browser_can_be_tricked_into_is_refused() {
     let server = Server::start().await;
     let get = async |name: &str, value: &str| {

@@ -6,6 +6,7 @@ mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ impl Server {
         let _ = async_nats::rustls::crypto::ring::default_provider().install_default();
         observe::install_metrics().unwrap();
         let (api, dir) = api(watermark).await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = sluice::shell::http::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { drop(stopped.await) };

@@ -73,7 +73,7 @@ fn the_same_intent_again_has_no_effect() {
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     let rollouts = runner.state.rollouts.len();
     take(&mut runner, &mut log, 7 * 86_400, prompt("i-1", "p@2", 2));
-    assert_eq!(refusal(&log), "E1014 intent i-1 was already received at seq 4; no effect");
+    assert_eq!(refusal(&log), "E1014 intent i-1 was already received at seq 3; no effect");
     assert_eq!((rollouts, runner.state.rollouts.len()), (1, 1));
 }
 
@@ -82,7 +82,7 @@ fn an_id_used_for_other_content_is_refused() {
     let (mut runner, mut log) = begun();
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     take(&mut runner, &mut log, 2, prompt("i-1", "p@3", 2));
-    let told = "E1015 intent i-1 was received at seq 4 with different content (hash 8d017d, now 3e1aa4); use a new id";
+    let told = "E1015 intent i-1 was received at seq 3 with different content (hash 8d017d, now 3e1aa4); use a new id";
     assert_eq!(refusal(&log), told);
     assert_eq!(runner.state.rollouts.len(), 1);
 }

@@ -16,6 +16,18 @@ async fn no_broker_is_named_after_ten_seconds() {
     assert_eq!(error.to_string(), "cannot reach NATS at nats://127.0.0.1:1 after 10 s");
 }
 
+#[tokio::test]
+async fn a_url_that_is_none_is_not_echoed() {
+    for bad in ["nats://user:secret@host:port", "http://user:secret@host", "nats://user:se/cret@host"] {
+        let servers = vec!["nats://127.0.0.1:1".into(), bad.into()];
+        let error = bus::connect(&NatsSettings { servers, creds: None }).await.err().expect("refused");
+        let told = "NATS URL number 2 is not the address of a server; use nats://host:4222";
+        assert_eq!((error.code(), error.to_string().as_str()), ("E7010", told));
+        let whole = format!("{error:?} {}", std::error::Error::source(&error).expect("a cause"));
+        assert!(!whole.contains("secret") && !whole.contains("cret@"), "{whole}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_let_sluice_in() {
     let (operator, account) = (KeyPair::new_operator(), KeyPair::new_account());

@@ -44,11 +44,18 @@ async fn a_changed_stream_is_refused_by_name_and_field() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_removed_stream_is_made_again_and_counts_on() {
-    let (_nats, _dir, sluice, peer) = start().await;
+/// [`start`], and three intents are on record.
+async fn with_three_intents() -> (NatsServer, TempDir, Sluice, Peer) {
+    let started = start().await;
+    let (_, _, sluice, peer) = &started;
     peer.deploy(&["a", "b", "c"]).await;
     sluice.wait_recorded(Inbound::Intents, 3).await;
+    started
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_stream_is_made_again_and_counts_on() {
+    let (_nats, _dir, sluice, peer) = with_three_intents().await;
     peer.wait_messages(streams::OUT, sluice.announced().await).await;
     for stream in ["SLUICE_INTENTS", streams::OUT] {
         peer.js.delete_stream(stream).await.expect("remove the stream");
@@ -64,9 +71,7 @@ async fn a_removed_stream_is_made_again_and_counts_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_counts_from_anew_is_refused() {
-    let (nats, dir, sluice, peer) = start().await;
-    peer.deploy(&["a", "b", "c"]).await;
-    sluice.wait_recorded(Inbound::Intents, 3).await;
+    let (nats, dir, sluice, peer) = with_three_intents().await;
     sluice.stop().await;
     peer.make_anew("SLUICE_INTENTS").await;
     let error = Sluice::start_at(dir.path(), &nats.url()).await.err().expect("refused");
@@ -90,9 +95,7 @@ impl Peer {
 /// was recorded, or beyond it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_stream_with_used_numbers_is_refused_and_loses_nothing() {
-    let (nats, dir, sluice, peer) = start().await;
-    peer.deploy(&["a", "b", "c"]).await;
-    sluice.wait_recorded(Inbound::Intents, 3).await;
+    let (nats, dir, sluice, peer) = with_three_intents().await;
     sluice.stop().await;
     peer.make_anew("SLUICE_INTENTS").await;
     for (services, last) in [(&["d", "e", "f"][..], 3), (&["g", "h"], 5)] {

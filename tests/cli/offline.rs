@@ -3,7 +3,7 @@
 use super::*;
 use sluice::core::event::{Act, Event, Origin, Verb};
 use sluice::core::time::Timestamp;
-use sluice::shell::log::{Log, OpenOptions};
+use sluice::shell::log::{Export, Log, OpenOptions};
 use sluice::wire::envelope::Group;
 
 /// All verbs, the ones of `log` and `policy` too, as the help lists them.
@@ -164,6 +164,17 @@ fn a_policy_check_names_each_mistake_and_where_it_is() {
     refused(&run(&["policy", "show", "promt"]), 3, "error[E4004]: no policy promt\n  help: there are: ");
 }
 
+/// Nor is one that has no end read to it.
+#[test]
+fn a_file_that_is_too_large_is_not_read_whole() {
+    let output = run(&["policy", "check", "/dev/zero"]);
+    assert_eq!(output.status.code(), Some(20));
+    let limit = "exceeds the 262,144-byte limit\n";
+    assert!(text(&output.stderr).starts_with(&format!("error[E3023]: policy: {limit}")), "{output:?}");
+    let config = run(&["serve", "--config", "/dev/zero"]);
+    refused(&config, 2, &format!("error[E3100]: error[E3023]: config: {limit}"));
+}
+
 /// A log of `count` events in `dir`; the last is a note with terminal escapes, as no daemon would let in.
 fn log_in(dir: &Path, count: u64) {
     let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
@@ -258,6 +269,44 @@ fn damage_is_found_and_named() {
         21,
         "error[E4010]: export truncated after seq 0: ",
     );
+}
+
+/// The chain is sound and what it says is not: one decision has its command twice.
+#[test]
+fn a_log_that_breaks_a_promise_is_named_with_the_event() {
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1.0/history.sluice");
+    let recorded = Export::open(&recorded).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().display().to_string();
+    let options = OpenOptions { ballast: 0, log_id: Some(recorded.log), ..OpenOptions::default() };
+    let mut log = Log::open(dir.path(), &options).unwrap().log;
+    let mut group = Group::after(log.head());
+    let mut events = recorded.scan().map(|envelope| envelope.unwrap());
+    let (last, id) = loop {
+        let envelope = events.next().expect("a command");
+        group.push(&envelope.event, envelope.at).unwrap();
+        if let Event::CommandIssued { command, .. } = &envelope.event {
+            break (envelope.clone(), command.id);
+        }
+    };
+    log.append(&group).unwrap();
+    group.appended();
+    log.close().unwrap();
+    let verified = ok(&run(&["log", "verify", "--data", &data]));
+    let sound = format!("ok  {} events, hash chain intact, every invariant holds", last.seq);
+    assert!(verified.starts_with(&sound), "{verified}");
+
+    group.push(&last.event, last.at).unwrap();
+    let mut log = Log::open(dir.path(), &options).unwrap().log;
+    log.append(&group).unwrap();
+    assert_eq!(log.reader().verify().unwrap().events, last.seq + 1);
+    log.close().unwrap();
+    let told = format!(
+        "error[E6010]: I15 broken at seq {}: command {id} was issued before\n  help: the log is what was written, \
+         but sluice should never have written it: ",
+        last.seq + 1
+    );
+    refused(&run(&["log", "verify", "--data", &data]), 20, &told);
 }
 
 #[test]

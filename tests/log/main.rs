@@ -5,7 +5,7 @@ use std::path::Path;
 use sluice::core::columns::{Builder, Row};
 use sluice::core::event::{Event, Origin};
 use sluice::core::ids::{Digest, EventSeq};
-use sluice::core::time::Timestamp;
+use sluice::core::time::{Span, Timestamp};
 use sluice::shell::log::{Log, OpenOptions, Opened, Verified};
 use sluice::wire::envelope::{self, Envelope, Group, Head};
 
@@ -13,6 +13,7 @@ mod anchor;
 mod damage;
 mod export;
 mod folder;
+mod ledger;
 mod process;
 
 fn options() -> OpenOptions {

@@ -48,8 +48,9 @@ pub struct NatsSettings {
 /// Why sluice cannot work with the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    #[error("{address} is not the address of a NATS server; use nats://host:4222")]
-    Address { address: String, source: std::io::Error },
+    /// Not echoed: it may hold a password, and what cannot be read does not tell where.
+    #[error("NATS URL number {number} is not the address of a server; use nats://host:4222")]
+    Address { number: usize, source: std::io::Error },
     #[error("cannot read the NATS credentials {path}", path = path.display())]
     Credentials { path: PathBuf, source: std::io::Error },
     #[error("cannot reach NATS at {servers} after {} s", CONNECT_WITHIN.as_secs())]
@@ -131,10 +132,10 @@ pub async fn connect(settings: &NatsSettings) -> Result<Bus, BusError> {
 }
 
 fn addresses(servers: &[String]) -> Result<Vec<ServerAddr>, BusError> {
-    let parse = |address: &String| {
-        address.parse().map_err(|source| BusError::Address { address: address.clone(), source })
+    let parse = |(i, address): (usize, &String)| {
+        address.parse().map_err(|source| BusError::Address { number: i + 1, source })
     };
-    servers.iter().map(parse).collect()
+    servers.iter().enumerate().map(parse).collect()
 }
 
 /// With the user and password, or the token alone, of the first URL that has one: async-nats leaves them out.

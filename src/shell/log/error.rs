@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::core::ids::EventSeq;
 use crate::core::words::count;
 use crate::wire::anchor::AnchorMismatch;
-use crate::wire::envelope::{EnvelopeError, Fault};
+use crate::wire::envelope::{EnvelopeError, Fault, TooLarge};
 
 /// Why the log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,8 @@ pub enum LogError {
     OutOfOrder { group: EventSeq, log: EventSeq },
     #[error("a group of {pages} pages exceeds the {max} that are written at once; append it in parts")]
     GroupTooLarge { pages: usize, max: usize },
+    #[error("{0}; this is a fault in sluice. What was acknowledged is in the log")]
+    TooLarge(#[from] TooLarge),
     #[error("writing the log failed before; restart sluice, which recovers all that was acknowledged")]
     Poisoned,
 }

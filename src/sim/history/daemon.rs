@@ -154,6 +154,9 @@ impl Run<'_> {
                     DiskError::Killed => {}
                     DiskError::Full => self.reach(Rare::DiskFull),
                     DiskError::Sync => self.reach(Rare::SyncFailed),
+                    DiskError::TooLarge(event) => {
+                        return Err(broken("I25", self.checker.seq, event.to_string()));
+                    }
                     other => return self.refused(&other).map(|()| false),
                 }
                 let after = self.down_for();
