@@ -24,7 +24,7 @@ pub fn decide(state: &State) -> Option<Event> {
         Some(Question::Ack(ack)) => return Some(answer::stray_ack(state, ack)),
         None => {}
     }
-    state.touched.iter().filter_map(|id| state.rollouts.get(id)).find_map(|rollout| next(state, rollout))
+    state.touched.open().filter_map(|id| state.rollouts.get(id)).find_map(|rollout| next(state, rollout))
 }
 
 /// The next conclusion about one rollout.

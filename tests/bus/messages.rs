@@ -123,7 +123,9 @@ async fn telemetry_of_every_content_type_is_recorded() {
     }
     sluice.wait_recorded(Inbound::Telemetry, 5).await;
     assert_eq!(sluice.count("input.rejected").await, 0);
-    let seen = |state: &State| state.services.get(&"chat".into()).map(|s| s.series.values().sum::<u64>());
+    let seen = |state: &State| {
+        state.services.get(&"chat".into()).map(|s| s.series.values().map(|seen| seen.n).sum::<u64>())
+    };
     assert_eq!(sluice.writer.read(move |state, _| seen(state)).await.unwrap(), Some(1 + 2 + 3 + 2 + 256));
     sluice.stop().await;
 }
