@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
+use sluice::core::bets::Wealth;
 use sluice::core::columns::{Builder, Columns, Row};
 use sluice::core::event::{Ack, AckStatus, Event, Intent, Origin};
+use sluice::core::evidence::{Evidence, Portion};
 use sluice::core::ids::{Digest, Service};
-use sluice::core::policy::ChangeKind;
+use sluice::core::policy::{Better, ChangeKind, Guardrail, Margin, OnFail, Rule};
+use sluice::core::reference::{Gathered, Reference};
 use sluice::core::time::{Span, Timestamp};
 use sluice::replay::Verifier;
 use sluice::runner::Runner;
@@ -80,6 +83,77 @@ fn main() {
     });
     report("replay, every conclusion decided again", samples, took);
     assert_eq!(verifier.state.digest(), runner.state.digest());
+
+    betting();
+}
+
+/// What one observation costs where it is bet on: six bets, harm and safety, blocks of 32, goals beside.
+fn betting() {
+    println!("\none observation bet on, six bets, both directions");
+    let kinds = [
+        ("binary", Rule::Proportion { margin: Margin::Points(0.03) }, 50.0),
+        ("quantile", Rule::Quantile { q: 0.95, handicap: 0.1 }, 50.0),
+        ("graded", Rule::Score { margin: Margin::Points(0.03) }, 250.0),
+        ("cost", Rule::Mean { handicap: 0.2 }, 250.0),
+    ];
+    for (name, rule, goal) in kinds {
+        let higher = matches!(rule, Rule::Proportion { .. } | Rule::Score { .. });
+        let guardrail = Guardrail {
+            name: name.into(),
+            metric: name.into(),
+            better: if higher { Better::Higher } else { Better::Lower },
+            rule,
+            maturity: Span::ZERO,
+            on_fail: OnFail::Rollback,
+            weight: 1.0,
+            gates: true,
+            slices: None,
+            unless: None,
+            benefit: None,
+        };
+        let mut random = Random::new(1);
+        let mut draw = |higher: bool| if higher { random.unit() } else { random.log_normal(1.0, 0.6) };
+        let values: Vec<f64> = (0..4_000).map(|_| draw(higher)).collect();
+        let ones = |values: &[f64]| values.iter().filter(|x| **x < 0.9).count() as f64;
+        let (sum, sumsq) = (values.iter().sum(), values.iter().map(|x| x * x).sum());
+        let binary = matches!(guardrail.rule, Rule::Proportion { .. });
+        let gathered = Gathered {
+            n: values.len() as u64,
+            sum: if binary { ones(&values) } else { sum },
+            sumsq,
+            values: values.clone(),
+            ..Gathered::default()
+        };
+        let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
+        let portions: Vec<Portion> = (0..4_000_000u32)
+            .map(|i| {
+                let (canary, x) = (i % 20 == 0, values[i as usize % values.len()]);
+                let (b, f) = (u64::from(canary), u64::from(x < 0.9));
+                match binary {
+                    true => Portion::Counts { n_a: 1 - b, f_a: f * (1 - b), n_b: b, f_b: f * b },
+                    false => Portion::Value { canary, x },
+                }
+            })
+            .collect();
+        let mut evidence = Evidence::default();
+        evidence.start(&reference, 0);
+        let (_, took) = timed(|| {
+            for portion in &portions {
+                evidence.add(&guardrail, &reference, START, portion);
+            }
+        });
+        let each = took * 1e9 / portions.len() as f64;
+        // The state with all that it points to; a block of values may be open.
+        let held = |w: &Wealth| w.words.capacity() * 8;
+        let open = (evidence.open.xs_a.capacity() + evidence.open.xs_b.capacity()) * 8;
+        let bytes = size_of::<Evidence>() + held(&evidence.harm) + held(&evidence.safe) + open;
+        let mark = |met: bool| if met { "met" } else { "MISSED" };
+        println!(
+            "  {name:<10} {each:>6.1} ns  goal {goal} ns {}   state {bytes} bytes  goal 512 {}",
+            mark(each <= goal),
+            mark(bytes <= 512)
+        );
+    }
 }
 
 /// A rollout at its first step, 5 %.

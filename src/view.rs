@@ -8,12 +8,13 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::event::{Choice, Outcome};
+use crate::core::bets::discoveries;
+use crate::core::event::{ArmCount, Choice, Outcome};
 use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::judge::{self, Gate};
 use crate::core::plan;
-use crate::core::policy::{ChangeKind, OnFail};
+use crate::core::policy::{ChangeKind, OnFail, Policy};
 use crate::core::rollout::{Rollout, Stage};
 use crate::core::state::{Ended, State};
 use crate::core::time::{Span, Timestamp};
@@ -170,10 +171,29 @@ pub struct GuardrailView {
     /// Evidence that the canary is better by what another guardrail's trade-off asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit_evidence: Option<String>,
+    /// By value of a tag, most evidence of harm first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<SliceView>,
     /// An open guardrail: what it still needs to be shown safe, if things go on as they do. An estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlook: Option<String>,
     pub text: String,
+}
+
+/// One part of a guardrail: the requests with one value of a tag.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SliceView {
+    pub slice: String,
+    pub baseline: ArmView,
+    pub canary: ArmView,
+    /// As of the guardrail.
+    pub diff: Option<f64>,
+    pub lo: Option<f64>,
+    pub hi: Option<f64>,
+    pub harm_evidence: String,
+    /// Among the worst of all parts, chosen so that on average at most one in so many of those that are marked is not
+    /// beyond the limit, as the policy acts on harm (1 in 20).
+    pub marked: bool,
 }
 
 /// Observations of one side, and their mean.
@@ -350,6 +370,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
             .zip(&rollout.watches)
             .map(|(reading, watch)| GuardrailView {
                 outlook: outlook(rollout, watch, reading, now),
+                slices: slices(policy, watch, reading),
                 ..guardrail_view(reading)
             })
             .collect(),
@@ -410,6 +431,48 @@ fn ended_view(ended: &Ended) -> RolloutView {
     }
 }
 
+/// The parts of a guardrail, worst first.
+fn slices(policy: &Policy, watch: &Watch, reading: &GuardrailReading) -> Vec<SliceView> {
+    let level = policy.evidence.rollback;
+    let judged: Vec<(&String, &Watch)> =
+        watch.slices.iter().filter(|(_, part)| part.evidence.blocks > 0).collect();
+    let lns: Vec<f64> = judged.iter().map(|(_, part)| part.evidence.harm.ln()).collect();
+    let marked = discoveries(&lns, level);
+    let mut parts: Vec<(f64, SliceView)> = judged
+        .into_iter()
+        .zip(lns.iter().zip(marked))
+        .map(|((slice, part), (ln, marked))| {
+            let evidence = &part.evidence;
+            let scale = scale(reading.kind, evidence.baseline.mean());
+            let range = evidence.display.range(part.scale());
+            let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
+            let arm = |arm: &ArmCount| ArmView { n: arm.n, mean: arm.mean() };
+            let view = SliceView {
+                slice: slice.clone(),
+                baseline: arm(&evidence.baseline),
+                canary: arm(&evidence.canary),
+                diff: scaled(range.map(|range| range.diff)),
+                lo: scaled(range.map(|range| range.lo)),
+                hi: scaled(range.map(|range| range.hi)),
+                harm_evidence: words::evidence(*ln, libm::log(level)),
+                marked,
+            };
+            (*ln, view)
+        })
+        .collect();
+    parts.sort_by(|a, b| b.0.total_cmp(&a.0));
+    parts.into_iter().map(|(_, view)| view).collect()
+}
+
+/// From the metric's own unit to the one that is shown.
+fn scale(kind: GuardrailKind, baseline: f64) -> f64 {
+    match kind {
+        GuardrailKind::Mean => 100.0 / baseline,
+        GuardrailKind::Count => 1.0,
+        _ => 100.0,
+    }
+}
+
 /// What a guardrail that gates still needs, if things go on as they do.
 fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Timestamp) -> Option<String> {
     if reading.verdict != Verdict::Undecided || !rollout.armed() {
@@ -437,11 +500,7 @@ fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Ti
 
 /// A reading as programs get it: percentages and points instead of shares.
 pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
-    let scale = match r.kind {
-        GuardrailKind::Mean => 100.0 / r.baseline.mean(),
-        GuardrailKind::Count => 1.0,
-        _ => 100.0,
-    };
+    let scale = scale(r.kind, r.baseline.mean());
     let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
     GuardrailView {
         name: r.name.clone(),
@@ -470,6 +529,7 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         estimate: r.estimate,
         excused_by: r.excused.clone(),
         benefit_evidence: r.benefit_ln.map(|ln| words::evidence(ln, BENEFIT_LN)),
+        slices: Vec::new(),
         outlook: None,
         text: words::reading(r),
     }

@@ -147,7 +147,26 @@ fn guardrails(r: &RolloutView) -> String {
             ]
         })
         .collect();
-    table(Format::Table, &heads, &rows)
+    table(Format::Table, &heads, &rows) + &parts(r)
+}
+
+/// Guardrails in parts, the worst first; a mark for those beyond the limit.
+fn parts(r: &RolloutView) -> String {
+    let heads = ["IN PARTS", "BASELINE", "CANARY", "DIFFERENCE [RANGE]", "EVIDENCE OF HARM"];
+    let mut rows = Vec::new();
+    for g in &r.guardrails {
+        rows.extend(g.slices.iter().map(|s| {
+            let part = GuardrailView { diff: s.diff, lo: s.lo, hi: s.hi, ..g.clone() };
+            vec![
+                format!("{} {} {}", if s.marked { "✗" } else { " " }, g.name, s.slice),
+                arm(g, s.baseline.n, s.baseline.mean),
+                arm(g, s.canary.n, s.canary.mean),
+                difference(&part),
+                s.harm_evidence.clone(),
+            ]
+        }));
+    }
+    if rows.is_empty() { String::new() } else { format!("\n{}", table(Format::Table, &heads, &rows)) }
 }
 
 fn arm(g: &GuardrailView, n: u64, mean: f64) -> String {

@@ -262,6 +262,19 @@ pub fn ln_weighted(parts: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
     ln_sum_exp(parts.filter(|(weight, _)| *weight > 0.0).map(|(weight, ln)| libm::log(weight) + ln))
 }
 
+/// Which of several e-values, given by their logs, are discoveries at a false discovery rate of `1 / level`: the `k`
+/// largest, for the largest k whose k-th is at least `m level / k`. Holds however they depend on each other (e-BH; Wang
+/// and Ramdas 2022, JRSSB, arXiv:2009.02824).
+pub fn discoveries(lns: &[f64], level: f64) -> Vec<bool> {
+    let m = lns.len() as f64;
+    let mut sorted = lns.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let enough = |(i, ln): (usize, &f64)| *ln >= libm::log(m * level / (i as f64 + 1.0));
+    let k = sorted.iter().enumerate().filter(|found| enough(*found)).map(|(i, _)| i + 1).max().unwrap_or(0);
+    let least = if k == 0 { f64::INFINITY } else { sorted[k - 1] };
+    lns.iter().map(|ln| *ln >= least).collect()
+}
+
 fn floor_word(nats: f64) -> i64 {
     libm::floor(nats * WORD) as i64
 }

@@ -323,6 +323,7 @@ mod tests {
             on_fail: OnFail::Rollback,
             weight: 1.0,
             gates: true,
+            slices: None,
             unless: None,
             benefit: None,
         }

@@ -167,6 +167,9 @@ pub struct Guardrail {
     pub weight: f64,
     /// Whether a promotion needs this guardrail shown safe.
     pub gates: bool,
+    /// The tag by whose values it is shown in parts. For people: no decision reads the parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<String>,
     /// The trade-off that turns a rollback into a hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless: Option<Unless>,

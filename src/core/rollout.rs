@@ -229,6 +229,15 @@ impl Rollout {
             .collect();
         let units: Vec<Option<u64>> =
             columns.units.iter().map(|u| (!u.is_empty()).then(|| unit_key(u))).collect();
+        // For each guardrail shown in parts: the value of its tag, by tag set.
+        let parts: Vec<Vec<Option<&str>>> = policy
+            .guardrails
+            .iter()
+            .map(|g| match &g.slices {
+                Some(tag) => columns.tags.iter().map(|tags| value_of(tags, tag)).collect(),
+                None => Vec::new(),
+            })
+            .collect();
         let length = policy.evidence.cohort;
         // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.
         let (mut known_for, mut known) = (None, None);
@@ -256,7 +265,12 @@ impl Rollout {
                 }
                 observation.role = *role;
                 let settles = self.settles(policy, guardrail, cohort);
-                fired |= self.watches[*i].observe(guardrail, length, now, settles, observation);
+                let watch = &mut self.watches[*i];
+                fired |= watch.observe(guardrail, length, now, settles, observation);
+                let slice = sample.tag.and_then(|tag| *parts[*i].get(tag as usize)?);
+                if let Some(slice) = slice {
+                    watch.observe_slice(guardrail, length, now, settles, observation, slice);
+                }
             }
         }
         for (index, aggregate) in columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
@@ -415,4 +429,12 @@ impl Rollout {
             bake.unwatched = bake.unwatched.plus(gap);
         }
     }
+}
+
+/// The value of `tag` in a set written `key=value,key=value`.
+fn value_of<'a>(tags: &'a str, tag: &str) -> Option<&'a str> {
+    tags.split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == tag)
+        .map(|(_, value)| value)
 }

@@ -40,6 +40,9 @@ pub struct Watch {
     /// Canary observations that came in at all, and when the last one did.
     pub canary_seen: u64,
     pub last_canary: Option<Timestamp>,
+    /// The same by value of a tag, for people. At most [`SLICES_MAX`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slices: BTreeMap<String, Watch>,
     /// Absolute guards only.
     pub recent: Option<Recent>,
     /// What it last said. `Fail` stays.
@@ -51,6 +54,9 @@ pub struct Watch {
     /// not count against evidence of harm, nor at the next step.
     pub safe_at: Option<u16>,
 }
+
+/// Values of a tag that are followed; observations with others count in the whole only.
+pub const SLICES_MAX: usize = 16;
 
 /// The last canary observations of an absolute guard, bad or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,6 +173,38 @@ impl Watch {
             (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), o.value),
         }
         false
+    }
+
+    /// Takes the observation into the part it belongs to as well.
+    pub fn observe_slice(
+        &mut self,
+        guardrail: &Guardrail,
+        length: Span,
+        now: Timestamp,
+        settles: Timestamp,
+        o: Observation,
+        slice: &str,
+    ) {
+        if !self.slices.contains_key(slice) {
+            if self.slices.len() == SLICES_MAX {
+                return;
+            }
+            self.slices.insert(slice.to_owned(), Watch::default());
+        }
+        if let Some(part) = self.slices.get_mut(slice) {
+            part.observe(guardrail, length, now, settles, o);
+        }
+    }
+
+    /// Bets on the part's own cohort that starts at `start`, when the whole's has been.
+    fn follow(&mut self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) {
+        if self.cohorts.contains_key(&start) {
+            let scored = self.score(guardrail, policy, start, step);
+            self.apply_scored(guardrail, policy, start, &scored);
+        }
+        if let Some(Ok(reference)) = self.next_reference(guardrail, &policy.evidence) {
+            self.apply_reference(&reference, step);
+        }
     }
 
     /// Takes in what the sender summed. What its kind cannot use is counted as left out.
@@ -431,6 +469,9 @@ impl Watch {
         }
         self.gathered.forget();
         self.evidence = scored.evidence.clone();
+        for part in self.slices.values_mut() {
+            part.follow(guardrail, policy, start, scored.step);
+        }
     }
 
     /// The reference to freeze now, if any: the first as soon as the baseline suffices, the next when an

@@ -77,6 +77,7 @@ fn policy() -> Policy {
             on_fail: OnFail::Rollback,
             weight: 0.0,
             gates: false,
+            slices: None,
             unless: None,
             benefit: None,
         }],

@@ -159,6 +159,7 @@ fn policy() -> Policy {
         on_fail: OnFail::Rollback,
         weight: 0.0,
         gates: true,
+        slices: None,
         unless: None,
         benefit: None,
     };

@@ -58,6 +58,7 @@ fn any_guardrail() -> impl Strategy<Value = Guardrail> {
                 [if shows_safety { on_fail } else { on_fail.max(1) }],
             weight: 0.0,
             gates: gates && shows_safety,
+            slices: None,
             unless: None,
             benefit: None,
         }
@@ -75,6 +76,7 @@ fn any_absolute() -> impl Strategy<Value = Guardrail> {
             on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert][on_fail],
             weight: 0.0,
             gates: false,
+            slices: None,
             unless: None,
             benefit: None,
         },

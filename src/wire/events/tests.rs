@@ -59,6 +59,7 @@ fn policy() -> Policy {
         on_fail: OnFail::Hold,
         weight: 0.5,
         gates: true,
+        slices: Some("suite".into()),
         unless: Some(Unless { guardrail: "eval_pass".into() }),
         benefit: Some(0.02),
     };

@@ -388,6 +388,17 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         );
         c.refuse("E3018", body.on_fail.place, &field("on_fail"), &message);
     }
+    let slices = body.slices.as_ref().map(|node| (node.place, c.get(&field("slices"), node)));
+    if let Some((place, Some(_))) = &slices
+        && (!shows_safety || kind == RuleKind::Count)
+    {
+        let message = format!("kind {} is not shown in parts", body.kind.text);
+        c.refuse("E3018", *place, &field("slices"), &message);
+    }
+    let slices = match slices {
+        Some((_, tag)) => Some(tag?.0),
+        None => None,
+    };
     let metric = Metric(metric?.0);
     let default_name = match kind {
         RuleKind::Absolute => format!("{metric}.absolute"),
@@ -419,6 +430,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         on_fail,
         weight: weight?,
         gates: gates?,
+        slices,
         unless: None,
         benefit: None,
     })

@@ -15,7 +15,7 @@ use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 12] = [
+pub const NOT_YET: [&str; 11] = [
     "windows",
     "smoke",
     "prepare",
@@ -26,7 +26,6 @@ pub const NOT_YET: [&str; 12] = [
     "ab",
     "parallel",
     "blue_green",
-    "slices",
     "when",
 ];
 /// Kinds of guardrail that this version does not read.
@@ -144,6 +143,8 @@ pub struct GuardrailBody {
     pub q: Option<Node<f64>>,
     /// Kind missing: the metric that every request has.
     pub of: Option<Node<MetricName>>,
+    /// The tag by whose values the guardrail is shown in parts; the parts decide nothing.
+    pub slices: Option<Node<MetricName>>,
     /// A benefit that turns a rollback by this guardrail into a hold.
     pub unless: Option<UnlessBody>,
     /// Kind absolute: the share of bad ones that is too much.

@@ -1,0 +1,111 @@
+//! A guardrail shown in parts: harm in one part is marked there, and the parts decide nothing.
+
+use sluice::core::bets::discoveries;
+use sluice::core::columns::{Builder, Row};
+use sluice::core::event::{Ack, AckStatus, Event, Intent, Origin};
+use sluice::core::ids::{Digest, Service};
+use sluice::core::policy::ChangeKind;
+use sluice::core::time::{Span, Timestamp};
+use sluice::runner::Runner;
+use sluice::sim::random::Random;
+use sluice::view::{GuardrailView, view};
+use sluice::wire::policy_file;
+
+const POLICY: &str = "\
+apiVersion: sluice.dev/v1
+kind: RolloutPolicy
+metadata: {name: p}
+spec:
+  exposure:
+    percent:
+      - {to: 50%, bake: 8h}
+      - {to: 100%}
+  guardrails:
+    - {metric: eval_pass, kind: proportion, better: higher, limit: 10pp, on_fail: rollback, slices: suite}
+";
+const START: Timestamp = Timestamp(1_767_603_600_000);
+
+/// The guardrail after two hours in which the canary passes with the chance given per suite.
+fn watched(suites: &[(&str, f64)]) -> GuardrailView {
+    let mut runner = Runner::default();
+    let policy = policy_file::parse_policy(POLICY, "policy.yaml").expect("a policy");
+    let digest = Digest::of(POLICY.as_bytes());
+    let intent = Intent {
+        id: "i1".into(),
+        service: "chat".into(),
+        kind: ChangeKind::Model,
+        from: Some("a".into()),
+        to: "b".into(),
+        policy: Some("p".into()),
+        by: "maya".into(),
+        reason: String::new(),
+        content: digest,
+    };
+    let mut command = None;
+    let mut record = |_, _, event: &Event| {
+        if let Event::CommandIssued { command: issued, .. } = event {
+            command.get_or_insert(issued.clone());
+        }
+    };
+    runner.take(START, Event::PolicyStored { digest, policy, source: POLICY.into() }, &mut record);
+    runner.take(START, Event::IntentReceived { intent, origin: Origin::default() }, &mut record);
+    let command = command.expect("a command");
+    let actuator = command.actuators[0].clone();
+    let (id, service) = (command.id, Service::from("chat"));
+    let ack =
+        Ack { service: service.clone(), command: id, actuator, status: AckStatus::Applied, took_ms: None };
+    runner.take(START, Event::AckReceived { ack, origin: Origin::default() }, &mut |_, _, _| {});
+    let mut random = Random::new(3);
+    for minute in 0..120 {
+        let at = START.plus(Span::mins(minute));
+        let mut builder = Builder::new(at);
+        for (suite, chance) in suites {
+            let tags = format!("region=eu,suite={suite}");
+            for i in 0..20 {
+                let (version, chance) = if i % 2 == 0 { ("a", 0.9) } else { ("b", *chance) };
+                let value = f64::from(u8::from(random.chance(chance)));
+                let (unit, tags) = (None, Some(tags.as_str()));
+                builder.push(Row { version, metric: "eval_pass", served_at: at, unit, tags, value });
+            }
+        }
+        let (service, columns) = (service.clone(), builder.finish());
+        let batch = Event::BatchReceived { service, columns, origin: Origin::default() };
+        runner.take(at, batch, &mut |_, _, _| {});
+        runner.tick(at.plus(Span::secs(59)), &mut |_, _, _| {});
+    }
+    let shown = view(&runner.state, runner.state.now);
+    shown.rollouts[0].guardrails[0].clone()
+}
+
+#[test]
+fn harm_in_one_suite_is_marked_there_and_stops_nothing() {
+    let shown = watched(&[("swe", 0.9), ("gaia", 0.6), ("swt", 0.9), ("misc", 0.9), ("more", 0.9)]);
+    let parts: Vec<(&str, bool)> = shown.slices.iter().map(|s| (s.slice.as_str(), s.marked)).collect();
+    assert_eq!(parts[0], ("gaia", true), "{parts:?}");
+    assert!(parts.len() == 5 && parts[1..].iter().all(|(_, marked)| !marked), "{parts:?}");
+    let gaia = &shown.slices[0];
+    assert!(gaia.lo.unwrap() < -30.0 && gaia.hi.unwrap() > -30.0, "{gaia:?}");
+    // 6 points on the whole, where 10 are allowed.
+    assert_ne!(shown.verdict.as_str(), "fail");
+}
+
+#[test]
+fn more_values_than_are_followed_count_in_the_whole() {
+    let suites: Vec<String> = (0..20).map(|i| format!("s{i}")).collect();
+    let suites: Vec<(&str, f64)> = suites.iter().map(|name| (name.as_str(), 0.9)).collect();
+    let shown = watched(&suites);
+    assert_eq!(shown.slices.len(), 16);
+    let parts: u64 = shown.slices.iter().map(|s| s.canary.n).sum();
+    assert!(shown.canary.n > parts, "{} in all, {parts} in parts", shown.canary.n);
+}
+
+/// The rule as it is written (Wang and Ramdas 2022): the k largest, where the k-th times k is at least m times the level.
+#[test]
+fn discoveries_are_the_largest_that_are_large_enough_together() {
+    let ln = |e: &[f64]| e.iter().map(|e| e.ln()).collect::<Vec<_>>();
+    assert_eq!(discoveries(&ln(&[100.0, 1.0, 0.2, 30.0]), 20.0), [true, false, false, false]);
+    assert_eq!(discoveries(&ln(&[100.0, 1.0, 0.2, 41.0]), 20.0), [true, false, false, true]);
+    assert_eq!(discoveries(&ln(&[79.0, 39.0, 26.0, 19.0]), 20.0), [false; 4]);
+    assert_eq!(discoveries(&ln(&[21.0, 21.0, 21.0, 21.0]), 20.0), [true; 4]);
+    assert!(discoveries(&[], 20.0).is_empty());
+}
