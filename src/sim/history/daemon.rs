@@ -121,10 +121,8 @@ impl Run<'_> {
         node.inbox.clear();
         self.life += 1;
         self.budget = None;
-        let before = self.disk.borrow().clone();
         let mut r = self.random(10, self.life);
-        self.disk.borrow_mut().crash(&mut r);
-        let kept = self.disk.borrow().kept(&before);
+        let kept = self.disk.borrow_mut().crash(&mut r);
         match kept {
             Some(true) => self.reach(Rare::UnsyncedKept),
             Some(false) => self.reach(Rare::UnsyncedLost),
@@ -177,9 +175,9 @@ impl Run<'_> {
             if let Some(trace) = trace {
                 trace.push(line::line(e.seq, e.at, START, &e.event));
             }
-            notice.see(&e);
+            notice.see(e);
             failed =
-                in_time(checker, applied, awake, &e).and_then(|()| checker.next(e.seq, e.at, &e.event)).err();
+                in_time(checker, applied, awake, e).and_then(|()| checker.next(e.seq, e.at, &e.event)).err();
             failed.is_none()
         });
         match (failed, scanned) {
