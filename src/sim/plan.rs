@@ -191,16 +191,38 @@ pub const TICK: u64 = 10_000;
 pub const ACTORS: [&str; 4] = ["maya", "li", "ada", "omar"];
 const SERVICES: [&str; 2] = ["assistant", "search"];
 
-/// Randomness of its own for each thing of a seed, so that leaving one out changes no other.
-pub fn random(seed: u64, what: u64, n: u64) -> Random {
-    let mut random = Random::new(seed ^ what.wrapping_mul(0xd6e8_feb8_6659_fd93));
+/// What is drawn, each from randomness of its own, so that leaving one thing out changes no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// Services, policies and kinds of trouble.
+    Shape = 1,
+    Intents,
+    Stimuli,
+    /// What a crash leaves on the disk, and how long the daemon is down after it.
+    Crash,
+    Downtime,
+    /// Whether a confirmation reaches the broker.
+    Confirm,
+    /// How a message gets to the broker, and what becomes of it there.
+    Send,
+    Arrival,
+    /// How a message gets to the daemon.
+    Delivery,
+    /// What is measured.
+    Traffic,
+    Damage,
+}
+
+/// The randomness of the `n`th `what` of a seed.
+pub fn random(seed: u64, what: Draw, n: u64) -> Random {
+    let mut random = Random::new(seed ^ (what as u64).wrapping_mul(0xd6e8_feb8_6659_fd93));
     Random::new(random.bits() ^ n.wrapping_mul(0xa076_1d64_78bd_642f))
 }
 
 impl Plan {
     /// Draws what `seed` stands for, out of `allowed` kinds of trouble.
     pub fn draw(seed: u64, allowed: &[Fault]) -> Plan {
-        let mut r = random(seed, 1, 0);
+        let mut r = random(seed, Draw::Shape, 0);
         let likely = |fault| match fault {
             Fault::Damage | Fault::Lies => 0.06,
             Fault::Reset => 0.2,
@@ -244,7 +266,7 @@ impl Plan {
             all.extend((0..length / TICK).map(|n| (n * TICK + 37 * i as u64, Stimulus::Tick(i))));
         }
         all.extend(self.intents(length));
-        let mut r = random(self.seed, 3, 0);
+        let mut r = random(self.seed, Draw::Stimuli, 0);
         let mut some =
             |n: u64, all: &mut Vec<(u64, Stimulus)>, make: &mut dyn FnMut(&mut Random) -> Stimulus| {
                 for _ in 0..n {
@@ -334,7 +356,7 @@ impl Plan {
 
     /// Requests to roll something out, some of them nonsense.
     fn intents(&self, length: u64) -> Vec<(u64, Stimulus)> {
-        let mut r = random(self.seed, 2, 0);
+        let mut r = random(self.seed, Draw::Intents, 0);
         let n = 3 + r.below(5);
         let mut all: Vec<(u64, Stimulus)> = Vec::new();
         for id in 0..n {

@@ -9,29 +9,24 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::broker::{Broker, Stored};
-use super::disk::{Disk, DiskError, Mishap, SimLog};
+use super::disk::{Disk, DiskError, SimLog};
 use super::notice::{Judged, Notice};
-use super::plan::{ACTORS, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, random};
+use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, random};
 use super::random::Random;
 use super::rare::Rare;
 use super::script::START;
-use super::traffic;
-use crate::core::event::{Act, Choice, Delivery, Event, Inbound, Origin, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId};
-use crate::core::line;
+use crate::core::event::{Event, Inbound};
+use crate::core::ids::{Actuator, Digest, EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
 use crate::invariants::{Checker, Violation};
 use crate::replay::Verifier;
-use crate::runner::Taken;
 use crate::runner::clock::Moment;
-use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};
-use crate::wire::envelope::Envelope;
-use crate::wire::intake::{self, Kind, Message};
+use crate::runner::ledger::{Journal, Ledger};
 use crate::wire::outgoing::{self, Outgoing};
 
 /// How long the broker waits for a confirmation, and the daemon for the broker's.
@@ -230,7 +225,7 @@ impl Run<'_> {
     }
 
     /// Randomness for the `n`th thing of a kind.
-    fn random(&self, what: u64, n: u64) -> Random {
+    fn random(&self, what: Draw, n: u64) -> Random {
         random(self.plan.seed, what, n)
     }
 
@@ -381,9 +376,9 @@ impl Run<'_> {
         // And every command reached every actuator it was for.
         for (command, actuators) in &self.notice.issued {
             for (i, name) in self.plan.actuators.iter().enumerate() {
-                let open_long = actuators.contains(&(*name).to_owned());
-                if open_long && !self.seen.contains_key(&(command.clone(), i)) && self.notice.stands(command)
-                {
+                let asked = actuators.contains(&Actuator::from(*name));
+                let arrived = self.seen.contains_key(&(command.to_string(), i));
+                if asked && !arrived && self.notice.stands(*command) {
                     return Err(broken("I14", at, format!("command {command} never reached {name}")));
                 }
             }

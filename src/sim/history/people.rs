@@ -1,6 +1,17 @@
 //! What happens from outside by the plan, and what people do.
 
-use super::*;
+use serde_json::json;
+
+use super::{Happening, PATIENCE, Run, Stop, Ticket};
+use crate::core::event::{Act, Event, Inbound, Origin, Verb};
+use crate::core::ids::{Digest, EventSeq, RolloutId};
+use crate::core::policy::OnFail;
+use crate::core::time::Span;
+use crate::sim::broker::Stored;
+use crate::sim::disk::Mishap;
+use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, Stimulus};
+use crate::sim::rare::Rare;
+use crate::sim::traffic;
 
 impl Run<'_> {
     pub(super) fn stimulus(&mut self, i: usize) -> Result<(), Stop> {
@@ -73,7 +84,7 @@ impl Run<'_> {
                 self.at(self.now + 3 * MINUTE, Happening::Room);
             }
             Stimulus::Damage(damage) => {
-                let mut r = self.random(30, i as u64);
+                let mut r = self.random(Draw::Damage, i as u64);
                 // Nobody reads a closed log: the next start does.
                 let after = self.down_for();
                 self.kill(after);
@@ -125,7 +136,7 @@ impl Run<'_> {
                 let (source, policy) = &self.plan.policies[(change % 2) as usize];
                 let mut policy = policy.clone();
                 policy.steps[0].bake = Span(policy.steps[0].bake.0 / 2);
-                policy.guardrails[0].on_fail = crate::core::policy::OnFail::Alert;
+                policy.guardrails[0].on_fail = OnFail::Alert;
                 let source = format!("{source}# {change}\n");
                 let digest = Digest::of(source.as_bytes());
                 if let Some(node) = &mut self.node {
