@@ -16,7 +16,7 @@ use crate::core::planted::{Bug, planted};
 use crate::core::time::Span;
 use crate::runner::ledger::Journal;
 use crate::wire::anchor::{self, AnchorMismatch, Anchored, STRIDE};
-use crate::wire::envelope::{Envelope, Group, Head, Record};
+use crate::wire::envelope::{self, Envelope, Group, Head, Record};
 use crate::wire::pages;
 
 /// How long a head may be newer than its anchor.
@@ -47,6 +47,8 @@ pub enum Mishap {
     KilledUnsynced,
     /// Killed after the sync, before anybody was told.
     KilledAfter,
+    /// Killed before the next group that only goes on with what an earlier fact led to.
+    KilledBetween,
     Full,
     Sync,
     /// The disk says that it synced, and did not.
@@ -315,9 +317,14 @@ fn walk(disk: &Disk, first: EventSeq, each: &mut Each<'_>) -> Result<(), DiskErr
 
 /// The chain before a page's first record, as far as that record tells.
 fn before(bytes: &[u8], first: EventSeq) -> Result<Head, DiskError> {
-    let record = crate::wire::envelope::header(bytes, &mut 0);
+    let record = envelope::header(bytes, &mut 0);
     let record = record.map_err(|error| DiskError::Damaged(error.to_string()))?;
     Ok(Head { seq: first.saturating_sub(1), ..record.before() })
+}
+
+fn begins_with_fact(group: &Group) -> bool {
+    let first = envelope::decode(group.bytes(), &mut 0).expect("a group is made of sound records");
+    first.event.is_fact()
 }
 
 impl Journal for SimLog {
@@ -331,9 +338,12 @@ impl Journal for SimLog {
         assert!(!self.poisoned, "an error of the disk is final");
         assert_eq!(group.start(), self.head, "a group continues the log");
         self.poisoned = true;
-        let mishap = self.disk.borrow_mut().mishap.take();
+        let mut mishap = self.disk.borrow_mut().mishap.take();
+        if mishap == Some(Mishap::KilledBetween) && begins_with_fact(group) {
+            self.disk.borrow_mut().mishap = mishap.take();
+        }
         match mishap {
-            Some(Mishap::KilledBefore) => return Err(DiskError::Killed),
+            Some(Mishap::KilledBefore | Mishap::KilledBetween) => return Err(DiskError::Killed),
             Some(Mishap::Full) => return Err(DiskError::Full),
             _ => {}
         }

@@ -136,6 +136,8 @@ pub enum Stimulus {
     Mishap(Mishap),
     /// Killed after so many of the next things to tell.
     KillInRelease(u64),
+    /// Of the next messages to the broker only the first arrives; killed as soon as that is known.
+    KillAtLoss,
     Kill,
     /// Stopped in order.
     Stop,
@@ -246,7 +248,7 @@ impl Plan {
             } else {
                 1_000_000
             },
-            group_bytes: r.chance(0.3).then(|| 1_000 + r.below(3_000) as usize),
+            group_bytes: r.chance(0.3).then(|| 300 + r.below(3_000) as usize),
             seed,
             faults,
             services,
@@ -277,12 +279,14 @@ impl Plan {
         some(1, &mut all, &mut |_| Stimulus::Snapshot);
         for fault in &self.faults {
             match fault {
-                Fault::Crash => some(6, &mut all, &mut |r| match r.below(8) {
+                Fault::Crash => some(6, &mut all, &mut |r| match r.below(9) {
                     0 | 1 => Stimulus::Kill,
                     2 => Stimulus::Mishap(Mishap::KilledBefore),
                     3 => Stimulus::Mishap(Mishap::KilledUnsynced),
                     4 => Stimulus::Mishap(Mishap::KilledAfter),
-                    5 | 6 => Stimulus::KillInRelease(r.below(4)),
+                    5 => Stimulus::KillInRelease(r.below(4)),
+                    6 => Stimulus::KillAtLoss,
+                    7 => Stimulus::Mishap(Mishap::KilledBetween),
                     _ => Stimulus::Stop,
                 }),
                 Fault::Disk => some(3, &mut all, &mut |r| match r.below(4) {
@@ -296,7 +300,7 @@ impl Plan {
                             [r.below(4) as usize],
                     )
                 }),
-                Fault::Lies => some(2, &mut all, &mut |_| Stimulus::Mishap(Mishap::Lost)),
+                Fault::Lies => some(1, &mut all, &mut |_| Stimulus::Mishap(Mishap::Lost)),
                 Fault::Bus | Fault::Drift => {}
                 Fault::Reset => some(1, &mut all, &mut |r| {
                     Stimulus::Reset(
@@ -345,6 +349,12 @@ impl Plan {
                     });
                 }
             }
+        }
+        if self.has(Fault::Lies) {
+            // A crash right after the lie: what is younger than the anchor is gone without a trace.
+            let at = r.below(length);
+            all.push((at, Stimulus::Mishap(Mishap::Lost)));
+            all.push((at, Stimulus::KillInRelease(r.below(3))));
         }
         if r.chance(0.3) {
             let at = r.below(length);

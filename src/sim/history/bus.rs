@@ -17,15 +17,18 @@ use crate::wire::outgoing::Outgoing;
 
 impl Run<'_> {
     pub(super) fn send(&mut self, place: u64) {
-        let Some(node) = &self.node else { return };
-        let Some(sending) = node.outbox.iter().find(|s| s.place == place && !s.stored) else { return };
-        let message = Box::new(sending.message.clone());
         let mut r = self.random(Draw::Send, self.now.rotate_left(32) ^ place);
         let (delay, lost) = if self.has(Fault::Bus) {
             (if r.chance(0.1) { r.below(20_000) } else { 1 + r.below(50) }, r.chance(0.08))
         } else {
             (1, false)
         };
+        let Some(node) = &mut self.node else { return };
+        let behind = node.outbox.front().is_some_and(|front| front.place < place);
+        let Some(sending) = node.outbox.iter_mut().find(|s| s.place == place && !s.stored) else { return };
+        let lost = lost || self.kill_at_loss && behind;
+        sending.lost = lost;
+        let message = Box::new(sending.message.clone());
         let life = self.life;
         if lost {
             self.reach(Rare::MessageLost);
@@ -77,7 +80,16 @@ impl Run<'_> {
             events: 0,
             bytes: 0,
         });
-        self.told(released).map(drop)
+        if !self.told(released)? || !self.kill_at_loss {
+            return Ok(());
+        }
+        // The next life has to find out by itself what did not arrive.
+        if self.node.as_ref().is_some_and(|node| node.outbox.iter().any(|sending| sending.lost)) {
+            self.reach(Rare::KilledAtLoss);
+            let after = self.down_for();
+            self.kill(after);
+        }
+        Ok(())
     }
 
     /// A command reaches an actuator.

@@ -134,6 +134,7 @@ impl Run<'_> {
         node.inbox.clear();
         self.life += 1;
         self.budget = None;
+        self.kill_at_loss = false;
         let mut r = self.random(Draw::Crash, self.life);
         let kept = self.disk.borrow_mut().crash(&mut r);
         match kept {
@@ -252,7 +253,7 @@ impl Run<'_> {
             let node = self.node.as_mut().expect("it lives");
             node.place += 1;
             let place = node.place;
-            node.outbox.push_back(Sending { place, message, stored: false });
+            node.outbox.push_back(Sending { place, message, stored: false, lost: false });
             self.send(place);
         }
         for (ticket, receipt) in released.receipts {

@@ -93,6 +93,8 @@ struct Sending {
     place: u64,
     message: Outgoing,
     stored: bool,
+    /// The last time it was sent it got lost.
+    lost: bool,
 }
 
 /// One life of the daemon.
@@ -140,6 +142,8 @@ pub struct Run<'a> {
     last_start: u64,
     /// Things that may still be told before the process is killed.
     budget: Option<u64>,
+    /// Of the next messages only the first arrives, and then the process is killed.
+    kill_at_loss: bool,
     full: bool,
     broker: Broker,
     /// What the daemon has confirmed to the broker.
@@ -175,6 +179,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         delivered: BTreeSet::new(),
         last_start: 0,
         budget: None,
+        kill_at_loss: false,
         full: false,
         broker: Broker::default(),
         confirmed: BTreeSet::new(),

@@ -60,6 +60,7 @@ impl Run<'_> {
                     self.budget = Some(after);
                 }
             }
+            Stimulus::KillAtLoss => self.kill_at_loss = self.node.is_some(),
             Stimulus::Kill => {
                 if self.node.is_some() {
                     self.reach(Rare::KilledIdle);
@@ -187,6 +188,7 @@ impl Run<'_> {
             self.healed = true;
             self.full = false;
             self.budget = None;
+            self.kill_at_loss = false;
             self.disk.borrow_mut().mishap = None;
             self.obedience.iter_mut().for_each(|how| *how = Obedience::After(500));
             self.at(self.now, Happening::Start);
