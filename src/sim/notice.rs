@@ -55,6 +55,11 @@ pub struct Notice {
 }
 
 impl Notice {
+    /// Rollouts that have ended.
+    pub fn over(&self) -> usize {
+        self.over.len()
+    }
+
     /// Whether the command was confirmed by all.
     pub fn stands(&self, command: CommandId) -> bool {
         self.applied.contains(&command)

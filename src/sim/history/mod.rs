@@ -32,12 +32,8 @@ use crate::wire::outgoing::{self, Outgoing};
 /// How long the broker waits for a confirmation, and the daemon for the broker's.
 const ACK_WAIT: u64 = 30_000;
 const RESEND: u64 = 5_000;
-/// After trouble ends: when people take back what is still open, and when everything must be over.
-const PATIENCE: u64 = 90 * MINUTE;
-const OVER: u64 = 120 * MINUTE;
-
-/// A history goes on until it has as many events.
-const EVENTS_MIN: u64 = 1_000;
+/// After people have taken back what was still open everything must be over within this.
+const OVER: u64 = 30 * MINUTE;
 
 /// Things that may happen in one history; more means that the simulator itself runs in circles.
 const HAPPENINGS_MAX: u64 = 3_000_000;
@@ -52,6 +48,8 @@ pub struct History {
     pub rare: BTreeSet<Rare>,
     pub failure: Option<Violation>,
     pub judged: Vec<Judged>,
+    /// Rollouts that ended.
+    pub over: usize,
     pub trace: Vec<String>,
 }
 
@@ -207,6 +205,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
             Some(Violation { invariant: "an assertion", seq: run.checker.seq, why })
         }
     };
+    let over = run.notice.over();
     let judged = if run.lied { Vec::new() } else { run.notice.judged(plan) };
     History {
         seed: plan.seed,
@@ -215,6 +214,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         rare: run.notice.rare,
         failure,
         judged,
+        over,
         trace: run.trace.unwrap_or_default(),
     }
 }
@@ -258,17 +258,18 @@ impl Run<'_> {
             assert!(n < HAPPENINGS_MAX, "seed {} does not settle: at {at} ms {what:?}", self.plan.seed);
             self.now = at;
             self.happen(what)?;
-            if self.healed && self.checker.seq >= EVENTS_MIN && self.over() {
+            if self.healed && self.checker.seq >= self.plan.events_min && self.over() {
                 return self.finish();
             }
-            if self.now > self.plan.healed + OVER {
+            if self.now > self.plan.cleared + OVER {
                 let state = self.node.as_ref().map(|node| node.ledger.state());
                 let open: Vec<_> =
                     state.map_or(Vec::new(), |s| s.rollouts.keys().map(|id| id.0.clone()).collect());
                 let (waiting, outbox) =
                     (self.broker.all_waiting().len(), self.node.as_ref().map_or(0, |node| node.outbox.len()));
                 let why = format!(
-                    "two hours after trouble ended: open {open:?}, {waiting} messages not recorded, {outbox} not sent"
+                    "{} after trouble ended: open {open:?}, {waiting} messages not recorded, {outbox} not sent",
+                    Span(self.plan.cleared + OVER - self.plan.healed)
                 );
                 return Err(broken("I14", self.checker.seq, why));
             }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Happening, PATIENCE, Run, Stop, Ticket};
+use super::{Happening, Run, Stop, Ticket};
 use crate::core::event::{Act, Event, Inbound, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::OnFail;
@@ -199,7 +199,7 @@ impl Run<'_> {
                 self.at(self.now + 10, Happening::Deliver(stream, seq));
             }
         }
-        let forced = self.now >= self.plan.healed + PATIENCE;
+        let forced = self.now >= self.plan.cleared;
         let mut orders = Vec::new();
         if let Some(node) = &self.node {
             for rollout in node.ledger.state().rollouts.values() {
