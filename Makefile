@@ -63,7 +63,8 @@ crash: .venv/ready ## N=40 kills, N/4 failing calls, N/10 full disks, N/20 power
 	  echo "== kills whenever, N=$$(( ($(N) + 9) / 10 ))"; \
 	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
 
-# 2,300 histories: at least 2,000 of them have 1,000 events or more. One again: sluice simulate --seed N --trace.
+# 2,300 histories: at least 2,000 of them have 1,000 events or more. One again: sluice simulate --seed N --trace. Many
+# short ones: sluice simulate --seeds 0..100000 --events 100.
 SEEDS ?= 0..2300
 simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0..2300
 	@echo "== release build"

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use sluice::sim::history::{History, run};
-use sluice::sim::plan::{Fault, Plan, Stimulus};
+use sluice::sim::plan::{EVENTS_MIN, Fault, Plan, Stimulus};
 
 fn simulate(seed: u64) -> History {
-    let history = run(&Plan::draw(seed, Fault::ALL), &BTreeSet::new(), true);
+    let history = run(&Plan::draw(seed, EVENTS_MIN, Fault::ALL), &BTreeSet::new(), true);
     assert_eq!(history.failure, None, "seed {seed}");
     history
 }
@@ -32,7 +32,7 @@ fn one_seed_is_one_history_byte_for_byte() {
 /// What comes before the thing that is left out happens as it did: else the shortest history would be another one.
 #[test]
 fn leaving_one_thing_out_changes_nothing_before_it() {
-    let mut plans = (0..).map(|seed| Plan::draw(seed, &[Fault::Operators]));
+    let mut plans = (0..).map(|seed| Plan::draw(seed, EVENTS_MIN, &[Fault::Operators]));
     let plan = plans.find(|plan| plan.has(Fault::Operators)).expect("one in two");
     let order =
         plan.stimuli.iter().rposition(|(_, s)| matches!(s, Stimulus::Act { .. })).expect("people act");
@@ -41,12 +41,31 @@ fn leaving_one_thing_out_changes_nothing_before_it() {
     assert!(same > 100 && same < whole.trace.len(), "{same} of {} lines are the same", whole.trace.len());
 }
 
+/// A short history is one of its own, and still a whole one: what was rolled out is over, whatever came in between.
+#[test]
+fn a_size_is_part_of_what_a_seed_stands_for() {
+    let (mut over, mut troubles) = (0, BTreeSet::new());
+    for seed in 0..20 {
+        let short = || run(&Plan::draw(seed, 100, Fault::ALL), &BTreeSet::new(), false);
+        let (first, again) = (short(), short());
+        assert_eq!(first.failure, None, "seed {seed}");
+        assert_eq!((first.head, &first.rare), (again.head, &again.rare), "seed {seed}");
+        assert_ne!(first.head, run(&Plan::draw(seed, 200, Fault::ALL), &BTreeSet::new(), false).head);
+        assert!(first.events < EVENTS_MIN, "seed {seed} has {} events", first.events);
+        over += usize::from(first.over > 0);
+        troubles.extend(first.rare);
+    }
+    assert!(over >= 15, "a rollout is over in {over} of 20");
+    assert!(troubles.len() > 40, "{} rare states in 20 short histories", troubles.len());
+}
+
 /// And the same seeds meet it where they may.
 #[test]
 fn a_history_without_trouble_meets_none() {
     let trouble = ["killed", "disk", "sleeps", "clock", "lost", "silent"];
     let met = |allowed: &[Fault]| -> BTreeSet<&str> {
-        let histories = (0..3).map(|seed| run(&Plan::draw(seed, allowed), &BTreeSet::new(), false));
+        let histories =
+            (0..3).map(|seed| run(&Plan::draw(seed, EVENTS_MIN, allowed), &BTreeSet::new(), false));
         let rare = histories.flat_map(|history| {
             assert_eq!(history.failure, None);
             history.rare

@@ -12,12 +12,12 @@ use super::{Common, exit, output};
 use crate::core::words::count;
 use crate::sim::history::{History, run};
 use crate::sim::minimize::shortest;
-use crate::sim::plan::{Fault, Plan, Truth};
+use crate::sim::plan::{EVENTS_MIN, Fault, Plan, Truth};
 use crate::sim::rare::Rare;
 
 /// Events of a history that counts as long.
 const LONG: u64 = 1_000;
-/// Histories after which every rare state must have been reached.
+/// Histories of the usual size after which every rare state must have been reached.
 const ENOUGH: u64 = 2_000;
 
 #[derive(clap::Args)]
@@ -31,6 +31,9 @@ pub struct Args {
     /// Kinds of trouble that may happen, separated by commas; each seed meets a random part of them [default: all]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     faults: Option<Vec<Fault>>,
+    /// Events that a history has at least; a short one meets its trouble more closely. Part of what a seed stands for
+    #[arg(long, value_name = "N", default_value_t = EVENTS_MIN, value_parser = clap::value_parser!(u64).range(100..=100_000))]
+    events: u64,
     /// Of the things that happen from outside, only these, by number: 3,17,20-40
     #[arg(long, value_name = "LIST", requires = "seed")]
     only: Option<String>,
@@ -86,8 +89,8 @@ impl Args {
         ""
     }
 
-    fn allowed(&self) -> &[Fault] {
-        self.faults.as_deref().unwrap_or(Fault::ALL)
+    fn plan(&self, seed: u64) -> Plan {
+        Plan::draw(seed, self.events, self.faults.as_deref().unwrap_or(Fault::ALL))
     }
 
     /// The command that runs one seed again.
@@ -96,7 +99,9 @@ impl Args {
             let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
             format!(" --faults {}", names.join(","))
         });
-        format!("sluice simulate --seed {seed}{}{}", faults.unwrap_or_default(), self.planted())
+        let size =
+            if self.events == EVENTS_MIN { String::new() } else { format!(" --events {}", self.events) };
+        format!("sluice simulate --seed {seed}{size}{}{}", faults.unwrap_or_default(), self.planted())
     }
 }
 
@@ -164,7 +169,7 @@ pub fn main(common: &Common, args: &Args) -> Result<u8, CliError> {
 
 fn one(common: &Common, args: &Args, seed: u64) -> Result<u8, CliError> {
     args.plant();
-    let plan = Plan::draw(seed, args.allowed());
+    let plan = args.plan(seed);
     let skip = match &args.only {
         None => BTreeSet::new(),
         Some(list) => {
@@ -237,14 +242,14 @@ fn many(common: &Common, args: &Args) -> Result<u8, CliError> {
                     if seed >= args.seeds.end || caught {
                         return;
                     }
-                    let history = run(&Plan::draw(seed, args.allowed()), &BTreeSet::new(), false);
+                    let history = run(&args.plan(seed), &BTreeSet::new(), false);
                     sum.lock().expect("no thread panics").add(history);
                 }
             });
         }
     });
     let sum = sum.into_inner().expect("no thread panics");
-    let all = args.faults.is_none() && sum.histories >= ENOUGH;
+    let all = args.faults.is_none() && args.events >= EVENTS_MIN && sum.histories >= ENOUGH;
     let missing = if all { sum.missing() } else { Vec::new() };
     let wrong = sum.wrong();
     let fine = sum.failures == 0 && missing.is_empty() && wrong.iter().all(|(.., within)| *within);
@@ -289,7 +294,7 @@ fn report(
     }
     for history in &sum.failed {
         args.plant();
-        explain(args, &Plan::draw(history.seed, args.allowed()), history)?;
+        explain(args, &args.plan(history.seed), history)?;
     }
     for state in missing {
         output::lines(&format!("never reached: {}", state.name()))?;
@@ -330,4 +335,28 @@ fn list(numbers: &[usize]) -> String {
     let run =
         |(from, to): &(usize, usize)| if from == to { from.to_string() } else { format!("{from}-{to}") };
     runs.iter().map(run).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// Without the size the same seed is another history.
+    #[test]
+    fn the_command_that_shows_a_failure_again_names_the_size_and_the_faults() {
+        let again = |line: &[&str]| Line::parse_from(line).args.again(17);
+        assert_eq!(again(&["simulate"]), "sluice simulate --seed 17");
+        assert_eq!(
+            again(&["simulate", "--seeds", "0..20", "--events", "200", "--faults", "bus,clock"]),
+            "sluice simulate --seed 17 --events 200 --faults bus,clock"
+        );
+    }
 }

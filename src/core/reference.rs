@@ -114,9 +114,13 @@ impl Reference {
                 let ys = gathered.values.iter().map(|x| (x / cap).min(1.0));
                 (reference.theta, reference.variance) = mean_and_variance(ys);
             }
-            Rule::Score { .. } | Rule::Paired { .. } => {
+            Rule::Score { .. } => {
                 (reference.theta, reference.variance) = mean_and_variance(gathered.values.iter().copied());
                 reference.variance = reference.variance.max(VARIANCE_MIN);
+            }
+            Rule::Paired { .. } => {
+                reference.theta = gathered.sum / gathered.n as f64;
+                reference.variance = pair_variance(gathered);
             }
             Rule::Quantile { q, .. } => {
                 reference.threshold = Some(threshold(guardrail, gathered, *q)?);
@@ -183,7 +187,11 @@ impl Reference {
         let n = gathered.n as f64;
         let mut next = Reference { n: gathered.n, ..self.clone() };
         match &guardrail.rule {
-            Rule::Mean { .. } | Rule::Score { .. } | Rule::Paired { .. } => {
+            Rule::Paired { .. } => {
+                next.theta = gathered.sum / n;
+                next.variance = pair_variance(gathered);
+            }
+            Rule::Mean { .. } | Rule::Score { .. } => {
                 next.theta = (gathered.sum + 0.5 * self.theta) / (n + 0.5);
                 next.variance = (gathered.sumsq / n - next.theta * next.theta).max(VARIANCE_MIN);
             }
@@ -209,6 +217,11 @@ impl Reference {
     /// Whether the baseline has moved by enough to matter, the smallest regression that is bet on, and by more than
     /// chance moves it: three standard errors.
     pub fn differs(&self, guardrail: &Guardrail, gathered: &Gathered, next: &Reference) -> bool {
+        if matches!(guardrail.rule, Rule::Paired { .. }) {
+            // Nothing else of the baseline is bet with.
+            let ratio = next.variance / self.variance;
+            return !(0.67..1.5).contains(&ratio);
+        }
         let smallest = self.harm_grid.first().copied().unwrap_or(0.0);
         // Both this reference and the next have the error of their samples; of quantiles, of the values kept.
         let (was, is) = match gathered.values.len() as u64 {
@@ -309,6 +322,13 @@ pub fn exceeds(better: Better, x: f64, threshold: f64) -> bool {
     if better == Better::Lower { x > threshold } else { x < threshold }
 }
 
+/// Variance of the observations of pairs around a half, drawn towards that of pairs that all differ: the few pairs of the
+/// first reference may hold none that does, and bets as large as that allows lose everything to the first one.
+fn pair_variance(gathered: &Gathered) -> f64 {
+    let n = gathered.n as f64;
+    (gathered.sumsq - gathered.sum + n / 4.0 + 0.25) / (n + 2.0)
+}
+
 /// Grades that are all the same still vary a little: a bet must not be without bound.
 const VARIANCE_MIN: f64 = 1e-6;
 
@@ -334,5 +354,26 @@ pub fn harm_lean(guardrail: &Guardrail) -> Lean {
         Rule::Quantile { .. } | Rule::Missing { .. } => Lean::Above,
         _ if guardrail.better == Better::Higher => Lean::Below,
         _ => Lean::Above,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zeros and ones: `(differing + 1) / (n + 2) / 4`.
+    #[test]
+    fn few_pairs_that_agree_do_not_make_a_bet_without_bound() {
+        let of = |differing: u64, n: u64| {
+            let (half, one) = ((n - differing) as f64, differing as f64);
+            pair_variance(&Gathered {
+                n,
+                sum: half / 2.0 + one,
+                sumsq: half / 4.0 + one,
+                ..Gathered::default()
+            })
+        };
+        assert_eq!(of(0, 50), 1.0 / 52.0 / 4.0);
+        assert!((of(5, 50) - 6.0 / 52.0 / 4.0).abs() < 1e-15);
     }
 }

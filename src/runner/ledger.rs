@@ -37,7 +37,7 @@ pub trait Journal {
     /// All of `group` or nothing, durable when this returns.
     fn append(&mut self, group: &Group) -> Result<(), Self::Error>;
     /// Hands out the events from `from` on, the chain checked, until `each` returns false.
-    fn scan(&self, from: EventSeq, each: &mut dyn FnMut(Envelope) -> bool) -> Result<(), Self::Error>;
+    fn scan(&self, from: EventSeq, each: &mut dyn FnMut(&Envelope) -> bool) -> Result<(), Self::Error>;
     /// The newest sound snapshot, with the record it includes.
     fn snapshot(&self) -> Result<Option<(Head, Vec<u8>)>, Self::Error>;
     fn put_snapshot(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
@@ -311,7 +311,7 @@ impl<J: Journal, T> Ledger<J, T> {
         self.journal.scan(self.journal.outbox_cursor()? + 1, &mut |envelope| {
             // Telemetry has no message, and may be most of the log.
             if !matches!(envelope.event, Event::BatchReceived { .. }) {
-                envelopes.push(envelope);
+                envelopes.push(envelope.clone());
             }
             envelopes.len() <= OUTBOX_MAX
         })?;

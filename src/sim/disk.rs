@@ -16,7 +16,7 @@ use crate::core::planted::{Bug, planted};
 use crate::core::time::Span;
 use crate::runner::ledger::Journal;
 use crate::wire::anchor::{self, AnchorMismatch, Anchored, STRIDE};
-use crate::wire::envelope::{Envelope, Group, Head, Record, TooLarge};
+use crate::wire::envelope::{self, Envelope, Group, Head, Record, TooLarge};
 use crate::wire::pages;
 
 /// How long a head may be newer than its anchor.
@@ -49,6 +49,8 @@ pub enum Mishap {
     KilledUnsynced,
     /// Killed after the sync, before anybody was told.
     KilledAfter,
+    /// Killed before the next group that only goes on with what an earlier fact led to.
+    KilledBetween,
     Full,
     Sync,
     /// The disk says that it synced, and did not.
@@ -74,7 +76,7 @@ struct Page {
 }
 
 /// What survives a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Disk {
     pages: BTreeMap<Vec<u8>, Page>,
     cursor: EventSeq,
@@ -92,13 +94,18 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The process is gone: of what was not synced a beginning may be there.
-    pub fn crash(&mut self, random: &mut Random) {
+    /// The process is gone, and what was not synced is there or not. Returns which; `None` when all was synced.
+    pub fn crash(&mut self, random: &mut Random) -> Option<bool> {
         self.mishap = None;
         // One batch is all that is ever not synced, apart from what the disk lied about.
         let kept = !self.lied && random.chance(0.5);
-        self.pages.retain(|_, page| page.synced || kept);
-        self.pages.values_mut().for_each(|page| page.synced = true);
+        let pages = self.pages.len();
+        let unsynced = self.pages.values_mut().filter(|page| !page.synced);
+        let unsynced = unsynced.map(|page| page.synced = kept).count();
+        if !kept && unsynced > 0 {
+            self.pages.retain(|_, page| page.synced);
+            assert_eq!(self.pages.len(), pages - unsynced);
+        }
         if random.chance(0.2) {
             // The slot being written is torn; the other is whole.
             let at = self.slot * STRIDE as usize;
@@ -107,12 +114,7 @@ impl Disk {
                 self.torn = true;
             }
         }
-    }
-
-    /// Whether what `before` the crash was not synced is there after it; `None` when everything was synced.
-    pub fn kept(&self, before: &Disk) -> Option<bool> {
-        let unsynced = before.pages.iter().find(|(_, page)| !page.synced);
-        unsynced.map(|(key, _)| self.pages.contains_key(key))
+        (unsynced > 0).then_some(kept)
     }
 
     /// Changes what lies there. Returns whether there was anything to change.
@@ -163,6 +165,10 @@ pub struct SimLog {
     /// The process's steady clock, set by whoever runs it.
     pub steady: Span,
     poisoned: bool,
+    /// What the anchor says.
+    anchored: Head,
+    /// What this process has read and checked, from seq 1 on: a page is never rewritten while it lives.
+    read: RefCell<Vec<Envelope>>,
 }
 
 impl SimLog {
@@ -172,8 +178,15 @@ impl SimLog {
             let disk = disk.borrow();
             if disk.anchor.is_empty() { Anchored::Missing } else { anchor::read(&disk.anchor) }
         };
-        let mut opened =
-            SimLog { disk: Rc::clone(disk), head: Head::default(), log, steady: Span::ZERO, poisoned: false };
+        let mut opened = SimLog {
+            disk: Rc::clone(disk),
+            head: Head::default(),
+            log,
+            steady: Span::ZERO,
+            poisoned: false,
+            anchored: Head::default(),
+            read: RefCell::default(),
+        };
         opened.head = opened.end()?;
         let mismatch = anchor::disagreement(anchored, log, opened.head, |seq| opened.head_at(seq))?;
         if let Some(mismatch) = mismatch {
@@ -252,14 +265,31 @@ impl SimLog {
         disk.anchor[at..at + slot.len()].copy_from_slice(&slot);
         disk.slot = 1 - disk.slot;
         disk.anchored_at = self.steady;
+        drop(disk);
+        self.anchored = head;
     }
 
-    /// Anchors the head if the anchor is old enough.
+    /// Anchors the head if it has moved and the anchor is old enough.
     pub fn anchor_if_due(&mut self) {
         let due = self.disk.borrow().anchored_at.plus(ANCHOR_EVERY) <= self.steady;
-        if due && !self.poisoned {
+        if due && !self.poisoned && self.anchored != self.head {
             self.anchor(self.head);
         }
+    }
+
+    /// Reads, checks and decodes what has been appended since the last time.
+    fn read_on(&self) -> Result<(), DiskError> {
+        let mut read = self.read.borrow_mut();
+        let next = read.len() as EventSeq + 1;
+        if next > self.head.seq {
+            return Ok(());
+        }
+        let mut damaged = Ok(());
+        self.records(next, &mut |record| {
+            damaged = record.envelope().map(|envelope| read.push(envelope));
+            damaged.is_ok()
+        })?;
+        damaged.map_err(|error| DiskError::Damaged(error.to_string()))
     }
 }
 
@@ -289,9 +319,14 @@ fn walk(disk: &Disk, first: EventSeq, each: &mut Each<'_>) -> Result<(), DiskErr
 
 /// The chain before a page's first record, as far as that record tells.
 fn before(bytes: &[u8], first: EventSeq) -> Result<Head, DiskError> {
-    let record = crate::wire::envelope::header(bytes, &mut 0);
+    let record = envelope::header(bytes, &mut 0);
     let record = record.map_err(|error| DiskError::Damaged(error.to_string()))?;
     Ok(Head { seq: first.saturating_sub(1), ..record.before() })
+}
+
+fn begins_with_fact(group: &Group) -> bool {
+    let first = envelope::decode(group.bytes(), &mut 0).expect("a group is made of sound records");
+    first.event.is_fact()
 }
 
 impl Journal for SimLog {
@@ -305,9 +340,12 @@ impl Journal for SimLog {
         assert!(!self.poisoned, "an error of the disk is final");
         assert_eq!(group.start(), self.head, "a group continues the log");
         self.poisoned = true;
-        let mishap = self.disk.borrow_mut().mishap.take();
+        let mut mishap = self.disk.borrow_mut().mishap.take();
+        if mishap == Some(Mishap::KilledBetween) && begins_with_fact(group) {
+            self.disk.borrow_mut().mishap = mishap.take();
+        }
         match mishap {
-            Some(Mishap::KilledBefore) => return Err(DiskError::Killed),
+            Some(Mishap::KilledBefore | Mishap::KilledBetween) => return Err(DiskError::Killed),
             Some(Mishap::Full) => return Err(DiskError::Full),
             _ => {}
         }
@@ -332,16 +370,11 @@ impl Journal for SimLog {
         Ok(())
     }
 
-    fn scan(&self, from: EventSeq, each: &mut dyn FnMut(Envelope) -> bool) -> Result<(), DiskError> {
-        let mut damaged = None;
-        self.records(from, &mut |record| match record.envelope() {
-            Ok(envelope) => each(envelope),
-            Err(error) => {
-                damaged = Some(DiskError::Damaged(error.to_string()));
-                false
-            }
-        })?;
-        damaged.map_or(Ok(()), Err)
+    fn scan(&self, from: EventSeq, each: &mut dyn FnMut(&Envelope) -> bool) -> Result<(), DiskError> {
+        self.read_on()?;
+        let read = self.read.borrow();
+        let _ = read.iter().skip(from.saturating_sub(1) as usize).all(each);
+        Ok(())
     }
 
     fn snapshot(&self) -> Result<Option<(Head, Vec<u8>)>, DiskError> {

@@ -6,7 +6,7 @@ use super::plan::{Plan, Truth};
 use super::rare::Rare;
 use crate::core::event::{AlertKind, Choice, Event, Opening, Outcome, Reason, Verb};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
-use crate::core::ids::{Digest, RolloutId, Version, Weight};
+use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Version, Weight};
 use crate::core::verdict::Verdict;
 use crate::invariants::Violation;
 use crate::wire::envelope::Envelope;
@@ -45,17 +45,24 @@ pub struct Notice {
     /// Found outside the checker's sight.
     pub broken: Option<Violation>,
     /// Commands and whom they were for.
-    pub issued: BTreeMap<String, Vec<String>>,
+    pub issued: BTreeMap<CommandId, BTreeSet<Actuator>>,
     /// Commands that were confirmed: they must have arrived.
-    applied: BTreeSet<String>,
+    applied: BTreeSet<CommandId>,
+    /// Guardrails that have had their first reference.
+    referenced: BTreeSet<(RolloutId, String)>,
     open: BTreeMap<RolloutId, Seen>,
     over: Vec<Seen>,
 }
 
 impl Notice {
+    /// Rollouts that have ended.
+    pub fn over(&self) -> usize {
+        self.over.len()
+    }
+
     /// Whether the command was confirmed by all.
-    pub fn stands(&self, command: &str) -> bool {
-        self.applied.contains(command)
+    pub fn stands(&self, command: CommandId) -> bool {
+        self.applied.contains(&command)
     }
 
     /// What became of rollouts whose truth is known and that no person promoted.
@@ -235,15 +242,14 @@ impl Notice {
             }
             Event::CommandIssued { command, .. } => {
                 (seen.weight, seen.confirmed, seen.acked) = (command.weight, false, 0);
-                let actuators = command.actuators.iter().map(|a| a.0.clone()).collect();
-                self.issued.insert(command.id.to_string(), actuators);
+                self.issued.insert(command.id, command.actuators.iter().cloned().collect());
             }
             Event::CommandApplied { command, .. } => {
                 if seen.acked > 1 {
                     rare.insert(Rare::PartlyConfirmed);
                 }
                 seen.confirmed = true;
-                self.applied.insert(command.to_string());
+                self.applied.insert(*command);
             }
             Event::AlertRaised { alert, .. } => {
                 match &alert.kind {
@@ -268,7 +274,6 @@ impl Notice {
 
     /// Whether this is the guardrail's first reference in the rollout.
     fn referenced_first(&mut self, id: &RolloutId, guardrail: &str) -> bool {
-        // Kept among the commands' names: a rollout and a guardrail make no UUID.
-        self.applied.insert(format!("{id}/{guardrail}"))
+        self.referenced.insert((id.clone(), guardrail.to_owned()))
     }
 }

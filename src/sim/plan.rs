@@ -136,6 +136,8 @@ pub enum Stimulus {
     Mishap(Mishap),
     /// Killed after so many of the next things to tell.
     KillInRelease(u64),
+    /// Of the next messages to the broker only the first arrives; killed as soon as that is known.
+    KillAtLoss,
     Kill,
     /// Stopped in order.
     Stop,
@@ -178,12 +180,29 @@ pub struct Plan {
     pub actuators: Vec<&'static str>,
     /// In order of time, ms after the start.
     pub stimuli: Vec<(u64, Stimulus)>,
-    /// When trouble ends.
+    /// When trouble ends, and when people take back what is still open.
     pub healed: u64,
+    pub cleared: u64,
     /// Bytes at which the daemon closes a group, where that is not the usual.
     pub group_bytes: Option<usize>,
     /// Log time runs at this rate beside true time, in millionths.
     pub rate: u64,
+    /// The history goes on until it has as many events.
+    pub events_min: u64,
+}
+
+/// Events of a history, where nothing else is asked for.
+pub const EVENTS_MIN: u64 = 1_000;
+
+/// A span of a history of the usual size in one of `events_min`.
+fn scaled(span: u64, events_min: u64) -> u64 {
+    span * events_min / EVENTS_MIN
+}
+
+/// Things that happen in a history of `events_min`, where `n` do in one of the usual size. A short history is the
+/// denser one: what follows from two troubles at once is seen when they meet.
+fn share(n: u64, events_min: u64) -> u64 {
+    (n as f64 * libm::sqrt(events_min as f64 / EVENTS_MIN as f64)).ceil() as u64
 }
 
 pub const MINUTE: u64 = 60_000;
@@ -191,16 +210,38 @@ pub const TICK: u64 = 10_000;
 pub const ACTORS: [&str; 4] = ["maya", "li", "ada", "omar"];
 const SERVICES: [&str; 2] = ["assistant", "search"];
 
-/// Randomness of its own for each thing of a seed, so that leaving one out changes no other.
-pub fn random(seed: u64, what: u64, n: u64) -> Random {
-    let mut random = Random::new(seed ^ what.wrapping_mul(0xd6e8_feb8_6659_fd93));
+/// What is drawn, each from randomness of its own, so that leaving one thing out changes no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// Services, policies and kinds of trouble.
+    Shape = 1,
+    Intents,
+    Stimuli,
+    /// What a crash leaves on the disk, and how long the daemon is down after it.
+    Crash,
+    Downtime,
+    /// Whether a confirmation reaches the broker.
+    Confirm,
+    /// How a message gets to the broker, and what becomes of it there.
+    Send,
+    Arrival,
+    /// How a message gets to the daemon.
+    Delivery,
+    /// What is measured.
+    Traffic,
+    Damage,
+}
+
+/// The randomness of the `n`th `what` of a seed.
+pub fn random(seed: u64, what: Draw, n: u64) -> Random {
+    let mut random = Random::new(seed ^ (what as u64).wrapping_mul(0xd6e8_feb8_6659_fd93));
     Random::new(random.bits() ^ n.wrapping_mul(0xa076_1d64_78bd_642f))
 }
 
 impl Plan {
-    /// Draws what `seed` stands for, out of `allowed` kinds of trouble.
-    pub fn draw(seed: u64, allowed: &[Fault]) -> Plan {
-        let mut r = random(seed, 1, 0);
+    /// Draws what `seed` stands for at a size, out of `allowed` kinds of trouble.
+    pub fn draw(seed: u64, events_min: u64, allowed: &[Fault]) -> Plan {
+        let mut r = random(seed, Draw::Shape, 0);
         let likely = |fault| match fault {
             Fault::Damage | Fault::Lies => 0.06,
             Fault::Reset => 0.2,
@@ -213,19 +254,21 @@ impl Plan {
             .collect();
         let two = r.chance(0.4);
         let actuators = if two { vec!["router-eu", "router-us"] } else { vec!["router"] };
-        let length = (90 + r.below(60)) * MINUTE;
-        let services = services(&mut r, &faults);
+        let length = scaled((90 + r.below(60)) * MINUTE, events_min);
+        let services = services(&mut r, events_min, &faults);
         let mut plan = Plan {
             policies: policies(&mut r, &actuators),
             stimuli: Vec::new(),
             healed: length,
+            cleared: length + scaled(90 * MINUTE, events_min).max(20 * MINUTE),
             rate: if faults.contains(&Fault::Clock) && r.chance(0.2) {
                 900_000 + r.below(1_200_000)
             } else {
                 1_000_000
             },
-            group_bytes: r.chance(0.3).then(|| 1_000 + r.below(3_000) as usize),
+            group_bytes: r.chance(0.3).then(|| 300 + r.below(3_000) as usize),
             seed,
+            events_min,
             faults,
             services,
             actuators,
@@ -244,10 +287,10 @@ impl Plan {
             all.extend((0..length / TICK).map(|n| (n * TICK + 37 * i as u64, Stimulus::Tick(i))));
         }
         all.extend(self.intents(length));
-        let mut r = random(self.seed, 3, 0);
+        let mut r = random(self.seed, Draw::Stimuli, 0);
         let mut some =
             |n: u64, all: &mut Vec<(u64, Stimulus)>, make: &mut dyn FnMut(&mut Random) -> Stimulus| {
-                for _ in 0..n {
+                for _ in 0..share(n, self.events_min) {
                     let at = 1_000 + r.below(length - 1_000);
                     all.push((at, make(&mut r)));
                 }
@@ -255,12 +298,14 @@ impl Plan {
         some(1, &mut all, &mut |_| Stimulus::Snapshot);
         for fault in &self.faults {
             match fault {
-                Fault::Crash => some(6, &mut all, &mut |r| match r.below(8) {
+                Fault::Crash => some(6, &mut all, &mut |r| match r.below(9) {
                     0 | 1 => Stimulus::Kill,
                     2 => Stimulus::Mishap(Mishap::KilledBefore),
                     3 => Stimulus::Mishap(Mishap::KilledUnsynced),
                     4 => Stimulus::Mishap(Mishap::KilledAfter),
-                    5 | 6 => Stimulus::KillInRelease(r.below(4)),
+                    5 => Stimulus::KillInRelease(r.below(4)),
+                    6 => Stimulus::KillAtLoss,
+                    7 => Stimulus::Mishap(Mishap::KilledBetween),
                     _ => Stimulus::Stop,
                 }),
                 Fault::Disk => some(3, &mut all, &mut |r| match r.below(4) {
@@ -274,7 +319,7 @@ impl Plan {
                             [r.below(4) as usize],
                     )
                 }),
-                Fault::Lies => some(2, &mut all, &mut |_| Stimulus::Mishap(Mishap::Lost)),
+                Fault::Lies => some(1, &mut all, &mut |_| Stimulus::Mishap(Mishap::Lost)),
                 Fault::Bus | Fault::Drift => {}
                 Fault::Reset => some(1, &mut all, &mut |r| {
                     Stimulus::Reset(
@@ -284,7 +329,7 @@ impl Plan {
                 Fault::Clock => some(3, &mut all, &mut |r| match r.below(3) {
                     0 => Stimulus::Clock(r.below(20 * MINUTE) as i64),
                     1 => Stimulus::Clock(-(r.below(5 * MINUTE) as i64)),
-                    _ => Stimulus::Sleep(r.below(30 * MINUTE)),
+                    _ => Stimulus::Sleep(r.below(scaled(30 * MINUTE, self.events_min))),
                 }),
                 Fault::Actuators => {
                     let n = self.actuators.len() as u64;
@@ -324,6 +369,12 @@ impl Plan {
                 }
             }
         }
+        if self.has(Fault::Lies) {
+            // A crash right after the lie: what is younger than the anchor is gone without a trace.
+            let at = r.below(length);
+            all.push((at, Stimulus::Mishap(Mishap::Lost)));
+            all.push((at, Stimulus::KillInRelease(r.below(3))));
+        }
         if r.chance(0.3) {
             let at = r.below(length);
             all.push((at, Stimulus::Policy(r.bits())));
@@ -334,8 +385,8 @@ impl Plan {
 
     /// Requests to roll something out, some of them nonsense.
     fn intents(&self, length: u64) -> Vec<(u64, Stimulus)> {
-        let mut r = random(self.seed, 2, 0);
-        let n = 3 + r.below(5);
+        let mut r = random(self.seed, Draw::Intents, 0);
+        let n = share(3 + r.below(5), self.events_min);
         let mut all: Vec<(u64, Stimulus)> = Vec::new();
         for id in 0..n {
             let at = if id == 0 { 5_000 } else { r.below(length * 3 / 4) };
@@ -352,7 +403,7 @@ impl Plan {
                 // It is sent again later, or its id is used for something else.
                 let reason = r.below(2);
                 let again = Stimulus::Intent { service, from, to, id, policy, reason };
-                all.push((at + 1_000 + r.below(30 * MINUTE), again));
+                all.push((at + 1_000 + r.below(scaled(30 * MINUTE, self.events_min)), again));
             }
             all.push((at, intent));
         }
@@ -360,18 +411,25 @@ impl Plan {
     }
 }
 
-fn services(r: &mut Random, faults: &[Fault]) -> Vec<ServicePlan> {
+fn services(r: &mut Random, events_min: u64, faults: &[Fault]) -> Vec<ServicePlan> {
     let n = if r.chance(0.25) { 2 } else { 1 };
     let mut service = |name: &'static str| {
         let (pass, error) = (0.85 + 0.1 * r.unit(), 0.01 + 0.02 * r.unit());
         let drift =
             if faults.contains(&Fault::Drift) { (0.06 * r.unit(), 20 + r.below(60)) } else { (0.0, 60) };
-        let form = [Form::Sums, Form::Sums, Form::Columns, Form::Units, Form::Json][r.below(5) as usize];
+        // Sums are the cheapest to make and to read: half of the services, for what comes in single samples costs the
+        // rest of the time.
+        let form = match r.below(6) {
+            0 => Form::Columns,
+            1 => Form::Units,
+            2 => Form::Json,
+            _ => Form::Sums,
+        };
         let requests = match form {
             Form::Sums => 200 + r.below(400),
-            _ => 30 + r.below(60),
+            _ => 20 + r.below(40),
         };
-        let mut versions = BTreeMap::from([(version(0), effect(Truth::Same, r))]);
+        let mut versions = BTreeMap::from([(version(0), effect(Truth::Same, events_min, r))]);
         for i in 1..=4 {
             let truth = match r.below(10) {
                 0..=2 => Truth::Same,
@@ -382,7 +440,7 @@ fn services(r: &mut Random, faults: &[Fault]) -> Vec<ServicePlan> {
                 7 => Truth::Broken,
                 _ => Truth::BreaksLater,
             };
-            versions.insert(version(i), effect(truth, r));
+            versions.insert(version(i), effect(truth, events_min, r));
         }
         ServicePlan { name, requests, pass, error, drift: (drift.0, drift.1 * MINUTE), form, versions }
     };
@@ -394,7 +452,7 @@ pub fn version(i: usize) -> Version {
 }
 
 /// The limits of the policies below: 4 points of passes, twice the errors and a point.
-fn effect(truth: Truth, r: &mut Random) -> Effect {
+fn effect(truth: Truth, events_min: u64, r: &mut Random) -> Effect {
     let (pass, error) = match truth {
         Truth::Same | Truth::BreaksLater => (0.0, 1.0),
         Truth::Better => (0.01 + 0.03 * r.unit(), 0.8),
@@ -404,7 +462,7 @@ fn effect(truth: Truth, r: &mut Random) -> Effect {
         Truth::Broken => (-0.4, 25.0),
     };
     let cost = if truth != Truth::Same && r.chance(0.3) { 1.6 } else { 1.0 };
-    let breaks = (truth == Truth::BreaksLater).then(|| (10 + r.below(60)) * MINUTE);
+    let breaks = (truth == Truth::BreaksLater).then(|| scaled((10 + r.below(60)) * MINUTE, events_min));
     Effect { truth, pass, error, cost, breaks }
 }
 

@@ -23,6 +23,7 @@ states! {
     UnsyncedLost "a group that was not synced is gone after the crash"
     KilledAfter "killed after the sync, before anybody was told"
     KilledInRelease "killed with some told and others not"
+    KilledAtLoss "killed with a message lost and an earlier one arrived"
     KilledIdle "killed while nothing was on its way"
     KilledTwice "killed within a minute of a start"
     Stopped "stopped in order, with a snapshot"

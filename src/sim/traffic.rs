@@ -1,5 +1,7 @@
 //! What the users of a service measure in ten seconds, as the bytes that senders put on the bus.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 use super::broker::Stored;
@@ -44,19 +46,15 @@ pub fn measured(
     let usual = [([serving.to_owned(), String::new()], 0.0)];
     let exposures = if exposures.is_empty() { &usual[..] } else { exposures };
     let mut arms: Vec<Arm> = Vec::new();
-    for i in 0..service.requests {
-        let ([baseline, canary], weight) = &exposures[i as usize % exposures.len()];
-        let version = if r.unit() < *weight { canary } else { baseline };
-        match arms.iter_mut().find(|arm| arm.version == *version) {
-            Some(arm) => arm.n += 1,
-            None => {
-                let known = service.versions.get(&Version::from(version.as_str()));
-                let unknown = Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, breaks: None };
-                let mut effect = known.copied().unwrap_or(unknown);
-                if effect.breaks.is_some_and(|at| START.plus(Span(at)) <= now) {
-                    (effect.pass, effect.error) = (-0.4, 25.0);
-                }
-                arms.push(Arm { version: version.clone(), effect, n: 1 });
+    for ([baseline, canary], weight) in exposures {
+        // Requests go to the actuators in equal parts.
+        let n = service.requests / exposures.len() as u64;
+        let canaries = if *weight > 0.0 { (0..n).filter(|_| r.chance(*weight)).count() as u64 } else { 0 };
+        for (version, n) in [(baseline, n - canaries), (canary, canaries)].into_iter().filter(|(_, n)| *n > 0)
+        {
+            match arms.iter_mut().find(|arm| arm.version == *version) {
+                Some(arm) => arm.n += n,
+                None => arms.push(Arm { version: version.clone(), effect: effect(service, version, now), n }),
             }
         }
     }
@@ -76,6 +74,17 @@ pub fn measured(
     let delay = if trouble && r.chance(0.1) { r.below(8 * MINUTE) } else { r.below(500) };
     let again = trouble && named && r.chance(0.1);
     vec![(delay, message, again)]
+}
+
+/// What is true of a version at `now`.
+fn effect(service: &ServicePlan, version: &str, now: Timestamp) -> Effect {
+    let known = service.versions.get(&Version::from(version));
+    let unknown = Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, breaks: None };
+    let mut effect = known.copied().unwrap_or(unknown);
+    if effect.breaks.is_some_and(|at| START.plus(Span(at)) <= now) {
+        (effect.pass, effect.error) = (-0.4, 25.0);
+    }
+    effect
 }
 
 fn chances(service: &ServicePlan, effect: &Effect, level: f64) -> (f64, f64) {
@@ -103,12 +112,16 @@ fn columns(
                 builder.aggregate(version, metric, from, Timestamp(now.0 - 1), arm.n, Sums::Ones(ones));
             }
         } else {
+            let mut user = String::new();
             for i in 0..arm.n {
                 let served_at = from.plus(Span(i * TICK / arm.n));
-                let user = (service.form == Form::Units).then(|| format!("u{}", r.below(50_000)));
+                if service.form == Form::Units {
+                    user.clear();
+                    write!(user, "u{}", r.below(50_000)).expect("a string takes all");
+                }
                 for (metric, chance) in [("eval_pass", pass), ("error", error)] {
                     let value = f64::from(u8::from(r.chance(chance)));
-                    let unit = user.as_deref();
+                    let unit = (service.form == Form::Units).then_some(user.as_str());
                     builder.push(Row { version, metric, served_at, unit, tags: None, value });
                 }
             }
@@ -140,11 +153,13 @@ fn json(service: &ServicePlan, arms: &[Arm], level: f64, now: Timestamp, r: &mut
             let (passed, failed) = (u8::from(r.chance(pass)), u8::from(r.chance(error)));
             let comma = if text.len() > 1 { "," } else { "" };
             let (version, at) = (&arm.version, from + i * TICK / arm.n);
-            text.push_str(&format!(
+            write!(
+                text,
                 "{comma}{{\"version\":\"{version}\",\"served_at\":{at},\"eval_pass\":{passed},\"error\":{failed}"
-            ));
+            )
+            .expect("a string takes all");
             if i < COSTS {
-                text.push_str(&format!(",\"cost_usd\":{}", cost(arm, r)));
+                write!(text, ",\"cost_usd\":{}", cost(arm, r)).expect("a string takes all");
             }
             text.push('}');
         }

@@ -16,9 +16,9 @@ impl Journal for Log {
         Log::append(self, group)
     }
 
-    fn scan(&self, from: EventSeq, each: &mut dyn FnMut(Envelope) -> bool) -> Result<(), LogError> {
+    fn scan(&self, from: EventSeq, each: &mut dyn FnMut(&Envelope) -> bool) -> Result<(), LogError> {
         for envelope in self.reader().scan(from)? {
-            if !each(envelope?) {
+            if !each(&envelope?) {
                 break;
             }
         }

@@ -1,18 +1,34 @@
 //! What goes to and fro between the daemon, the broker, the actuators and those who measure.
 
-use super::*;
+use serde_json::{Value, json};
+
+use super::{ACK_WAIT, Happening, RESEND, Run, Stop, Ticket, broken, key, message_id};
+use crate::core::event::{Delivery, Inbound};
+use crate::core::ids::Service;
+use crate::core::time::Span;
+use crate::runner::ledger::Released;
+use crate::sim::broker::Stored;
+use crate::sim::plan::{Draw, Fault, MINUTE, Obedience};
+use crate::sim::rare::Rare;
+use crate::sim::script::START;
+use crate::sim::traffic;
+use crate::wire::intake::{self, Kind, Message};
+use crate::wire::outgoing::Outgoing;
 
 impl Run<'_> {
     pub(super) fn send(&mut self, place: u64) {
-        let Some(node) = &self.node else { return };
-        let Some(sending) = node.outbox.iter().find(|s| s.place == place && !s.stored) else { return };
-        let message = Box::new(sending.message.clone());
-        let mut r = self.random(13, self.now.rotate_left(32) ^ place);
+        let mut r = self.random(Draw::Send, self.now.rotate_left(32) ^ place);
         let (delay, lost) = if self.has(Fault::Bus) {
             (if r.chance(0.1) { r.below(20_000) } else { 1 + r.below(50) }, r.chance(0.08))
         } else {
             (1, false)
         };
+        let Some(node) = &mut self.node else { return };
+        let behind = node.outbox.front().is_some_and(|front| front.place < place);
+        let Some(sending) = node.outbox.iter_mut().find(|s| s.place == place && !s.stored) else { return };
+        let lost = lost || self.kill_at_loss && behind;
+        sending.lost = lost;
+        let message = Box::new(sending.message.clone());
         let life = self.life;
         if lost {
             self.reach(Rare::MessageLost);
@@ -26,7 +42,7 @@ impl Run<'_> {
     pub(super) fn out(&mut self, life: u64, place: u64, message: Outgoing) -> Result<(), Stop> {
         let id = message_id(&message);
         self.delivered.insert(id.clone());
-        let mut r = self.random(14, self.now.rotate_left(32) ^ place);
+        let mut r = self.random(Draw::Arrival, self.now.rotate_left(32) ^ place);
         if self.broker.accept(&id, self.now) {
             let body: Value = serde_json::from_slice(&message.body()).expect("messages are JSON");
             if message.subject.contains(".command.") {
@@ -64,7 +80,16 @@ impl Run<'_> {
             events: 0,
             bytes: 0,
         });
-        self.told(released).map(drop)
+        if !self.told(released)? || !self.kill_at_loss {
+            return Ok(());
+        }
+        // The next life has to find out by itself what did not arrive.
+        if self.node.as_ref().is_some_and(|node| node.outbox.iter().any(|sending| sending.lost)) {
+            self.reach(Rare::KilledAtLoss);
+            let after = self.down_for();
+            self.kill(after);
+        }
+        Ok(())
     }
 
     /// A command reaches an actuator.
@@ -138,7 +163,7 @@ impl Run<'_> {
 
     pub(super) fn publish(&mut self, stream: Inbound, message: Stored) {
         let Some(seq) = self.broker.publish(stream, message, self.now) else { return };
-        let mut r = self.random(15, key(stream, seq));
+        let mut r = self.random(Draw::Delivery, key(stream, seq));
         let delay = match self.has(Fault::Bus) {
             true if r.chance(0.1) => r.below(25_000),
             _ => 1 + r.below(5),
@@ -193,7 +218,7 @@ impl Run<'_> {
     /// What ten seconds of a service's requests measured is sent.
     pub(super) fn measure(&mut self, i: usize, n: u64) {
         let service = &self.plan.services[i];
-        let mut r = self.random(20 + i as u64, n);
+        let mut r = self.random(Draw::Traffic, (i as u64) << 56 | n);
         let exposure = self.exposures.iter().filter(|((_, name), _)| name == service.name).map(|(_, e)| e);
         let exposures: Vec<([String; 2], f64)> = exposure.map(|(_, v, w)| (v.clone(), *w)).collect();
         let trouble = self.has(Fault::Telemetry);
@@ -218,7 +243,7 @@ impl Run<'_> {
     pub(super) fn broker_baseline(&self, i: usize) -> String {
         let serving = self.node.as_ref().and_then(|node| {
             let state = node.ledger.state();
-            state.services.get(&crate::core::ids::Service::from(self.plan.services[i].name))?.serving.clone()
+            state.services.get(&Service::from(self.plan.services[i].name))?.serving.clone()
         });
         serving.map_or_else(|| "m@0".to_owned(), |version| version.0)
     }

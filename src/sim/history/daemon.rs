@@ -1,6 +1,21 @@
 //! The daemon's lives: how one begins, what it takes in and tells, and how it ends.
 
-use super::*;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Happening, Node, Run, Sending, Stop, Ticket, broken, key, whole};
+use crate::core::event::{Choice, Delivery, Event, Origin};
+use crate::core::ids::{Digest, EventSeq, RolloutId};
+use crate::core::line;
+use crate::core::time::Span;
+use crate::invariants::{Checker, Violation};
+use crate::runner::Taken;
+use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};
+use crate::sim::disk::{DiskError, SimLog};
+use crate::sim::plan::{Draw, Fault, MINUTE};
+use crate::sim::rare::Rare;
+use crate::sim::script::START;
+use crate::wire::anchor::AnchorMismatch;
+use crate::wire::envelope::Envelope;
 
 impl Run<'_> {
     pub(super) fn start(&mut self) -> Result<(), Stop> {
@@ -101,13 +116,11 @@ impl Run<'_> {
         if !damaged && !lied {
             return Err(broken("I2", self.checker.seq, format!("a sound log does not open: {error}")));
         }
-        let short = matches!(error, DiskError::Anchor(crate::wire::anchor::AnchorMismatch::LogShort { .. }))
-            || matches!(error, DiskError::Anchor(crate::wire::anchor::AnchorMismatch::LogEmpty { .. }));
+        let short = matches!(error, DiskError::Anchor(AnchorMismatch::LogShort { .. }))
+            || matches!(error, DiskError::Anchor(AnchorMismatch::LogEmpty { .. }));
         let state = match error {
             _ if !damaged => Rare::LieNoticed,
-            DiskError::Anchor(crate::wire::anchor::AnchorMismatch::AnchorDamaged { .. }) => {
-                Rare::AnchorNoticed
-            }
+            DiskError::Anchor(AnchorMismatch::AnchorDamaged { .. }) => Rare::AnchorNoticed,
             _ if short => Rare::TailNoticed,
             _ => Rare::DamageNoticed,
         };
@@ -121,10 +134,9 @@ impl Run<'_> {
         node.inbox.clear();
         self.life += 1;
         self.budget = None;
-        let before = self.disk.borrow().clone();
-        let mut r = self.random(10, self.life);
-        self.disk.borrow_mut().crash(&mut r);
-        let kept = self.disk.borrow().kept(&before);
+        self.kill_at_loss = false;
+        let mut r = self.random(Draw::Crash, self.life);
+        let kept = self.disk.borrow_mut().crash(&mut r);
         match kept {
             Some(true) => self.reach(Rare::UnsyncedKept),
             Some(false) => self.reach(Rare::UnsyncedLost),
@@ -138,7 +150,7 @@ impl Run<'_> {
     }
 
     pub(super) fn down_for(&self) -> u64 {
-        let mut r = self.random(11, self.life);
+        let mut r = self.random(Draw::Downtime, self.life);
         if r.chance(0.5) { 500 + r.below(30_000) } else { r.below(8 * MINUTE) }
     }
 
@@ -180,9 +192,9 @@ impl Run<'_> {
             if let Some(trace) = trace {
                 trace.push(line::line(e.seq, e.at, START, &e.event));
             }
-            notice.see(&e);
+            notice.see(e);
             failed =
-                in_time(checker, applied, awake, &e).and_then(|()| checker.next(e.seq, e.at, &e.event)).err();
+                in_time(checker, applied, awake, e).and_then(|()| checker.next(e.seq, e.at, &e.event)).err();
             failed.is_none()
         });
         match (failed, scanned) {
@@ -244,7 +256,7 @@ impl Run<'_> {
             let node = self.node.as_mut().expect("it lives");
             node.place += 1;
             let place = node.place;
-            node.outbox.push_back(Sending { place, message, stored: false });
+            node.outbox.push_back(Sending { place, message, stored: false, lost: false });
             self.send(place);
         }
         for (ticket, receipt) in released.receipts {
@@ -303,7 +315,7 @@ impl Run<'_> {
             if recorded.is_some() {
                 self.confirmed.insert((stream, seq));
             }
-            let mut r = self.random(12, self.now.rotate_left(32) ^ key(stream, seq));
+            let mut r = self.random(Draw::Confirm, self.now.rotate_left(32) ^ key(stream, seq));
             if self.has(Fault::Bus) && r.chance(0.05) {
                 self.reach(Rare::AckLost);
             } else {

@@ -9,40 +9,31 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::broker::{Broker, Stored};
-use super::disk::{Disk, DiskError, Mishap, SimLog};
+use super::disk::{Disk, DiskError, SimLog};
 use super::notice::{Judged, Notice};
-use super::plan::{ACTORS, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, random};
+use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, random};
 use super::random::Random;
 use super::rare::Rare;
 use super::script::START;
-use super::traffic;
-use crate::core::event::{Act, Choice, Delivery, Event, Inbound, Origin, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId};
-use crate::core::line;
+use crate::core::event::{Event, Inbound};
+use crate::core::ids::{Actuator, Digest, EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
 use crate::invariants::{Checker, Violation};
 use crate::replay::Verifier;
-use crate::runner::Taken;
 use crate::runner::clock::Moment;
-use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};
-use crate::wire::envelope::Envelope;
-use crate::wire::intake::{self, Kind, Message};
+use crate::runner::ledger::{Journal, Ledger};
 use crate::wire::outgoing::{self, Outgoing};
 
 /// How long the broker waits for a confirmation, and the daemon for the broker's.
 const ACK_WAIT: u64 = 30_000;
 const RESEND: u64 = 5_000;
-/// After trouble ends: when people take back what is still open, and when everything must be over.
-const PATIENCE: u64 = 90 * MINUTE;
-const OVER: u64 = 120 * MINUTE;
-
-/// A history goes on until it has as many events.
-const EVENTS_MIN: u64 = 1_000;
+/// After people have taken back what was still open everything must be over within this.
+const OVER: u64 = 30 * MINUTE;
 
 /// Things that may happen in one history; more means that the simulator itself runs in circles.
 const HAPPENINGS_MAX: u64 = 3_000_000;
@@ -57,6 +48,8 @@ pub struct History {
     pub rare: BTreeSet<Rare>,
     pub failure: Option<Violation>,
     pub judged: Vec<Judged>,
+    /// Rollouts that ended.
+    pub over: usize,
     pub trace: Vec<String>,
 }
 
@@ -98,6 +91,8 @@ struct Sending {
     place: u64,
     message: Outgoing,
     stored: bool,
+    /// The last time it was sent it got lost.
+    lost: bool,
 }
 
 /// One life of the daemon.
@@ -145,6 +140,8 @@ pub struct Run<'a> {
     last_start: u64,
     /// Things that may still be told before the process is killed.
     budget: Option<u64>,
+    /// Of the next messages only the first arrives, and then the process is killed.
+    kill_at_loss: bool,
     full: bool,
     broker: Broker,
     /// What the daemon has confirmed to the broker.
@@ -180,6 +177,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         delivered: BTreeSet::new(),
         last_start: 0,
         budget: None,
+        kill_at_loss: false,
         full: false,
         broker: Broker::default(),
         confirmed: BTreeSet::new(),
@@ -207,6 +205,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
             Some(Violation { invariant: "an assertion", seq: run.checker.seq, why })
         }
     };
+    let over = run.notice.over();
     let judged = if run.lied { Vec::new() } else { run.notice.judged(plan) };
     History {
         seed: plan.seed,
@@ -215,6 +214,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         rare: run.notice.rare,
         failure,
         judged,
+        over,
         trace: run.trace.unwrap_or_default(),
     }
 }
@@ -230,7 +230,7 @@ impl Run<'_> {
     }
 
     /// Randomness for the `n`th thing of a kind.
-    fn random(&self, what: u64, n: u64) -> Random {
+    fn random(&self, what: Draw, n: u64) -> Random {
         random(self.plan.seed, what, n)
     }
 
@@ -258,17 +258,18 @@ impl Run<'_> {
             assert!(n < HAPPENINGS_MAX, "seed {} does not settle: at {at} ms {what:?}", self.plan.seed);
             self.now = at;
             self.happen(what)?;
-            if self.healed && self.checker.seq >= EVENTS_MIN && self.over() {
+            if self.healed && self.checker.seq >= self.plan.events_min && self.over() {
                 return self.finish();
             }
-            if self.now > self.plan.healed + OVER {
+            if self.now > self.plan.cleared + OVER {
                 let state = self.node.as_ref().map(|node| node.ledger.state());
                 let open: Vec<_> =
                     state.map_or(Vec::new(), |s| s.rollouts.keys().map(|id| id.0.clone()).collect());
                 let (waiting, outbox) =
                     (self.broker.all_waiting().len(), self.node.as_ref().map_or(0, |node| node.outbox.len()));
                 let why = format!(
-                    "two hours after trouble ended: open {open:?}, {waiting} messages not recorded, {outbox} not sent"
+                    "{} after trouble ended: open {open:?}, {waiting} messages not recorded, {outbox} not sent",
+                    Span(self.plan.cleared + OVER - self.plan.healed)
                 );
                 return Err(broken("I14", self.checker.seq, why));
             }
@@ -381,9 +382,9 @@ impl Run<'_> {
         // And every command reached every actuator it was for.
         for (command, actuators) in &self.notice.issued {
             for (i, name) in self.plan.actuators.iter().enumerate() {
-                let open_long = actuators.contains(&(*name).to_owned());
-                if open_long && !self.seen.contains_key(&(command.clone(), i)) && self.notice.stands(command)
-                {
+                let asked = actuators.contains(&Actuator::from(*name));
+                let arrived = self.seen.contains_key(&(command.to_string(), i));
+                if asked && !arrived && self.notice.stands(*command) {
                     return Err(broken("I14", at, format!("command {command} never reached {name}")));
                 }
             }

@@ -1,6 +1,17 @@
 //! What happens from outside by the plan, and what people do.
 
-use super::*;
+use serde_json::json;
+
+use super::{Happening, Run, Stop, Ticket};
+use crate::core::event::{Act, Event, Inbound, Origin, Verb};
+use crate::core::ids::{Digest, EventSeq, RolloutId};
+use crate::core::policy::OnFail;
+use crate::core::time::Span;
+use crate::sim::broker::Stored;
+use crate::sim::disk::Mishap;
+use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, Stimulus};
+use crate::sim::rare::Rare;
+use crate::sim::traffic;
 
 impl Run<'_> {
     pub(super) fn stimulus(&mut self, i: usize) -> Result<(), Stop> {
@@ -49,6 +60,7 @@ impl Run<'_> {
                     self.budget = Some(after);
                 }
             }
+            Stimulus::KillAtLoss => self.kill_at_loss = self.node.is_some(),
             Stimulus::Kill => {
                 if self.node.is_some() {
                     self.reach(Rare::KilledIdle);
@@ -73,7 +85,7 @@ impl Run<'_> {
                 self.at(self.now + 3 * MINUTE, Happening::Room);
             }
             Stimulus::Damage(damage) => {
-                let mut r = self.random(30, i as u64);
+                let mut r = self.random(Draw::Damage, i as u64);
                 // Nobody reads a closed log: the next start does.
                 let after = self.down_for();
                 self.kill(after);
@@ -125,7 +137,7 @@ impl Run<'_> {
                 let (source, policy) = &self.plan.policies[(change % 2) as usize];
                 let mut policy = policy.clone();
                 policy.steps[0].bake = Span(policy.steps[0].bake.0 / 2);
-                policy.guardrails[0].on_fail = crate::core::policy::OnFail::Alert;
+                policy.guardrails[0].on_fail = OnFail::Alert;
                 let source = format!("{source}# {change}\n");
                 let digest = Digest::of(source.as_bytes());
                 if let Some(node) = &mut self.node {
@@ -176,6 +188,7 @@ impl Run<'_> {
             self.healed = true;
             self.full = false;
             self.budget = None;
+            self.kill_at_loss = false;
             self.disk.borrow_mut().mishap = None;
             self.obedience.iter_mut().for_each(|how| *how = Obedience::After(500));
             self.at(self.now, Happening::Start);
@@ -186,7 +199,7 @@ impl Run<'_> {
                 self.at(self.now + 10, Happening::Deliver(stream, seq));
             }
         }
-        let forced = self.now >= self.plan.healed + PATIENCE;
+        let forced = self.now >= self.plan.cleared;
         let mut orders = Vec::new();
         if let Some(node) = &self.node {
             for rollout in node.ledger.state().rollouts.values() {
