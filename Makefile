@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data bench kill-test crash simulate planted fuzz clean
+.PHONY: help demo lint test test-data bench decision-quality kill-test crash simulate planted fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -11,7 +11,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cachepro
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## three rollouts in virtual time: promoted, rolled back, promoted with an alert
 	@cargo run --release --locked -- demo
@@ -41,6 +41,13 @@ test-data: .venv/ready ## published numbers, and rollouts of real model outcomes
 
 bench: ## throughput and latency on this machine
 	@cargo bench --locked
+
+# A small sample is RUNS=16; RESULTS=file keeps the lines as JSON.
+RUNS ?= 1000
+RESULTS ?=
+decision-quality: ## wrong and slow decisions over simulated streams, beside the goals: RUNS=1000
+	@echo "== decisions of the engine over simulated streams, RUNS=$(RUNS)"
+	@cargo bench --quiet --locked --bench quality -- --runs $(RUNS) $(if $(RESULTS),--json $(abspath $(RESULTS)))
 
 kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 	@echo "== $(N) kills"
