@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data bench decision-quality decision-quality-peers kill-test crash simulate planted fuzz clean
+.PHONY: help demo lint test test-data bench decision-quality decision-quality-peers pictures kill-test crash simulate planted fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -53,6 +53,9 @@ PEERS := PYTHONDONTWRITEBYTECODE=1 .venv-peers/bin/python benches/quality
 decision-quality-peers: .venv-peers/ready ## other methods on the same streams: RUNS=1000 DATA=../shared/data
 	@echo "== other methods on the same streams, RUNS=$(RUNS)"
 	@$(PEERS)/peers.py --runs $(RUNS) --data "$(DATA)" $(if $(RESULTS),--json $(abspath $(RESULTS)))
+
+pictures: .venv-peers/ready ## draw docs/pictures from simulated streams
+	@$(PEERS)/pictures.py
 
 kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 	@echo "== $(N) kills"
