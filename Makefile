@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data bench kill-test crash simulate planted fuzz clean
+.PHONY: help demo lint test test-data bench decision-quality decision-quality-peers pictures kill-test crash simulate planted fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -11,7 +11,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cachepro
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## three rollouts in virtual time: promoted, rolled back, promoted with an alert
 	@cargo run --release --locked -- demo
@@ -41,6 +41,21 @@ test-data: .venv/ready ## published numbers, and rollouts of real model outcomes
 
 bench: ## throughput and latency on this machine
 	@cargo bench --locked
+
+# A small sample is RUNS=16; RESULTS=file keeps the lines as JSON.
+RUNS ?= 1000
+RESULTS ?=
+decision-quality: ## wrong and slow decisions over simulated streams, beside the goals: RUNS=1000
+	@echo "== decisions of the engine over simulated streams, RUNS=$(RUNS)"
+	@cargo bench --quiet --locked --bench quality -- --runs $(RUNS) $(if $(RESULTS),--json $(abspath $(RESULTS)))
+
+PEERS := PYTHONDONTWRITEBYTECODE=1 .venv-peers/bin/python benches/quality
+decision-quality-peers: .venv-peers/ready ## other methods on the same streams: RUNS=1000 DATA=../shared/data
+	@echo "== other methods on the same streams, RUNS=$(RUNS)"
+	@$(PEERS)/peers.py --runs $(RUNS) --data "$(DATA)" $(if $(RESULTS),--json $(abspath $(RESULTS)))
+
+pictures: .venv-peers/ready ## draw docs/pictures from simulated streams
+	@$(PEERS)/pictures.py
 
 kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 	@echo "== $(N) kills"
@@ -87,16 +102,18 @@ fuzz: ## fuzz one parser for a while: T=intent SECS=60 (fuzz/README.md lists the
 	  -max_total_time=$(SECS) -max_len=16384 -timeout=10 -rss_limit_mb=1024
 
 clean: ## remove what was built and installed here
-	@rm -rf target .venv fuzz/target
+	@rm -rf target .venv .venv-peers fuzz/target
 
 # Debian splits ensurepip off into python3-venv; everything else comes from PyPI, pinned.
 .venv/ready: tests/python/requirements.txt
-	@echo "== python environment in .venv"
+.venv-peers/ready: benches/quality/requirements.txt
+.venv/ready .venv-peers/ready:
+	@echo "== python environment in $(@D)"
 	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then \
 	  if [[ $$(id -u) != 0 ]]; then echo "python3 cannot make virtual environments; install it: sudo apt-get install python3-venv" >&2; exit 1; fi; \
 	  echo "== installing python3-venv"; apt-get -qq update; \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3-venv >/dev/null; fi
-	@rm -rf .venv && python3 -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir -r $<
-	@.venv/bin/pip check --disable-pip-version-check >/dev/null
+	@rm -rf $(@D) && python3 -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-cache-dir -r $<
+	@$(@D)/bin/pip check --disable-pip-version-check >/dev/null
 	@touch $@

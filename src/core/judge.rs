@@ -152,7 +152,7 @@ fn read(
 
 /// Log-evidence that the limit is exceeded. A missing share has two sides: the average of their evidence is evidence
 /// against either.
-fn harm_ln(guardrail: &Guardrail, watch: &Watch) -> f64 {
+pub fn harm_ln(guardrail: &Guardrail, watch: &Watch) -> f64 {
     let above = watch.evidence.harm.ln();
     if !matches!(guardrail.rule, Rule::Missing { .. }) {
         return above;

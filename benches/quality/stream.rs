@@ -1,0 +1,364 @@
+//! One simulated stream, judged by the production engine. A stream follows from its scenario and its number alone.
+
+use std::collections::BTreeMap;
+
+use sluice::core::cohort::{Arm, unit_key};
+use sluice::core::evidence::{Portion, pair_y};
+use sluice::core::ids::{Digest, Weight};
+use sluice::core::judge::harm_ln;
+use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Rule, Step};
+use sluice::core::time::{Span, Timestamp};
+use sluice::core::watch::{Observation, Role, Watch};
+use sluice::sim::random::Random;
+
+use crate::law::Law;
+use crate::scenario::{Asked, Labels, Phase, Scenario};
+
+/// The levels of evidence that act, for alpha 0.05 and 0.01.
+pub const LEVELS: [f64; 2] = [20.0, 100.0];
+
+/// Observations of the baseline that a reference is frozen from.
+const REFERENCE: u32 = 500;
+/// Blocks after which the next reference is asked for. In a rollout that happens when a cohort has settled.
+const COHORT: u64 = 32;
+/// Events in a block: what a minute holds where they are rare.
+const EVENTS: u64 = 4;
+
+/// Where a level was first reached: bet-on canary observations and requests so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct At {
+    pub canary: u64,
+    pub request: u64,
+}
+
+/// What became of one stream.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// First crossing of each level.
+    pub harm: [Option<At>; 2],
+    pub safe: [Option<At>; 2],
+    /// Canary observations when the last phase began.
+    pub onset: u64,
+    /// All of them.
+    pub canary: u64,
+}
+
+impl Outcome {
+    fn look(&mut self, guardrail: &Guardrail, watch: &Watch, request: u64) {
+        if watch.reference.is_none() {
+            return;
+        }
+        let at = At { canary: watch.evidence.canary.n, request };
+        for (first, ln) in
+            [(&mut self.harm, harm_ln(guardrail, watch)), (&mut self.safe, watch.evidence.safe.ln())]
+        {
+            for (first, level) in first.iter_mut().zip(LEVELS) {
+                if first.is_none() && ln >= level.ln() {
+                    *first = Some(at);
+                }
+            }
+        }
+    }
+}
+
+/// One request's outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    pub step: u16,
+    pub canary: bool,
+    pub x: f64,
+}
+
+/// The requests of a stream, after the baseline observations that its reference is frozen from.
+pub struct Stream<'a> {
+    pub reference: Vec<f64>,
+    random: Random,
+    phases: std::slice::Iter<'a, Phase>,
+    phase: &'a Phase,
+    left: u64,
+}
+
+impl<'a> Stream<'a> {
+    pub fn new(scenario: &'a Scenario, number: u64) -> Stream<'a> {
+        let mut random = seeded(scenario, number);
+        let mut phases = scenario.phases.iter();
+        let phase = phases.next().expect("a phase");
+        // Nothing is learned of events beforehand, and of pairs a tenth of the usual number.
+        let n = match scenario.guardrail.rule {
+            Rule::Count { .. } | Rule::Split => 0,
+            Rule::Paired { .. } => REFERENCE / 10,
+            _ => REFERENCE,
+        };
+        let reference = (0..n).map(|_| phase.baseline.draw(&mut random)).collect();
+        Stream { reference, random, phases, phase, left: phase.requests }
+    }
+
+    /// Whether the last phase has begun.
+    pub fn last_phase(&self) -> bool {
+        self.phases.len() == 0
+    }
+}
+
+impl Iterator for Stream<'_> {
+    type Item = Request;
+
+    fn next(&mut self) -> Option<Request> {
+        while self.left == 0 {
+            self.phase = self.phases.next()?;
+            self.left = self.phase.requests;
+        }
+        self.left -= 1;
+        let canary = self.random.chance(self.phase.share);
+        let law = if canary { self.phase.canary } else { self.phase.baseline };
+        Some(Request { step: self.phase.step, canary, x: law.draw(&mut self.random) })
+    }
+}
+
+/// A generator for one stream: hashed, for the states of neighbouring seeds would run into each other.
+fn seeded(scenario: &Scenario, number: u64) -> Random {
+    let name = format!("{} {} {number}", scenario.name, scenario.share);
+    let seed: [u8; 8] = Digest::of(name.as_bytes()).0[..8].try_into().expect("8 bytes");
+    Random::new(u64::from_le_bytes(seed))
+}
+
+/// A policy of one guardrail, with the steps of a scenario.
+fn policy(scenario: &Scenario) -> Policy {
+    let step = |share: f64| Step {
+        to: Weight((share * 10_000.0).round() as u16),
+        bake: Span::ZERO,
+        min_samples: BTreeMap::new(),
+        deadline: None,
+    };
+    Policy {
+        name: "quality".into(),
+        applies_to: vec![],
+        steps: vec![step(scenario.share)],
+        soak: Span::ZERO,
+        on_deadline: OnDeadline::Hold,
+        guardrails: vec![scenario.guardrail.clone()],
+        evidence: EvidenceRules { reference_min: REFERENCE, ..EvidenceRules::default() },
+        stale_after: Span::mins(10),
+        approvals: vec![],
+        concurrency: Concurrency::Queue,
+        actuators: vec![],
+        ack_timeout: Span::mins(1),
+    }
+}
+
+/// The engine as a rollout holds it, given one observation at a time and looked at after every block.
+pub struct Judge<'a> {
+    guardrail: &'a Guardrail,
+    policy: Policy,
+    pub watch: Watch,
+    /// Events of the open block, baseline and canary.
+    events: [u64; 2],
+}
+
+impl<'a> Judge<'a> {
+    /// With a reference frozen from `values`, as from the cohorts before the first bet.
+    pub fn new(scenario: &'a Scenario, values: &[f64]) -> Judge<'a> {
+        let (guardrail, policy) = (&scenario.guardrail, policy(scenario));
+        let mut watch = Watch::new(guardrail);
+        let (start, length) = (Timestamp(0), policy.evidence.cohort);
+        let mut observe = |arm, i: usize, value, role| {
+            let key = unit_key(&i.to_string());
+            let unit = matches!(guardrail.rule, Rule::Paired { .. }).then_some(key);
+            let o = Observation { arm, served_at: start, cohort: start, unit, place: key, value, role };
+            watch.observe(guardrail, length, start, start.plus(length), o);
+        };
+        for (i, &value) in values.iter().enumerate() {
+            match guardrail.rule {
+                Rule::Paired { .. } => {
+                    let (a, b) = pair(value);
+                    observe(Arm::Baseline, i, a, Role::Value);
+                    observe(Arm::Canary, i, b, Role::Value);
+                }
+                // A one is a request whose value has not come.
+                Rule::Missing { .. } => {
+                    observe(Arm::Baseline, i, 0.0, Role::Request);
+                    if value < 0.5 {
+                        observe(Arm::Baseline, i, 0.0, Role::Value);
+                    }
+                }
+                _ => observe(Arm::Baseline, i, value, Role::Value),
+            }
+        }
+        if !values.is_empty() {
+            let scored = watch.score(guardrail, &policy, start, 0);
+            watch.apply_scored(guardrail, &policy, start, &scored);
+        }
+        let mut judge = Judge { guardrail, policy, watch, events: [0; 2] };
+        judge.freeze(0);
+        judge
+    }
+
+    /// Takes one observation; returns whether that closed a block.
+    #[inline]
+    pub fn take(&mut self, number: u64, request: Request) -> bool {
+        let Request { step, canary, x } = request;
+        let watch = &mut self.watch;
+        let Some(reference) = &watch.reference else { return false };
+        watch.evidence.enter_step(step);
+        let portion = match self.guardrail.rule {
+            Rule::Mean { .. } | Rule::Score { .. } | Rule::Quantile { .. } => Portion::Value { canary, x },
+            Rule::Paired { .. } => {
+                let (a, b) = pair(x);
+                Portion::Pair { a, b }
+            }
+            Rule::Count { .. } | Rule::Split => {
+                self.events[usize::from(canary)] += 1;
+                if self.events[0] + self.events[1] < EVENTS {
+                    return false;
+                }
+                let [x_a, x_b] = std::mem::take(&mut self.events);
+                Portion::Labels { x_a, x_b, share: self.policy.steps[0].to.as_share() }
+            }
+            Rule::Proportion { .. } | Rule::Missing { .. } | Rule::Absolute { .. } => {
+                let (n_b, f) = (u64::from(canary), u64::from(x >= 0.5));
+                Portion::Counts { n_a: 1 - n_b, f_a: f * (1 - n_b), n_b, f_b: f * n_b }
+            }
+        };
+        // What a scored cohort adds to the next reference.
+        let of_pair = matches!(self.guardrail.rule, Rule::Paired { .. });
+        if !canary || of_pair {
+            let y = if of_pair { pair_y(0.0, x) } else { reference.baseline_y(x) };
+            watch.gathered.n += 1;
+            watch.gathered.sum += y;
+            watch.gathered.sumsq += y * y;
+            if matches!(self.guardrail.rule, Rule::Quantile { .. }) {
+                watch.gathered.values.push(x);
+            }
+        }
+        let blocks = watch.evidence.blocks;
+        watch.evidence.add(self.guardrail, reference, Timestamp(number * 1_000), &portion);
+        let closed = watch.evidence.blocks > blocks;
+        if closed && watch.evidence.blocks % COHORT == 0 {
+            watch.gathered.forget();
+            self.freeze(step);
+        }
+        closed
+    }
+
+    fn freeze(&mut self, step: u16) {
+        if let Some(Ok(reference)) = self.watch.next_reference(self.guardrail, &self.policy.evidence) {
+            self.watch.apply_reference(&reference, step);
+        }
+    }
+}
+
+/// The outcomes of both arms whose difference is `x`.
+fn pair(x: f64) -> (f64, f64) {
+    if x < 0.0 { (1.0, 0.0) } else { (0.0, x) }
+}
+
+/// Runs stream `number` of a scenario to its end, or until everything asked is known.
+pub fn run(scenario: &Scenario, number: u64) -> Outcome {
+    if let Some(labels) = &scenario.labels {
+        return run_cohorts(scenario, labels, number);
+    }
+    let mut stream = Stream::new(scenario, number);
+    let mut judge = Judge::new(scenario, &stream.reference);
+    let (mut outcome, mut begun) = (Outcome::default(), false);
+    let mut n = 0;
+    while let Some(request) = stream.next() {
+        n += 1;
+        if !begun && stream.last_phase() {
+            (outcome.onset, begun) = (judge.watch.evidence.canary.n, true);
+        }
+        if judge.take(n, request) {
+            outcome.look(&scenario.guardrail, &judge.watch, n);
+            let done = match scenario.asked {
+                Asked::Worse | Asked::WorseFast | Asked::Onset => outcome.harm[1].is_some(),
+                Asked::Equal => n >= 100_000 && outcome.safe[1].is_some(),
+                _ => false,
+            };
+            if done {
+                break;
+            }
+        }
+    }
+    outcome.canary = judge.watch.evidence.canary.n;
+    outcome
+}
+
+/// An outcome on its way: when it comes in, and what it is.
+struct Coming {
+    at: Timestamp,
+    observation: Observation,
+}
+
+/// Requests spread over time, outcomes that come in late, cohorts that settle: everything as in a rollout whose
+/// canary starts two hours into the baseline's traffic.
+fn run_cohorts(scenario: &Scenario, labels: &Labels, number: u64) -> Outcome {
+    let (guardrail, policy) = (&scenario.guardrail, policy(scenario));
+    let length = policy.evidence.cohort;
+    let mut watch = Watch::new(guardrail);
+    let mut outcome = Outcome::default();
+    let coming = coming(scenario, labels, length, number);
+    for (n, Coming { at, observation }) in coming.iter().enumerate() {
+        settle(&mut watch, &policy, *at, n as u64, &mut outcome);
+        let settles = observation.cohort.plus(length).plus(guardrail.maturity);
+        watch.observe(guardrail, length, *at, settles, *observation);
+    }
+    settle(&mut watch, &policy, Timestamp(u64::MAX), coming.len() as u64, &mut outcome);
+    outcome.canary = watch.evidence.canary.n;
+    outcome
+}
+
+/// Scores what has settled by `now`, freezing references in between, as `decide` does.
+fn settle(watch: &mut Watch, policy: &Policy, now: Timestamp, n: u64, outcome: &mut Outcome) {
+    let (guardrail, length) = (&policy.guardrails[0], policy.evidence.cohort);
+    while let Some(start) = watch.oldest().filter(|start| start.plus(length).plus(guardrail.maturity) <= now)
+    {
+        let scored = watch.score(guardrail, policy, start, 0);
+        watch.apply_scored(guardrail, policy, start, &scored);
+        outcome.look(guardrail, watch, n);
+        if let Some(Ok(reference)) = watch.next_reference(guardrail, &policy.evidence) {
+            watch.apply_reference(&reference, 0);
+        }
+    }
+}
+
+/// Every outcome of a stream in the order in which they come in.
+fn coming(scenario: &Scenario, labels: &Labels, length: Span, number: u64) -> Vec<Coming> {
+    let mut random = seeded(scenario, number);
+    let phase = &scenario.phases[0];
+    let start = Timestamp(Span::hours(2).0);
+    let (requests, apart, named) = labels.user;
+    let like_the_user = libm::sqrt(labels.icc);
+    let mut all = Vec::new();
+    let before = start.0 * labels.rate / 1_000 / requests;
+    for user in 0..before + phase.requests / requests {
+        let began = user * requests * 1_000 / labels.rate;
+        let canary = began >= start.0 && random.chance(phase.share);
+        let law = if canary { phase.canary } else { phase.baseline };
+        // Each outcome is the user's own with probability sqrt(icc), else drawn anew: the correlation is then icc.
+        let own = law.draw(&mut random);
+        for i in 0..requests {
+            let like = like_the_user > 0.0 && random.chance(like_the_user);
+            let value = if like { own } else { law.draw(&mut random) };
+            let served = Timestamp(began + i * apart * 1_000 + random.below(1_000));
+            let mean = labels.minutes[usize::from(value < 0.5)];
+            let delay = -libm::log1p(-random.unit()) * mean * 60_000.0;
+            let at = served.plus(Span(delay as u64));
+            let served_at = if labels.by_arrival { at } else { served };
+            if served_at < start && !(labels.by_arrival && !canary) {
+                continue;
+            }
+            let cohort = Timestamp(served_at.0 / length.0 * length.0);
+            let place = unit_key(&format!("{user} {i}"));
+            let unit = named.then(|| unit_key(&user.to_string()));
+            let arm = if canary { Arm::Canary } else { Arm::Baseline };
+            let role = Role::Value;
+            let observation = Observation { arm, served_at, cohort, unit, place, value, role };
+            all.push(Coming { at, observation });
+        }
+    }
+    all.sort_by_key(|coming| (coming.at, coming.observation.place));
+    all
+}
+
+/// Whether a law's observations are zeros and ones.
+pub fn is_binary(law: Law) -> bool {
+    matches!(law, Law::Share(_))
+}
