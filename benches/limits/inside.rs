@@ -43,7 +43,7 @@ impl Journal for PlainFile {
         Ok(())
     }
 
-    fn scan(&self, _: EventSeq, _: &mut dyn FnMut(Envelope) -> bool) -> Result<(), LogError> {
+    fn scan(&self, _: EventSeq, _: &mut dyn FnMut(&Envelope) -> bool) -> Result<(), LogError> {
         Ok(())
     }
 
