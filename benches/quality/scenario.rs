@@ -99,6 +99,7 @@ fn guardrail(name: &str, better: Better, rule: Rule) -> Guardrail {
         on_fail: OnFail::Rollback,
         weight: 1.0,
         gates: true,
+        slices: None,
         unless: None,
         benefit: None,
     }
