@@ -1,6 +1,6 @@
 """Other methods on the streams that sluice is measured with: one run, one table.
 
-Every method starts with the first request that sluice bets on. What came before, 500 observations of the baseline and
+A method is judged as it ships. Every method starts with the first request that sluice bets on. What came before, 500 observations of the baseline and
 what the canary was sent meanwhile, went into sluice's reference; a line of its own counts that as well. Fails when sluice
 does not hold alpha, or when a method that does is faster by more than the error of the simulation.
 """
@@ -186,7 +186,9 @@ def main():
                 word = "level"
                 if abs(ratio - 1) > max(3 * se, LEVEL):
                     word = "faster" if ratio < 1 else "SLOWER"
-                if word == "SLOWER":
+                # With .05 on a side a method is twice as loose as it ships, and its word on safety does not hold alpha
+                # (above): shown, not judged.
+                if word == "SLOWER" and not name.endswith("a side"):
                     failures.append(f"{name} is faster at {share:.0%}, drop {drop}: {ratio:.3f} ({se:.3f})")
                 line += f" | {drop:>2} points: {ratio:>5.3f} ({se:.3f}) {word:<6}"
                 rows.append({"method": name, "canary_share": share, "drop": drop, "ratio": ratio})
