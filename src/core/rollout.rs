@@ -94,6 +94,9 @@ pub struct Rollout {
     pub resumed: Timestamp,
 }
 
+/// What a series feeds: an arm of these guardrails.
+type Fed = (Arm, Vec<(usize, Role)>);
+
 /// How far apart two resends may grow.
 const RESEND_MAX: Span = Span::mins(5);
 
@@ -212,7 +215,7 @@ impl Rollout {
             return false;
         }
         // Which guardrails each series of the batch feeds, looked up once.
-        let targets: Vec<Option<(Arm, Vec<(usize, Role)>)>> = columns
+        let targets: Vec<Option<Fed>> = columns
             .series
             .iter()
             .map(|series| {

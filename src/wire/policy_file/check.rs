@@ -372,10 +372,8 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         let message = format!("must be at most {MATURITY_MAX}, got {maturity}");
         c.refuse("E3018", node.place, &field("maturity"), &message);
     }
-    if kind == RuleKind::Absolute {
-        if let Some(node) = &body.maturity {
-            c.refuse("E3018", node.place, &field("maturity"), "kind absolute looks at values as they come");
-        }
+    if let Some(node) = body.maturity.as_ref().filter(|_| kind == RuleKind::Absolute) {
+        c.refuse("E3018", node.place, &field("maturity"), "kind absolute looks at values as they come");
     }
     if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true) && !shows_safety) {
         let message = format!("kind {} shows no safety, so it cannot gate", body.kind.text);
