@@ -64,11 +64,14 @@ fn a_change_is_submitted_watched_and_taken_back() {
     ];
     let would = ok(&ui.run(&[&deploy[..], &["--dry-run"]].concat()));
     assert_eq!(would, "would roll out prompt@41 → prompt@42 on bot under policy quick; nothing was sent\n");
+    let unknown = "eval_pass has come in too little lately to tell\n";
+    let plan = ok(&ui.run(&["plan", "bot", "--policy", "quick"]));
+    assert!(plan.starts_with("bot under quick, if the canary is as good as the baseline\n"), "{plan}");
+    assert!(plan.contains("how long it takes cannot be told") && plan.contains(unknown), "{plan}");
     let told = ok(&ui.run(&deploy));
-    assert!(
-        told.starts_with("plan       25% 1s > 50% 1s > 100% soak 1s\naccepted   bot-1 (event "),
-        "{told}"
-    );
+    let expected =
+        format!("plan       25% 1s > 50% 1s > 100% soak 1s\n           {unknown}accepted   bot-1 (event ");
+    assert!(told.starts_with(&expected), "{told}");
     assert!(ok(&ui.run(&deploy)).contains("submitted before, no effect"));
 
     ui.confirm();
@@ -122,6 +125,11 @@ fn a_change_is_submitted_watched_and_taken_back() {
         .filter(|act| act["verb"] == "rollback")
         .collect();
     assert_eq!(acts.len(), 1);
+    let mut events = tail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let decided = events.rfind(|event| event["kind"] == "decision.made").unwrap()["seq"].to_string();
+    let behind = ok(&ui.run(&["explain", "--event", &decided, "--guardrail", "eval_pass"]));
+    assert!(behind.contains("evidence of harm: none of the 20x needed"), "{behind}");
+    assert!(behind.ends_with("\nidentical to the record, word for word\n"), "{behind}");
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!((&acts[0]["actor"], &acts[0]["host"]), (&json!("maya"), &json!(host.trim())));
     assert_eq!(
