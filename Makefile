@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data bench decision-quality decision-quality-peers pictures kill-test crash simulate planted fuzz clean
+.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash simulate planted fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -9,6 +9,8 @@ N ?= 200
 PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cacheprovider
 # A broker of our own for every test; the variable says which binary.
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
+
+OUTCOMES = cargo test --quiet --release --locked --test outcomes -- --ignored --nocapture --test-threads=1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +38,18 @@ test-data: .venv/ready ## published numbers, and rollouts of real model outcomes
 	@cargo build --quiet --release --locked
 	@echo "== published vectors"
 	@SLUICE_VECTORS="$(DATA)/../vectors" cargo test --quiet --locked --test vectors -- --ignored
+	@echo "== its scenarios in virtual time, 8 seeds"
+	@SLUICE_DATA="$(DATA)" SLUICE_SEEDS=8 $(OUTCOMES)
 	@echo "== rollouts of the data in $(DATA)"
 	@$(WITH_NATS) SLUICE_BIN=target/release/sluice SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
+
+# As many as tell 1 in 20 from 1 in 10; test-data runs a few.
+outcomes: SEEDS := 200
+outcomes: ## every scenario of the data folder in virtual time, with its table: DATA=../shared/data SEEDS=200
+	@if [[ ! -f "$(DATA)/manifest.json" ]]; then \
+	  echo "no manifest.json in DATA=$(DATA); name the data folder: make outcomes DATA=path" >&2; exit 1; fi
+	@echo "== scenarios in virtual time, $(SEEDS) seeds"
+	@SLUICE_DATA="$(DATA)" SLUICE_SEEDS=$(SEEDS) $(OUTCOMES)
 
 bench: ## throughput and latency on this machine
 	@cargo bench --locked
