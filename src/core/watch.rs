@@ -486,6 +486,11 @@ impl Watch {
             Rule::Count { .. } | Rule::Split => 0,
             // Nothing but the variance is to be learned, and pairs are few.
             Rule::Paired { .. } => u64::from(rules.reference_min).div_ceil(10).max(20),
+            // Twenty values beyond it, or the threshold is anywhere: of p99 that takes 2,000.
+            Rule::Quantile { q, .. } => {
+                let beyond = libm::ceil(20.0 / q.min(1.0 - q)) as u64;
+                u64::from(rules.reference_min).max(beyond.min(GATHERED_MAX as u64))
+            }
             _ => u64::from(rules.reference_min),
         };
         match &self.reference {
