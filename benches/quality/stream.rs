@@ -7,6 +7,7 @@ use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::judge::harm_ln;
 use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Rule, Step};
+use sluice::core::reference;
 use sluice::core::time::{Span, Timestamp};
 use sluice::core::watch::{Observation, Role, Watch};
 use sluice::sim::random::Random;
@@ -17,7 +18,7 @@ use crate::scenario::{Asked, Labels, Phase, Scenario};
 /// The levels of evidence that act, for alpha 0.05 and 0.01.
 pub const LEVELS: [f64; 2] = [20.0, 100.0];
 
-/// Observations of the baseline that a reference is frozen from.
+/// Observations of the baseline that most references are frozen from.
 const REFERENCE: u32 = 500;
 /// Blocks after which the next reference is asked for. In a rollout that happens when a cohort has settled.
 const COHORT: u64 = 32;
@@ -83,12 +84,7 @@ impl<'a> Stream<'a> {
         let mut random = seeded(scenario, number);
         let mut phases = scenario.phases.iter();
         let phase = phases.next().expect("a phase");
-        // Nothing is learned of events beforehand, and of pairs a tenth of the usual number.
-        let n = match scenario.guardrail.rule {
-            Rule::Count { .. } | Rule::Split => 0,
-            Rule::Paired { .. } => REFERENCE / 10,
-            _ => REFERENCE,
-        };
+        let n = reference::needs(&scenario.guardrail.rule, &evidence_rules());
         let reference = (0..n).map(|_| phase.baseline.draw(&mut random)).collect();
         Stream { reference, random, phases, phase, left: phase.requests }
     }
@@ -121,6 +117,10 @@ fn seeded(scenario: &Scenario, number: u64) -> Random {
     Random::new(u64::from_le_bytes(seed))
 }
 
+fn evidence_rules() -> EvidenceRules {
+    EvidenceRules { reference_min: REFERENCE, ..EvidenceRules::default() }
+}
+
 /// A policy of one guardrail, with the steps of a scenario.
 fn policy(scenario: &Scenario) -> Policy {
     let step = |share: f64| Step {
@@ -136,7 +136,7 @@ fn policy(scenario: &Scenario) -> Policy {
         soak: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![scenario.guardrail.clone()],
-        evidence: EvidenceRules { reference_min: REFERENCE, ..EvidenceRules::default() },
+        evidence: evidence_rules(),
         stale_after: Span::mins(10),
         approvals: vec![],
         concurrency: Concurrency::Queue,

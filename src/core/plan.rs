@@ -10,6 +10,7 @@ use super::evidence::Evidence;
 use super::ids::{Version, Weight};
 use super::labels;
 use super::policy::{Better, Guardrail, Policy, Rule};
+use super::reference;
 use super::time::{Span, Timestamp};
 use super::traffic::{Lately, Seen};
 use super::words::count;
@@ -72,7 +73,8 @@ pub fn plan(
             let hours = samples.zip(*lately).map(|(samples, lately)| {
                 let per_hour = lately.per_hour * share;
                 let have = exposed.get(guardrail.name.as_str()).copied().unwrap_or(0.0);
-                let reference = f64::from(policy.evidence.reference_min) / (lately.per_hour * (1.0 - share));
+                let needs = reference::needs(&guardrail.rule, &policy.evidence);
+                let reference = needs as f64 / (lately.per_hour * (1.0 - share));
                 // The reference is gathered first, and once.
                 let first = if i == 0 { reference } else { 0.0 };
                 let settle = policy.evidence.cohort.plus(guardrail.maturity);

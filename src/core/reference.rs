@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::bets::{Lean, PairSetting, Setting};
 use super::cohort::Histogram;
 use super::labels;
-use super::policy::{Better, Guardrail, Rule};
+use super::policy::{Better, EvidenceRules, Guardrail, Rule};
 
 /// A frozen baseline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,22 @@ pub struct Gathered {
 
 /// Enough for the 99.9th percentile, and 32 KiB.
 pub const GATHERED_MAX: usize = 4096;
+
+/// Baseline observations that the first reference of a guardrail takes.
+pub fn needs(rule: &Rule, rules: &EvidenceRules) -> u64 {
+    let least = u64::from(rules.reference_min);
+    match rule {
+        Rule::Absolute { .. } | Rule::Count { .. } | Rule::Split => 0,
+        // Nothing but the variance is to be learned, and pairs are few.
+        Rule::Paired { .. } => least.div_ceil(10).max(20),
+        // Twenty values beyond it, or the threshold is anywhere: of p99 that takes 2,000.
+        Rule::Quantile { q, .. } => {
+            let beyond = libm::ceil(20.0 / q.min(1.0 - q)) as u64;
+            least.max(beyond.min(GATHERED_MAX as u64))
+        }
+        _ => least,
+    }
+}
 
 /// Observations after which older ones count half.
 const MEMORY: u64 = 16_384;

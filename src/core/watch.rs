@@ -10,7 +10,7 @@ use super::event::ArmCount;
 use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored, pair_y};
 use super::planted::{Bug, planted};
 use super::policy::{Better, EvidenceRules, Guardrail, Policy, Rule};
-use super::reference::{GATHERED_MAX, Gathered, Reference, canary_factor};
+use super::reference::{self, GATHERED_MAX, Gathered, Reference, canary_factor};
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
@@ -481,20 +481,13 @@ impl Watch {
         guardrail: &Guardrail,
         rules: &EvidenceRules,
     ) -> Option<Result<Reference, String>> {
-        let needs = match guardrail.rule {
-            Rule::Absolute { .. } => return None,
-            Rule::Count { .. } | Rule::Split => 0,
-            // Nothing but the variance is to be learned, and pairs are few.
-            Rule::Paired { .. } => u64::from(rules.reference_min).div_ceil(10).max(20),
-            // Twenty values beyond it, or the threshold is anywhere: of p99 that takes 2,000.
-            Rule::Quantile { q, .. } => {
-                let beyond = libm::ceil(20.0 / q.min(1.0 - q)) as u64;
-                u64::from(rules.reference_min).max(beyond.min(GATHERED_MAX as u64))
-            }
-            _ => u64::from(rules.reference_min),
-        };
+        if let Rule::Absolute { .. } = guardrail.rule {
+            return None;
+        }
         match &self.reference {
-            None if self.gathered.n >= needs && self.unusable.is_none() => {
+            None if self.gathered.n >= reference::needs(&guardrail.rule, rules)
+                && self.unusable.is_none() =>
+            {
                 Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
             }
             // What was gathered has been scored already; only cohorts still to come will use it.
