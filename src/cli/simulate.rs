@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::{Common, exit, output};
+use crate::core::evidence::GuardrailKind;
 use crate::core::words::count;
 use crate::sim::history::{History, run};
 use crate::sim::minimize::shortest;
@@ -114,7 +115,7 @@ struct Sum {
     long: u64,
     rare: BTreeMap<Rare, u64>,
     /// By the truth: judged, taken back by evidence of harm, promoted to all traffic by evidence of safety.
-    judged: BTreeMap<Truth, [u64; 3]>,
+    judged: BTreeMap<(GuardrailKind, Truth), [u64; 3]>,
     failed: Vec<History>,
     failures: u64,
 }
@@ -126,7 +127,7 @@ impl Sum {
         self.long += u64::from(history.events >= LONG);
         history.rare.iter().for_each(|state| *self.rare.entry(*state).or_default() += 1);
         for judged in &history.judged {
-            let of = self.judged.entry(judged.truth).or_default();
+            let of = self.judged.entry((judged.kind, judged.truth)).or_default();
             of[0] += 1;
             of[1] += u64::from(judged.harm);
             of[2] += u64::from(judged.full);
@@ -146,17 +147,42 @@ impl Sum {
 
     /// Shares that evidence got wrong: what it is about, how many of how many, and whether that is within the
     /// twentieth that policies allow by three standard errors.
-    fn wrong(&self) -> Vec<(&'static str, u64, u64, bool)> {
-        let of = |truth| self.judged.get(&truth).copied().unwrap_or_default();
-        let ([same, harm, _], [beyond, _, full]) = (of(Truth::Same), of(Truth::Beyond));
+    fn wrong(&self) -> Vec<(String, u64, u64, bool)> {
+        let of = |kind, truths: &[Truth]| {
+            let found = truths.iter().filter_map(|truth| self.judged.get(&(kind, *truth)));
+            found.fold([0; 3], |sum, of| [sum[0] + of[0], sum[1] + of[1], sum[2] + of[2]])
+        };
+        let all = GuardrailKind::Proportion;
+        let ([same, harm, _], [beyond, _, full]) = (of(all, &[Truth::Same]), of(all, &[Truth::Beyond]));
         let within = |k: u64, n: u64| {
             let allowed = 0.05 * n as f64;
             k as f64 <= allowed + 3.0 * (allowed * 0.95).sqrt()
         };
-        vec![
-            ("healthy canaries taken back by evidence of harm", harm, same, within(harm, same)),
-            ("canaries beyond a limit given all traffic", full, beyond, within(full, beyond)),
-        ]
+        let mut wrong = vec![
+            ("healthy canaries taken back by evidence of harm".into(), harm, same, within(harm, same)),
+            ("canaries beyond a limit given all traffic".into(), full, beyond, within(full, beyond)),
+        ];
+        use GuardrailKind::{Count, Missing, Paired, Quantile, Score, Split};
+        for kind in [Score, Quantile, Paired, Count, Split, Missing] {
+            // Exactly at its limit a canary is allowed to neither fail nor be shown safe.
+            let [n, failed, _] = of(kind, &[Truth::Within, Truth::AtLimit]);
+            wrong.push((
+                format!("{kind:?}: canaries within the limit that failed"),
+                failed,
+                n,
+                within(failed, n),
+            ));
+            if kind.shows_safety() {
+                let [n, _, full] = of(kind, &[Truth::Beyond, Truth::AtLimit]);
+                wrong.push((
+                    format!("{kind:?}: canaries not within the limit given all traffic"),
+                    full,
+                    n,
+                    within(full, n),
+                ));
+            }
+        }
+        wrong
     }
 }
 
@@ -262,7 +288,7 @@ fn report(
     args: &Args,
     sum: &Sum,
     missing: &[Rare],
-    wrong: &[(&str, u64, u64, bool)],
+    wrong: &[(String, u64, u64, bool)],
 ) -> Result<(), CliError> {
     if common.output.is_json() {
         let rare: BTreeMap<&str, u64> =

@@ -151,7 +151,8 @@ impl Rollout {
     /// When a cohort settles. After a restart, what was sent meanwhile gets one cohort's time to arrive.
     fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
-        let maturity = if planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
+        let early = planted(Bug::MissingEarly) && matches!(guardrail.rule, Rule::Missing { .. });
+        let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
         start.plus(length).plus(maturity).max(self.resumed.plus(length))
     }
 

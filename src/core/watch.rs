@@ -488,6 +488,18 @@ impl Watch {
             Rule::Paired { .. } => u64::from(rules.reference_min).div_ceil(10).max(20),
             _ => u64::from(rules.reference_min),
         };
+        if planted(Bug::ReferenceAhead) && !needs_values(&guardrail.rule) && needs > 0 {
+            let mut ahead = self.clone();
+            let next = ahead.cohorts.pop_first().map_or([0; 4], |(_, cohort)| cohort.totals());
+            ahead.cohorts.clear();
+            ahead.gathered.n += next[0];
+            ahead.gathered.sum += next[1] as f64;
+            return ahead.freezes(guardrail, needs);
+        }
+        self.freezes(guardrail, needs)
+    }
+
+    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, String>> {
         match &self.reference {
             None if self.gathered.n >= needs && self.unusable.is_none() => {
                 Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
