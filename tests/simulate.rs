@@ -44,17 +44,19 @@ fn leaving_one_thing_out_changes_nothing_before_it() {
 /// A short history is one of its own, and still a whole one: what was rolled out is over, whatever came in between.
 #[test]
 fn a_size_is_part_of_what_a_seed_stands_for() {
-    let (mut over, mut troubles) = (0, BTreeSet::new());
+    let (mut over, mut troubles, mut events) = (0, BTreeSet::new(), [0; 2]);
     for seed in 0..20 {
         let short = || run(&Plan::draw(seed, 100, Fault::ALL), &BTreeSet::new(), false);
         let (first, again) = (short(), short());
         assert_eq!(first.failure, None, "seed {seed}");
         assert_eq!((first.head, &first.rare), (again.head, &again.rare), "seed {seed}");
-        assert_ne!(first.head, run(&Plan::draw(seed, 200, Fault::ALL), &BTreeSet::new(), false).head);
-        assert!(first.events < EVENTS_MIN, "seed {seed} has {} events", first.events);
+        let longer = run(&Plan::draw(seed, 2 * EVENTS_MIN, Fault::ALL), &BTreeSet::new(), false);
+        assert_ne!(first.head, longer.head);
+        events = [events[0] + first.events, events[1] + longer.events];
         over += usize::from(first.over > 0);
         troubles.extend(first.rare);
     }
+    assert!(events[0] < events[1] / 3, "{events:?} events at 100 and {}", 2 * EVENTS_MIN);
     assert!(over >= 15, "a rollout is over in {over} of 20");
     assert!(troubles.len() > 40, "{} rare states in 20 short histories", troubles.len());
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::{Common, exit, output};
+use crate::core::evidence::GuardrailKind;
 use crate::core::words::count;
 use crate::sim::history::{History, run};
 use crate::sim::minimize::shortest;
@@ -114,7 +115,7 @@ struct Sum {
     long: u64,
     rare: BTreeMap<Rare, u64>,
     /// By the truth: judged, taken back by evidence of harm, promoted to all traffic by evidence of safety.
-    judged: BTreeMap<Truth, [u64; 3]>,
+    judged: BTreeMap<(GuardrailKind, Truth), [u64; 3]>,
     failed: Vec<History>,
     failures: u64,
 }
@@ -126,7 +127,7 @@ impl Sum {
         self.long += u64::from(history.events >= LONG);
         history.rare.iter().for_each(|state| *self.rare.entry(*state).or_default() += 1);
         for judged in &history.judged {
-            let of = self.judged.entry(judged.truth).or_default();
+            let of = self.judged.entry((judged.kind, judged.truth)).or_default();
             of[0] += 1;
             of[1] += u64::from(judged.harm);
             of[2] += u64::from(judged.full);
@@ -140,23 +141,47 @@ impl Sum {
         }
     }
 
+    /// Whether a planted fault has been found: by a broken promise, or by many decisions that are wrong.
+    fn caught(&self) -> bool {
+        let wrong = || self.wrong().iter().any(|(.., n, within)| !within && *n >= 50);
+        self.failures > 0 || self.histories.is_multiple_of(50) && wrong()
+    }
+
     fn missing(&self) -> Vec<Rare> {
         Rare::ALL.iter().copied().filter(|state| !self.rare.contains_key(state)).collect()
     }
 
     /// Shares that evidence got wrong: what it is about, how many of how many, and whether that is within the
     /// twentieth that policies allow by three standard errors.
-    fn wrong(&self) -> Vec<(&'static str, u64, u64, bool)> {
-        let of = |truth| self.judged.get(&truth).copied().unwrap_or_default();
-        let ([same, harm, _], [beyond, _, full]) = (of(Truth::Same), of(Truth::Beyond));
-        let within = |k: u64, n: u64| {
-            let allowed = 0.05 * n as f64;
-            k as f64 <= allowed + 3.0 * (allowed * 0.95).sqrt()
+    fn wrong(&self) -> Vec<(String, u64, u64, bool)> {
+        let of = |kind, truths: &[Truth]| {
+            let found = truths.iter().filter_map(|truth| self.judged.get(&(kind, *truth)));
+            found.fold([0; 3], |sum, of| [sum[0] + of[0], sum[1] + of[1], sum[2] + of[2]])
         };
-        vec![
-            ("healthy canaries taken back by evidence of harm", harm, same, within(harm, same)),
-            ("canaries beyond a limit given all traffic", full, beyond, within(full, beyond)),
-        ]
+        let mut wrong = Vec::new();
+        let mut share = |what: String, [n, k]: [u64; 2]| {
+            let allowed = 0.05 * n as f64;
+            // One more: a few rollouts prove nothing.
+            let within = k as f64 <= allowed + 3.0 * (allowed * 0.95).sqrt() + 1.0;
+            wrong.push((what, k, n, within));
+        };
+        let all = GuardrailKind::Proportion;
+        let [n, harm, _] = of(all, &[Truth::Same]);
+        share("healthy canaries taken back by evidence of harm".into(), [n, harm]);
+        let [n, _, full] = of(all, &[Truth::Beyond]);
+        share("canaries beyond a limit given all traffic".into(), [n, full]);
+        use GuardrailKind::{Count, Mean, Missing, Paired, Quantile, Score, Split};
+        for kind in [Mean, Score, Quantile, Paired, Count, Split, Missing] {
+            let name = kind.name();
+            // Exactly at its limit a canary is allowed to neither fail nor be shown safe.
+            let [n, failed, _] = of(kind, &[Truth::Within, Truth::AtLimit]);
+            share(format!("{name}: canaries within the limit that failed by it"), [n, failed]);
+            if kind.shows_safety() && kind != Mean {
+                let [n, _, full] = of(kind, &[Truth::Beyond, Truth::AtLimit]);
+                share(format!("{name}: canaries not within the limit given all traffic"), [n, full]);
+            }
+        }
+        wrong
     }
 }
 
@@ -236,9 +261,7 @@ fn many(common: &Common, args: &Args) -> Result<u8, CliError> {
                 args.plant();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    // A planted fault is caught once it is caught.
-                    let caught =
-                        cfg!(feature = "planted") && sum.lock().expect("no thread panics").failures > 0;
+                    let caught = cfg!(feature = "planted") && sum.lock().expect("no thread panics").caught();
                     if seed >= args.seeds.end || caught {
                         return;
                     }
@@ -262,7 +285,7 @@ fn report(
     args: &Args,
     sum: &Sum,
     missing: &[Rare],
-    wrong: &[(&str, u64, u64, bool)],
+    wrong: &[(String, u64, u64, bool)],
 ) -> Result<(), CliError> {
     if common.output.is_json() {
         let rare: BTreeMap<&str, u64> =

@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::planted::{Bug, planted};
+
 /// Largest share of its capital that one bet risks on one observation.
 const KAPPA: f64 = 0.95;
 /// Capital that is bet from the start; the rest is injected over the epochs.
@@ -96,7 +98,7 @@ impl Setting {
         let excess = eps - rho * x;
         let wish = if binary { excess / (b * (1.0 - b)) } else { excess / (var_b + excess * excess) };
         // The balance uses the counts that came, not the planned split: validity rests on it.
-        let r = rho * n_b / n_a;
+        let r = if planted(Bug::EqualArms) { rho } else { rho * n_b / n_a };
         let cap = match lean {
             Lean::Below => (KAPPA / (1.0 - b)).min(KAPPA / (r * a)),
             Lean::Above => (KAPPA / b).min(KAPPA / (r * (1.0 - a))),
@@ -232,7 +234,8 @@ impl Wealth {
         for word in &mut self.words {
             let held = *word as f64 / WORD;
             let (max, min) = if held > injected { (held, injected) } else { (injected, held) };
-            *word = floor_word(max + libm::log1p(libm::exp(min - max)));
+            let sum = max + libm::log1p(libm::exp(min - max));
+            *word = floor_word(if planted(Bug::ForgetsCapital) { injected } else { sum });
         }
     }
 
@@ -276,7 +279,8 @@ pub fn discoveries(lns: &[f64], level: f64) -> Vec<bool> {
 }
 
 fn floor_word(nats: f64) -> i64 {
-    libm::floor(nats * WORD) as i64
+    let word = nats * WORD;
+    (if planted(Bug::RoundsUp) { libm::ceil(word) } else { libm::floor(word) }) as i64
 }
 
 #[cfg(test)]

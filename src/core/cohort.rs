@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::Portion;
+use super::planted::{Bug, planted};
 use super::time::{Span, Timestamp};
 
 /// Values kept of one arm in one cohort.
@@ -144,7 +145,9 @@ impl Cohort {
             .kept
             .iter()
             .filter_map(|(key, (at, a))| {
-                let (other, b) = self.canary.kept.get(key)?;
+                let mixed = planted(Bug::PairsMixed).then(|| self.canary.kept.range(key..).next());
+                let mixed = mixed.flatten().map(|(_, kept)| kept);
+                let (other, b) = self.canary.kept.get(key).or(mixed)?;
                 Some((*at.max(other), *key, *a, *b))
             })
             .collect();

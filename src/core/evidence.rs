@@ -121,7 +121,9 @@ pub struct Range {
 }
 
 /// The kind of a guardrail, as it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardrailKind {
     Proportion,
@@ -147,6 +149,21 @@ impl GuardrailKind {
             Rule::Split => GuardrailKind::Split,
             Rule::Missing { .. } => GuardrailKind::Missing,
             Rule::Absolute { .. } => GuardrailKind::Absolute,
+        }
+    }
+
+    /// As a policy spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GuardrailKind::Proportion => "proportion",
+            GuardrailKind::Score => "score",
+            GuardrailKind::Mean => "mean",
+            GuardrailKind::Quantile => "quantile",
+            GuardrailKind::Paired => "paired",
+            GuardrailKind::Count => "count",
+            GuardrailKind::Split => "split",
+            GuardrailKind::Missing => "missing",
+            GuardrailKind::Absolute => "absolute",
         }
     }
 

@@ -69,7 +69,8 @@ struct Part {
 fn excuse(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
     let unless = guardrail.unless.as_ref()?;
     let i = policy.guardrails.iter().position(|g| g.name == unless.guardrail)?;
-    rollout.watches.get(i)?.evidence.benefit_shown.then(|| unless.guardrail.clone())
+    (rollout.watches.get(i)?.evidence.benefit_shown || planted(Bug::ExcuseUnshown))
+        .then(|| unless.guardrail.clone())
 }
 
 fn read(

@@ -54,6 +54,15 @@ bugs! {
     TwoActive "two-active" "a second rollout of a service does not wait"
     InheritsEvidence "inherits-evidence" "the next rollout of a service begins with the last one's evidence"
     RollsBackInSteps "rolls-back-in-steps" "a rollback goes to the first step only"
+    ArrivalOrder "arrival-order" "a label is bet on with those it arrived with, not with those it was served with"
+    EqualArms "equal-arms" "stakes are balanced as if both arms were planned alike, whatever came"
+    ReferenceAhead "reference-ahead" "a reference is computed from a cohort that it then scores"
+    MissingEarly "missing-early" "a missing share is bet on before the values had their time"
+    RoundsUp "rounds-up" "a word of evidence is rounded up"
+    ForgetsCapital "forgets-capital" "an epoch begins without the capital of the one before"
+    NoHandicap "no-handicap" "a canary's value is compared without its handicap"
+    ExcuseUnshown "excuse-unshown" "a trade-off excuses without a benefit"
+    PairsMixed "pairs-mixed" "answers of different units make a pair"
     PromotesAfterRollback "promotes-after-rollback" "a person can promote what is being rolled back"
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::bets::{Lean, PairSetting, Setting};
 use super::cohort::Histogram;
 use super::labels;
+use super::planted::{Bug, planted};
 use super::policy::{Better, EvidenceRules, Guardrail, Rule};
 
 /// A frozen baseline.
@@ -325,6 +326,7 @@ impl Reference {
 /// What the canary's values are divided by before they are compared.
 pub fn canary_factor(guardrail: &Guardrail) -> f64 {
     match guardrail.rule {
+        _ if planted(Bug::NoHandicap) => 1.0,
         Rule::Mean { handicap } | Rule::Quantile { handicap, .. } => match guardrail.better {
             Better::Lower => 1.0 + handicap,
             Better::Higher => 1.0 - handicap,

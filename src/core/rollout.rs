@@ -154,7 +154,8 @@ impl Rollout {
     /// When a cohort settles. After a restart, what was sent meanwhile gets one cohort's time to arrive.
     fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
-        let maturity = if planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
+        let early = planted(Bug::MissingEarly) && matches!(guardrail.rule, Rule::Missing { .. });
+        let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
         start.plus(length).plus(maturity).max(self.resumed.plus(length))
     }
 
@@ -248,7 +249,8 @@ impl Rollout {
         for (index, sample) in columns.samples().enumerate() {
             let Some((arm, fed)) = &targets[sample.series as usize] else { continue };
             if known_for != Some(sample.served_at) {
-                (known_for, known) = (Some(sample.served_at), self.cohort_at(sample.served_at, policy));
+                let at = if planted(Bug::ArrivalOrder) { now } else { sample.served_at };
+                (known_for, known) = (Some(sample.served_at), self.cohort_at(at, policy));
             }
             let Some((cohort, cold)) = known else { continue };
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;

@@ -484,10 +484,21 @@ impl Watch {
         if let Rule::Absolute { .. } = guardrail.rule {
             return None;
         }
+        let needs = reference::needs(&guardrail.rule, rules);
+        if planted(Bug::ReferenceAhead) && !needs_values(&guardrail.rule) && needs > 0 {
+            let mut ahead = self.clone();
+            let next = ahead.cohorts.pop_first().map_or([0; 4], |(_, cohort)| cohort.totals());
+            ahead.cohorts.clear();
+            ahead.gathered.n += next[0];
+            ahead.gathered.sum += next[1] as f64;
+            return ahead.freezes(guardrail, needs);
+        }
+        self.freezes(guardrail, needs)
+    }
+
+    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, String>> {
         match &self.reference {
-            None if self.gathered.n >= reference::needs(&guardrail.rule, rules)
-                && self.unusable.is_none() =>
-            {
+            None if self.gathered.n >= needs && self.unusable.is_none() => {
                 Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
             }
             // What was gathered has been scored already; only cohorts still to come will use it.

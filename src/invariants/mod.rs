@@ -118,7 +118,7 @@ impl Checker {
             Event::BatchReceived { service, columns, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(service).and_then(|id| self.rollouts.get_mut(id)) {
-                    rollout.batch(columns);
+                    rollout.batch(&self.policies[&rollout.opening.policy], columns);
                 }
             }
             Event::AckReceived { ack, .. } => {

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::{Checked, ensure};
-use crate::core::columns::Columns;
+use crate::core::bets::{INITIAL_STAKE, WORD};
+use crate::core::columns::{Columns, Series};
 use crate::core::event::{
     Ack, AckStatus, Act, Alert, AlertKind, Choice, Command, Decision, Opening, Outcome, Verb,
 };
-use crate::core::evidence::{GuardrailReading, Scored};
+use crate::core::evidence::{EPOCH_CANARY, Evidence, GuardrailReading, Scored};
 use crate::core::ids::{Actuator, CommandId, EventSeq, Metric, RolloutId, Version, Weight, derived_id};
+use crate::core::labels;
 use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule};
 use crate::core::reference::Reference;
 use crate::core::time::{Span, Timestamp};
@@ -42,6 +44,10 @@ pub struct Followed {
     commands: u32,
     /// Observations recorded by version and metric since the first step was applied.
     received: BTreeMap<(Version, Metric), u64>,
+    /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
+    served: BTreeMap<(Version, Metric), BTreeMap<u64, u64>>,
+    /// Of metrics that are compared in pairs: how often each unit answered in each arm, and the pairs that these can make.
+    units: BTreeMap<Metric, (BTreeMap<String, [u64; 2]>, u64)>,
     watched: BTreeMap<String, Watched>,
     alerts: BTreeSet<AlertKind>,
 }
@@ -62,6 +68,13 @@ struct Watched {
     /// Settled at the step.
     at_step: (u16, u64),
     referenced: bool,
+    /// Baseline observations scored since the last reference.
+    gathered: u64,
+    /// A benefit was shown.
+    benefit: bool,
+    /// Counts and splits only: the ratios bet on, and the evidence as last recorded.
+    ratios: Vec<f64>,
+    evidence: Option<Box<Evidence>>,
 }
 
 impl Followed {
@@ -86,6 +99,8 @@ impl Followed {
             choice: None,
             commands: 0,
             received: BTreeMap::new(),
+            served: BTreeMap::new(),
+            units: BTreeMap::new(),
             watched: BTreeMap::new(),
             alerts: BTreeSet::new(),
         }
@@ -109,12 +124,45 @@ impl Followed {
         until.since(since).minus(self.unwatched)
     }
 
-    pub fn batch(&mut self, columns: &Columns) {
+    pub fn batch(&mut self, policy: &Policy, columns: &Columns) {
         if self.first_applied.is_none() {
             return;
         }
+        let paired = |metric: &Metric| {
+            let mut rules = policy.guardrails.iter().filter(|g| g.metric == *metric).map(|g| &g.rule);
+            rules.any(|rule| matches!(rule, Rule::Paired { .. }))
+        };
+        if columns.series.iter().any(|series| paired(&series.metric)) {
+            for sample in columns.samples() {
+                let series = &columns.series[sample.series as usize];
+                let arm = [&self.baseline, &self.opening.to].iter().position(|v| **v == series.version);
+                let unit = sample.unit.map(|unit| &columns.units[unit as usize]).filter(|u| !u.is_empty());
+                let (Some(arm), Some(unit), true) = (arm, unit, paired(&series.metric)) else { continue };
+                let (answers, pairs) = self.units.entry(series.metric.clone()).or_default();
+                let answers = answers.entry(unit.clone()).or_default();
+                let before = answers[0].min(answers[1]);
+                answers[arm] += 1;
+                *pairs += answers[0].min(answers[1]) - before;
+            }
+        }
+        let of = |series: &Series| (series.version.clone(), series.metric.clone());
         for (series, n) in columns.series.iter().zip(columns.counts()) {
-            *self.received.entry((series.version.clone(), series.metric.clone())).or_default() += n;
+            *self.received.entry(of(series)).or_default() += n;
+        }
+        // Samples come in runs of one series and second.
+        let samples = columns.samples().map(|s| (s.series, s.served_at.0 / 1000, 1));
+        let mut runs: Vec<(u32, u64, u64)> = Vec::new();
+        for (series, second, n) in
+            samples.chain(columns.aggregates.iter().map(|a| (a.series, a.from.0 / 1000, a.n)))
+        {
+            match runs.iter_mut().rev().take(8).find(|run| (run.0, run.1) == (series, second)) {
+                Some(run) => run.2 += n,
+                None => runs.push((series, second, n)),
+            }
+        }
+        for (series, second, n) in runs {
+            let served = self.served.entry(of(&columns.series[series as usize])).or_default();
+            *served.entry(second).or_default() += n;
         }
     }
 
@@ -197,7 +245,15 @@ impl Followed {
         ensure(reference.n <= received, "I20", || {
             format!("the reference of {name} comes from {} of {received} observations", reference.n)
         })?;
-        self.watched.entry(name.to_owned()).or_default().referenced = true;
+        let watched = self.watched.entry(name.to_owned()).or_default();
+        // A histogram counts for the reference before a threshold makes it count for the score.
+        let counted = !matches!(guardrail.rule, Rule::Quantile { .. });
+        ensure(!counted || reference.n <= watched.gathered, "I20", || {
+            let gathered = watched.gathered;
+            format!("the reference of {name} comes from {} observations, {gathered} are scored", reference.n)
+        })?;
+        (watched.gathered, watched.referenced) = (0, true);
+        watched.ratios.clone_from(&reference.harm_grid);
         Ok(())
     }
 
@@ -229,8 +285,35 @@ impl Followed {
         ensure(scored.reference_only != watched.referenced, "I20", || {
             format!("{name} is bet on without a reference, or not bet on with one")
         })?;
+        let seconds = cohort.0 / 1000..cohort.plus(policy.evidence.cohort).0.div_ceil(1000);
+        // A sample of a count stands for as many events as it says.
+        let counts = matches!(guardrail.rule, Rule::Count { .. });
+        for (version, n) in arms.iter().filter(|_| !counts) {
+            let served = self.served.get(&(version.clone(), counted(guardrail).clone()));
+            let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
+            ensure(*n <= served, "I20", || {
+                format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
+            })?;
+        }
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
+        watched.gathered += scored.baseline.n;
+        watched.benefit |= scored.evidence.benefit_shown;
+        if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
+            let share = policy.steps[usize::from(scored.step)].to.as_share();
+            let before = watched.evidence.replace(Box::new(scored.evidence.clone()));
+            if let Some(before) = before.filter(|_| !scored.reference_only) {
+                let words = labels_words(guardrail, &watched.ratios, share, &before, scored);
+                ensure(words == scored.evidence.harm.words, "I20", || {
+                    format!("the evidence of {name} is not what its counts come to, rounded down")
+                })?;
+            }
+        }
+        if let (Rule::Paired { .. }, Some((_, pairs))) = (&guardrail.rule, self.units.get(&guardrail.metric))
+        {
+            let n = watched.baseline;
+            ensure(n <= *pairs, "I20", || format!("{n} pairs of {name}, its units make {pairs}"))?;
+        }
         if watched.at_step.0 != scored.step {
             watched.at_step = (scored.step, 0);
         }
@@ -241,14 +324,25 @@ impl Followed {
             format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
         })?;
         for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
-            // A sample of a count stands for as many events as it says.
-            let counts = matches!(guardrail.rule, Rule::Count { .. });
             let received = if counts { total } else { self.received_of(&version, counted(guardrail)) };
             ensure(total <= received, "I20", || {
                 format!("{total} observations of {version} settled for {name}, {received} came in")
             })?;
         }
+        self.forget(policy, counted(guardrail));
         Ok(())
+    }
+
+    /// Drops what every guardrail of a metric has looked at.
+    fn forget(&mut self, policy: &Policy, metric: &Metric) {
+        let scored = policy.guardrails.iter().filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
+        let looked = scored.filter(|g| counted(g) == metric).map(|g| self.watched.get(&g.name)?.cohort);
+        let Some(looked) = looked.min().flatten() else { return };
+        for version in [&self.baseline, &self.opening.to] {
+            if let Some(served) = self.served.get_mut(&(version.clone(), metric.clone())) {
+                *served = served.split_off(&(looked.0 / 1000));
+            }
+        }
     }
 
     /// Returns whether a rollback is due by it.
@@ -261,6 +355,9 @@ impl Followed {
         let (name, step) = (&reading.name, self.applied.map(|(_, step)| step));
         let received = self.received_of(&self.opening.to, counted(guardrail));
         let level = self.safety_needed(policy);
+        let counts = matches!(guardrail.rule, Rule::Count { .. });
+        let shown = reading.excused.as_ref().is_none_or(|g| self.watched.get(g).is_some_and(|w| w.benefit));
+        ensure(shown, "I18", || format!("{name} is excused by a benefit that was not shown"))?;
         let watched = self.watched.entry(name.clone()).or_default();
         ensure(watched.verdict != Some(Verdict::Fail), "I16", || format!("{name} had failed for good"))?;
         watched.verdict = Some(reading.verdict);
@@ -278,13 +375,15 @@ impl Followed {
                 ensure(shown || watched.safe_at == step && reading.harm_ln <= 0.0, "I19", || {
                     format!("{name} passes with evidence of {} nats of {need}", reading.safe_ln)
                 })?;
-                ensure(reading.blocks > 0 && reading.canary.n > 0, "I19", || {
-                    format!("{name} passes on nothing")
-                })?;
+                // A canary that reports no events has been heard of.
+                let some = reading.canary.n > 0 || counts && received > 0;
+                ensure(reading.blocks > 0 && some, "I19", || format!("{name} passes on nothing"))?;
                 watched.safe_at = step;
             }
             Verdict::Fail => {
-                ensure(received > 0, "I19", || format!("{name} fails on nothing"))?;
+                // A split is broken by a canary that gets nobody.
+                let others = matches!(guardrail.rule, Rule::Split) && reading.baseline.n > 0;
+                ensure(received > 0 || others, "I19", || format!("{name} fails on nothing"))?;
                 // A trade-off turns a rollback into a hold; what it rests on has been shown.
                 if let Some(shows) = &reading.excused {
                     let named = guardrail.unless.as_ref().is_some_and(|unless| unless.guardrail == *shows);
@@ -508,6 +607,46 @@ impl Followed {
         };
         ensure(fits, "I17", || format!("{} ends {outcome:?} after {:?}", self.id, self.choice))
     }
+}
+
+/// The words of harm of a count or a split after a cohort, worked out from its counts.
+fn labels_words(
+    guardrail: &Guardrail,
+    ratios: &[f64],
+    share: f64,
+    before: &Evidence,
+    scored: &Scored,
+) -> Vec<i64> {
+    let floor = |nats: f64| (nats * WORD).floor() as i64;
+    let reserve = 1.0 - INITIAL_STAKE;
+    let (mut words, mut epoch) = (before.harm.words.clone(), before.harm.epoch);
+    let mut begin = |words: &mut Vec<i64>| {
+        epoch += 1;
+        let j = f64::from(epoch);
+        let injected = libm::log(reserve / (j * (j + 1.0)));
+        for word in words {
+            let held = *word as f64 / WORD;
+            *word =
+                floor(held.max(injected) + libm::log1p(libm::exp(held.min(injected) - held.max(injected))));
+        }
+    };
+    let entered = scored.step != before.step;
+    if entered {
+        begin(&mut words);
+    }
+    let (a, b) = (scored.baseline.n as f64, scored.canary.n as f64);
+    if share < 1.0 && a + b > 0.0 {
+        let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
+        let t0 = labels::chance(boundary, 1.0 - share, share);
+        for (word, ratio) in words.iter_mut().zip(ratios) {
+            *word += floor(labels::pay(t0, labels::chance(boundary * ratio, 1.0 - share, share), a, b));
+        }
+        let since = if entered { 0 } else { before.epoch_canary };
+        if since + scored.canary.n >= EPOCH_CANARY {
+            begin(&mut words);
+        }
+    }
+    words
 }
 
 /// The metric whose observations a guardrail counts.

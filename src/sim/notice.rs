@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Plan, Truth};
+use super::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, Truth};
 use super::rare::Rare;
 use crate::core::event::{AlertKind, Choice, Event, Opening, Outcome, Reason, Verb};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
@@ -14,6 +14,8 @@ use crate::wire::envelope::Envelope;
 /// The truth about a canary, and what evidence made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
+    /// Of a proportion: of all that decides on a rollback.
+    pub kind: GuardrailKind,
     /// `Same`: as good as the baseline. `Beyond`: worse by the limit or more.
     pub truth: Truth,
     /// Taken back by evidence of harm.
@@ -32,6 +34,8 @@ struct Seen {
     confirmed: bool,
     harm: bool,
     full: bool,
+    /// Kinds that failed.
+    failed: BTreeSet<GuardrailKind>,
     /// A person promoted it.
     pushed: bool,
     acked: u32,
@@ -52,6 +56,25 @@ pub struct Notice {
     referenced: BTreeSet<(RolloutId, String)>,
     open: BTreeMap<RolloutId, Seen>,
     over: Vec<Seen>,
+}
+
+/// What is true of a canary of shift `b` against a baseline of shift `a`, as each kind's limit has it.
+fn further(kind: GuardrailKind, baseline: &Effect, canary: &Effect) -> Truth {
+    let (a, b) = (baseline.shift, canary.shift);
+    let times = |factor: f64| ((1.0 + factor * b) / (1.0 + factor * a) - 1.0) / factor;
+    let limits = match kind {
+        GuardrailKind::Split => f64::from(u8::from((a > 1.0) != (b > 1.0))) * 2.0,
+        GuardrailKind::Mean => (canary.cost / baseline.cost - 1.0) / DEARER,
+        GuardrailKind::Quantile => times(SLOWER),
+        GuardrailKind::Count => times(OFTENER),
+        GuardrailKind::Missing => (b - a).abs(),
+        _ => b - a,
+    };
+    match limits - 1.0 {
+        over if over > 1e-9 => Truth::Beyond,
+        over if over > -1e-9 => Truth::AtLimit,
+        _ => Truth::Within,
+    }
 }
 
 impl Notice {
@@ -82,9 +105,29 @@ impl Notice {
             (b.pass <= a.pass - 0.04 || errors).then_some(Truth::Beyond)
         };
         let judged = self.over.iter().filter(|seen| !seen.pushed);
-        judged
-            .filter_map(|seen| Some(Judged { truth: truth(seen)?, harm: seen.harm, full: seen.full }))
-            .collect()
+        let all = GuardrailKind::Proportion;
+        let mut found: Vec<Judged> = judged
+            .clone()
+            .filter_map(|seen| {
+                Some(Judged { kind: all, truth: truth(seen)?, harm: seen.harm, full: seen.full })
+            })
+            .collect();
+        for seen in judged {
+            let Some(service) = plan.services.iter().find(|s| s.name == seen.opening.service.as_str()) else {
+                continue;
+            };
+            let of = |version| service.versions.get(version);
+            let (Some(a), Some(b)) = (of(&seen.baseline), of(&seen.opening.to)) else { continue };
+            for kind in service.kinds.some.iter().chain([&GuardrailKind::Mean]) {
+                let labels = matches!(kind, GuardrailKind::Count | GuardrailKind::Split);
+                // Under a wrong clock the log assigns requests to other steps than those that served them.
+                if !(labels && plan.has(Fault::Clock)) {
+                    let (harm, full) = (seen.failed.contains(kind), seen.full && kind.shows_safety());
+                    found.push(Judged { kind: *kind, truth: further(*kind, a, b), harm, full });
+                }
+            }
+        }
+        found
     }
 
     /// Takes in the next durable event.
@@ -135,6 +178,7 @@ impl Notice {
                     confirmed: true,
                     harm: false,
                     full: false,
+                    failed: BTreeSet::new(),
                     pushed: false,
                     acked: 0,
                 };
@@ -159,6 +203,9 @@ impl Notice {
 
     fn readings(&mut self, readings: &[GuardrailReading]) {
         for reading in readings {
+            if reading.accepted.is_some() {
+                self.rare.insert(Rare::Accepted);
+            }
             if reading.late > 0 {
                 self.rare.insert(Rare::LateSample);
             }
@@ -181,8 +228,9 @@ impl Notice {
                 Verb::Promote => seen.pushed = true,
                 _ => {}
             },
-            Event::ReferenceFrozen { guardrail, .. } => {
+            Event::ReferenceFrozen { guardrail, reference, .. } => {
                 let again = !self.referenced_first(&id, guardrail);
+                self.rare.extend((again && reference.threshold.is_some()).then_some(Rare::Refrozen));
                 self.rare.extend(again.then_some(Rare::Refreshed));
             }
             Event::VerdictReached { reading, .. } => {
@@ -191,6 +239,19 @@ impl Notice {
                     Verdict::NoData => rare.insert(Rare::NoData),
                     _ => false,
                 };
+                if reading.verdict == Verdict::Fail {
+                    seen.failed.insert(reading.kind);
+                }
+                rare.extend(match (reading.kind, reading.verdict) {
+                    (_, Verdict::Fail) if reading.excused.is_some() => Some(Rare::Excused),
+                    (GuardrailKind::Quantile, Verdict::Fail) => Some(Rare::QuantileFails),
+                    (GuardrailKind::Score, Verdict::Fail) => Some(Rare::ScoreFails),
+                    (GuardrailKind::Count, Verdict::Fail) => Some(Rare::CountFails),
+                    (GuardrailKind::Paired, Verdict::Pass) => Some(Rare::PairPasses),
+                    (GuardrailKind::Split, Verdict::Fail) => Some(Rare::SplitFails),
+                    (GuardrailKind::Missing, Verdict::Fail) => Some(Rare::MissingFails),
+                    _ => None,
+                });
                 self.readings(std::slice::from_ref(reading));
             }
             Event::DecisionMade { decision: d, .. } => {

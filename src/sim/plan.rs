@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::disk::{Damage, Mishap};
 use super::random::Random;
 use crate::core::event::{Inbound, Verb};
+use crate::core::evidence::GuardrailKind;
 use crate::core::ids::Version;
 use crate::core::policy::Policy;
 use crate::wire::policy_file;
@@ -66,6 +67,8 @@ pub struct Effect {
     /// Factors on the share of errors and on the cost.
     pub error: f64,
     pub cost: f64,
+    /// How much worse it is for the further guardrails of the seed, in units of their limits.
+    pub shift: f64,
     /// When half of its answers begin to fail, ms after the start.
     pub breaks: Option<u64>,
 }
@@ -97,7 +100,68 @@ pub struct ServicePlan {
     /// How far the baseline's share moves, and over how many ms.
     pub drift: (f64, u64),
     pub form: Form,
+    /// What is measured for further guardrails.
+    pub kinds: Kinds,
     pub versions: BTreeMap<Version, Effect>,
+}
+
+/// Further guardrails of a seed: few at once, for each costs time.
+#[derive(Clone, Debug, Default)]
+pub struct Kinds {
+    pub some: Vec<GuardrailKind>,
+    pub histograms: bool,
+    /// A quantile that fails is excused by better answers.
+    trade: bool,
+    warm_up: bool,
+    /// Answers that fail are graded later than those that pass.
+    pub slow_grades: bool,
+}
+
+/// Limits of the further guardrails: points of grades, pairs and missing values, factors of quantiles and counts.
+pub const POINTS: f64 = 0.05;
+pub const SLOWER: f64 = 0.3;
+pub const OFTENER: f64 = 0.5;
+/// Limit of the cost that every policy watches.
+pub const DEARER: f64 = 0.2;
+
+impl Kinds {
+    fn draw(seed: u64) -> Kinds {
+        use GuardrailKind::{Count, Missing, Paired, Quantile, Score, Split};
+        let mut r = random(seed, Draw::Kinds, 0);
+        let all = [Score, Quantile, Paired, Count, Split, Missing, Quantile, Count];
+        let n = [0, 0, 1, 1, 2][r.below(5) as usize];
+        let mut some: Vec<GuardrailKind> = (0..n).map(|_| all[r.below(8) as usize]).collect();
+        some.dedup();
+        let trade = some.contains(&Quantile) && r.chance(0.5);
+        let (histograms, warm_up, slow_grades) = (r.chance(0.4), r.chance(0.2), r.chance(0.3));
+        Kinds { some, histograms, trade, warm_up, slow_grades }
+    }
+
+    fn guardrails(&self) -> String {
+        let line = |kind: &GuardrailKind| {
+            let of = match kind {
+                GuardrailKind::Score => {
+                    "metric: grade, kind: score, better: higher, limit: 5pp, on_fail: hold, gates: true, slices: suite"
+                }
+                GuardrailKind::Quantile if self.trade => {
+                    "metric: latency_ms, kind: quantile, q: 0.9, better: lower, limit: 30%, on_fail: rollback, weight: 0.2, unless: {benefit: eval_pass, by: 1pp}"
+                }
+                GuardrailKind::Quantile => {
+                    "metric: latency_ms, kind: quantile, q: 0.9, better: lower, limit: 30%, on_fail: hold, gates: true"
+                }
+                GuardrailKind::Paired => {
+                    "metric: shadow, kind: paired, better: higher, limit: 5pp, on_fail: hold, gates: true"
+                }
+                GuardrailKind::Count => {
+                    "metric: complaint, kind: count, limit: 50%, on_fail: hold, gates: true"
+                }
+                GuardrailKind::Split => "metric: assigned, kind: split, on_fail: hold",
+                _ => "metric: reply, kind: missing, of: request, limit: 5pp, maturity: 1m, on_fail: hold",
+            };
+            format!("    - {{{of}}}\n")
+        };
+        self.some.iter().map(line).collect()
+    }
 }
 
 /// How telemetry is sent.
@@ -230,6 +294,8 @@ pub enum Draw {
     /// What is measured.
     Traffic,
     Damage,
+    /// The further guardrails, and what is true for them.
+    Kinds,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -255,9 +321,20 @@ impl Plan {
         let two = r.chance(0.4);
         let actuators = if two { vec!["router-eu", "router-us"] } else { vec!["router"] };
         let length = scaled((90 + r.below(60)) * MINUTE, events_min);
-        let services = services(&mut r, events_min, &faults);
+        let kinds = Kinds::draw(seed);
+        let mut services = services(&mut r, events_min, &faults);
+        let mut shifts = random(seed, Draw::Kinds, 1);
+        for service in &mut services {
+            service.kinds = kinds.clone();
+            for effect in service.versions.values_mut().skip(1) {
+                effect.shift = [0.0, 0.0, 0.0, 0.5, -0.5, 1.0, 1.0, 1.5, 3.0][shifts.below(9) as usize];
+                if kinds.trade && effect.truth == Truth::Better && shifts.chance(0.7) {
+                    effect.shift = 3.0;
+                }
+            }
+        }
         let mut plan = Plan {
-            policies: policies(&mut r, &actuators),
+            policies: policies(&mut r, &actuators, &kinds),
             stimuli: Vec::new(),
             healed: length,
             cleared: length + scaled(90 * MINUTE, events_min).max(20 * MINUTE),
@@ -442,7 +519,16 @@ fn services(r: &mut Random, events_min: u64, faults: &[Fault]) -> Vec<ServicePla
             };
             versions.insert(version(i), effect(truth, events_min, r));
         }
-        ServicePlan { name, requests, pass, error, drift: (drift.0, drift.1 * MINUTE), form, versions }
+        ServicePlan {
+            name,
+            requests,
+            pass,
+            error,
+            drift: (drift.0, drift.1 * MINUTE),
+            form,
+            kinds: Kinds::default(),
+            versions,
+        }
     };
     SERVICES.iter().take(n).map(|name| service(name)).collect()
 }
@@ -463,24 +549,26 @@ fn effect(truth: Truth, events_min: u64, r: &mut Random) -> Effect {
     };
     let cost = if truth != Truth::Same && r.chance(0.3) { 1.6 } else { 1.0 };
     let breaks = (truth == Truth::BreaksLater).then(|| scaled((10 + r.below(60)) * MINUTE, events_min));
-    Effect { truth, pass, error, cost, breaks }
+    Effect { truth, pass, error, cost, shift: 0.0, breaks }
 }
 
 /// Two policies with the bakes, deadlines, gates and actuators of the seed.
-fn policies(r: &mut Random, actuators: &[&str]) -> Vec<(String, Policy)> {
+fn policies(r: &mut Random, actuators: &[&str], kinds: &Kinds) -> Vec<(String, Policy)> {
     let actuators = actuators.join(", ");
+    let further = kinds.guardrails();
+    let (pass_weight, warm_up) = (if kinds.trade { 0.4 } else { 0.6 }, u8::from(kinds.warm_up));
     let mut make = |name: &str, steps: String, more: &str| {
         let deadline = if r.chance(0.5) { "hold" } else { "rollback" };
         let concurrency = if r.chance(0.8) { "queue" } else { "refuse" };
-        let maturity = [0, 1, 3][r.below(3) as usize];
+        let maturity = [if kinds.slow_grades { 1 } else { 0 }, 1, 3][r.below(3) as usize];
         let text = format!(
             "apiVersion: sluice.dev/v1\nkind: RolloutPolicy\nmetadata: {{name: {name}}}\nspec:\n  applies_to: [model]\n  \
              exposure:\n    percent: [{steps}]\n    soak: {soak}m\n  on_deadline: {deadline}\n  guardrails:\n    \
-             - {{metric: eval_pass, kind: proportion, better: higher, limit: 4pp, maturity: {maturity}m, on_fail: rollback, weight: 0.6}}\n    \
+             - {{metric: eval_pass, kind: proportion, better: higher, limit: 4pp, maturity: {maturity}m, on_fail: rollback, weight: {pass_weight}}}\n    \
              - {{metric: error, kind: proportion, better: lower, limit: {{ratio: 2, plus: 1pp}}, on_fail: rollback, weight: 0.4}}\n    \
              - {{metric: error, kind: absolute, above: 35%, of_last: 100, on_fail: rollback}}\n    \
-             - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n  \
-             evidence: {{reference_min: {min}}}\n  actuators: [{actuators}]\n  stale_after: 5m\n  \
+             - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n{further}  \
+             evidence: {{reference_min: {min}, warm_up: {warm_up}m}}\n  actuators: [{actuators}]\n  stale_after: 5m\n  \
              concurrency: {concurrency}\n{more}",
             soak = 2 + r.below(8),
             min = 100 + r.below(200),

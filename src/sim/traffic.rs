@@ -5,15 +5,18 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::broker::Stored;
-use super::plan::{Effect, Form, MINUTE, ServicePlan, TICK, Truth};
+use super::plan::{Effect, Form, MINUTE, OFTENER, POINTS, SLOWER, ServicePlan, TICK, Truth};
 use super::random::Random;
 use super::script::START;
 use crate::core::columns::{Builder, Columns, Row, Sums};
 use crate::core::event::Inbound;
+use crate::core::evidence::GuardrailKind;
 use crate::core::ids::Version;
 use crate::core::time::{Span, Timestamp};
 
 const COST: f64 = 0.01;
+/// Values of one arm for a further guardrail.
+const VALUES: u64 = 20;
 /// Requests whose cost is sent, of those of each arm.
 const COSTS: u64 = 6;
 
@@ -37,6 +40,7 @@ pub fn measured(
     exposures: &[([String; 2], f64)],
     serving: &str,
     now: Timestamp,
+    as_planned: bool,
     trouble: bool,
     r: &mut Random,
 ) -> Vec<(u64, Stored, bool)> {
@@ -63,9 +67,14 @@ pub fn measured(
     let level = swing * libm::sin(phase);
     let strange = trouble && r.chance(0.05);
     let form = service.form;
+    let from = Timestamp(now.0 - TICK);
+    let (mut further, mut slow) = (Builder::new(from), Builder::new(from));
+    for arm in &arms {
+        measure_further(&mut further, service, arm, level, now, as_planned, r);
+    }
     let body = match form {
-        Form::Json => json(service, &arms, level, now, r),
-        _ => columns(service, &arms, level, now, strange, r),
+        Form::Json => json(service, &arms, level, now, &mut slow, r),
+        _ => columns(service, &arms, level, now, strange, &mut slow, r),
     };
     let named = r.chance(0.7);
     let id = named.then(|| format!("t-{}-{}", service.name, now.0));
@@ -73,13 +82,130 @@ pub fn measured(
     let message = Stored { service: String::new(), content_type, id, body, attempts: 0, at: 0 };
     let delay = if trouble && r.chance(0.1) { r.below(8 * MINUTE) } else { r.below(500) };
     let again = trouble && named && r.chance(0.1);
-    vec![(delay, message, again)]
+    let mut sent = vec![(delay, message, again)];
+    let further_delay = if trouble && r.chance(0.1) { r.below(8 * MINUTE) } else { delay };
+    let slow_delay = r.below(MINUTE * 2 / 3);
+    for (prefix, builder, delay) in [("f", further, further_delay), ("g", slow, slow_delay)] {
+        if !builder.is_empty() {
+            let id = Some(format!("{prefix}-{}-{}", service.name, now.0));
+            let (content_type, body) = (Some("application/msgpack"), packed(builder));
+            let service = String::new();
+            sent.push((delay, Stored { service, content_type, id, body, attempts: 0, at: 0 }, again));
+        }
+    }
+    sent
+}
+
+fn packed(builder: Builder) -> Vec<u8> {
+    rmp_serde::to_vec_named(&Batch { v: 1, columns: builder.finish() }).expect("columns can be written")
+}
+
+/// What one arm measures for the further guardrails.
+fn measure_further(
+    builder: &mut Builder,
+    service: &ServicePlan,
+    arm: &Arm,
+    level: f64,
+    now: Timestamp,
+    as_planned: bool,
+    r: &mut Random,
+) {
+    let (version, shift, from) = (arm.version.as_str(), arm.effect.shift, Timestamp(now.0 - TICK));
+    let n = arm.n.min(VALUES);
+    let served = |i: u64| from.plus(Span(i * TICK / VALUES));
+    for kind in &service.kinds.some {
+        match kind {
+            GuardrailKind::Score => {
+                for i in 0..n {
+                    // The mean is 0.15 + 0.8 p.
+                    let good = r.chance(0.75 + level - shift * POINTS / 0.8);
+                    let value = if good { 0.9 + 0.1 * r.unit() } else { 0.3 * r.unit() };
+                    let tags = format!("suite=s{}", r.below(20));
+                    let row = Row {
+                        version,
+                        metric: "grade",
+                        served_at: served(i),
+                        unit: None,
+                        tags: Some(&tags),
+                        value,
+                    };
+                    builder.push(row);
+                }
+            }
+            GuardrailKind::Quantile => {
+                let scale = libm::exp(level) * (1.0 + SLOWER * shift);
+                let values: Vec<f64> = (0..n).map(|_| r.log_normal(900.0 * scale, 0.6)).collect();
+                if service.kinds.histograms {
+                    let mut bounds: Vec<f64> =
+                        (0..40).map(|i| 200.0 * libm::pow(1.1, f64::from(i))).collect();
+                    bounds.push(f64::INFINITY);
+                    let below = |bound: &f64| values.iter().filter(|x| *x <= bound).count() as u64;
+                    let counts = bounds.iter().map(below).collect();
+                    let sums = Sums::Histogram { bounds, counts };
+                    builder.aggregate(version, "latency_ms", from, Timestamp(now.0 - 1), n, sums);
+                } else {
+                    for (i, value) in (0..).zip(values) {
+                        let row = Row {
+                            version,
+                            metric: "latency_ms",
+                            served_at: served(i),
+                            unit: None,
+                            tags: None,
+                            value,
+                        };
+                        builder.push(row);
+                    }
+                }
+            }
+            GuardrailKind::Paired => {
+                for i in 0..VALUES {
+                    // Both versions are asked the same, and now and then one of them does not answer, or twice.
+                    let unit = format!("q{}-{i}", now.0);
+                    let hard = (now.0 / TICK * 7 + i * 13).is_multiple_of(4);
+                    let chance = if hard { 0.3 } else { 0.85 } + level / 2.0 - shift * POINTS;
+                    for _ in 0..[0, 1, 1, 1, 1, 1, 1, 1, 1, 2][r.below(10) as usize] {
+                        let value = f64::from(u8::from(r.chance(chance)));
+                        let row = Row {
+                            version,
+                            metric: "shadow",
+                            served_at: served(i),
+                            unit: Some(&unit),
+                            tags: None,
+                            value,
+                        };
+                        builder.push(row);
+                    }
+                }
+            }
+            // Who sends these counts on traffic that is split as the step says.
+            GuardrailKind::Count if as_planned => {
+                let chance = 0.01 * libm::exp(5.0 * level) * (1.0 + OFTENER * shift);
+                let events = (0..arm.n).filter(|_| r.chance(chance)).count() as u64;
+                let at = Timestamp(now.0 - 1);
+                builder.aggregate(version, "complaint", at, at, arm.n, Sums::Ones(events));
+            }
+            GuardrailKind::Split if as_planned => {
+                // A version that loses units makes the split a broken one.
+                let lost = if shift > 1.0 { 0.3 } else { 0.0 };
+                let units = (0..arm.n).filter(|_| !r.chance(lost)).count() as u64;
+                let at = Timestamp(now.0 - 1);
+                builder.aggregate(version, "assigned", at, at, units, Sums::Ones(units));
+            }
+            GuardrailKind::Missing => {
+                let came = (0..arm.n).filter(|_| r.chance(0.75 + level - shift * POINTS)).count() as u64;
+                let to = Timestamp(now.0 - 1);
+                builder.aggregate(version, "request", from, to, arm.n, Sums::Ones(arm.n));
+                builder.aggregate(version, "reply", from, to, came, Sums::Ones(came));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What is true of a version at `now`.
 fn effect(service: &ServicePlan, version: &str, now: Timestamp) -> Effect {
     let known = service.versions.get(&Version::from(version));
-    let unknown = Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, breaks: None };
+    let unknown = Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, shift: 0.0, breaks: None };
     let mut effect = known.copied().unwrap_or(unknown);
     if effect.breaks.is_some_and(|at| START.plus(Span(at)) <= now) {
         (effect.pass, effect.error) = (-0.4, 25.0);
@@ -98,6 +224,7 @@ fn columns(
     level: f64,
     now: Timestamp,
     strange: bool,
+    slow: &mut Builder,
     r: &mut Random,
 ) -> Vec<u8> {
     let from = Timestamp(now.0 - TICK);
@@ -122,6 +249,8 @@ fn columns(
                 for (metric, chance) in [("eval_pass", pass), ("error", error)] {
                     let value = f64::from(u8::from(r.chance(chance)));
                     let unit = (service.form == Form::Units).then_some(user.as_str());
+                    let late = service.kinds.slow_grades && metric == "eval_pass" && value == 0.0;
+                    let builder = if late { &mut *slow } else { &mut builder };
                     builder.push(Row { version, metric, served_at, unit, tags: None, value });
                 }
             }
@@ -137,14 +266,21 @@ fn columns(
             Row { version: "m@77", metric: "error", served_at: from, unit: None, tags: None, value: 1.0 };
         builder.push(row);
     }
-    rmp_serde::to_vec_named(&Batch { v: 1, columns: builder.finish() }).expect("columns can be written")
+    packed(builder)
 }
 
 fn cost(arm: &Arm, r: &mut Random) -> f64 {
     (r.log_normal(COST * arm.effect.cost, 0.5) * 1e6).round().max(1.0) / 1e6
 }
 
-fn json(service: &ServicePlan, arms: &[Arm], level: f64, now: Timestamp, r: &mut Random) -> Vec<u8> {
+fn json(
+    service: &ServicePlan,
+    arms: &[Arm],
+    level: f64,
+    now: Timestamp,
+    slow: &mut Builder,
+    r: &mut Random,
+) -> Vec<u8> {
     let from = now.0 - TICK;
     let mut text = String::from("[");
     for arm in arms {
@@ -152,12 +288,15 @@ fn json(service: &ServicePlan, arms: &[Arm], level: f64, now: Timestamp, r: &mut
         for i in 0..arm.n {
             let (passed, failed) = (u8::from(r.chance(pass)), u8::from(r.chance(error)));
             let comma = if text.len() > 1 { "," } else { "" };
-            let (version, at) = (&arm.version, from + i * TICK / arm.n);
-            write!(
-                text,
-                "{comma}{{\"version\":\"{version}\",\"served_at\":{at},\"eval_pass\":{passed},\"error\":{failed}"
-            )
-            .expect("a string takes all");
+            let (version, at) = (arm.version.as_str(), from + i * TICK / arm.n);
+            write!(text, "{comma}{{\"version\":\"{version}\",\"served_at\":{at},\"error\":{failed}")
+                .expect("a string takes all");
+            if service.kinds.slow_grades && passed == 0 {
+                let (metric, served_at) = ("eval_pass", Timestamp(at));
+                slow.push(Row { version, metric, served_at, unit: None, tags: None, value: 0.0 });
+            } else {
+                write!(text, ",\"eval_pass\":{passed}").expect("a string takes all");
+            }
             if i < COSTS {
                 write!(text, ",\"cost_usd\":{}", cost(arm, r)).expect("a string takes all");
             }

@@ -223,7 +223,20 @@ impl Run<'_> {
         let exposures: Vec<([String; 2], f64)> = exposure.map(|(_, v, w)| (v.clone(), *w)).collect();
         let trouble = self.has(Fault::Telemetry);
         let base = self.broker_baseline(i);
-        let sent = traffic::measured(service, &exposures, &base, self.true_time(), trouble, &mut r);
+        // Whether everybody serves the share of the step that counts: between a command and its confirmation, or
+        // under an actuator that lies, nobody does.
+        let step = self.node.as_ref().and_then(|node| {
+            let state = node.ledger.state();
+            let open = state
+                .rollouts
+                .values()
+                .find(|o| o.opening.service.as_str() == service.name && o.exposed())?;
+            Some(state.policy_of(open).steps[usize::from(open.serving_step()?)].to.as_share())
+        });
+        let as_planned = exposures.len() == self.plan.actuators.len()
+            && exposures.iter().all(|(_, share)| Some(*share) == step);
+        let sent =
+            traffic::measured(service, &exposures, &base, self.true_time(), as_planned, trouble, &mut r);
         for (mut delay, mut message, repeat) in sent {
             if repeat {
                 // The sender did not hear that it was stored, and sends it again, at times after the broker forgot.
