@@ -110,9 +110,9 @@ fn read(
         if silent { Verdict::NoData } else { Verdict::Insufficient }
     } else if silent {
         Verdict::Stale
-    } else if watch.recent.is_some() || judged && !guardrail.shows_safety() {
+    } else if watch.recent.is_some() || judged && !guardrail.shows_safety() && canary.n > 0 {
         Verdict::Pass
-    } else if !judged {
+    } else if !judged || !guardrail.shows_safety() {
         Verdict::Insufficient
     } else if safe_ln >= safe_need_ln
         || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step()

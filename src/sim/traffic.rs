@@ -189,7 +189,9 @@ fn measure_further(
                 let lost = if shift > 1.0 { 0.3 } else { 0.0 };
                 let units = (0..arm.n).filter(|_| !r.chance(lost)).count() as u64;
                 let at = Timestamp(now.0 - 1);
-                builder.aggregate(version, "assigned", at, at, units, Sums::Ones(units));
+                if units > 0 {
+                    builder.aggregate(version, "assigned", at, at, units, Sums::Ones(units));
+                }
             }
             GuardrailKind::Missing => {
                 let came = (0..arm.n).filter(|_| r.chance(0.75 + level - shift * POINTS)).count() as u64;
