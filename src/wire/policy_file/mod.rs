@@ -6,6 +6,7 @@
 
 mod check;
 mod grammar;
+mod guardrails;
 
 use super::envelope::RECORD_MAX;
 use super::yaml::{Checker, FileError, Place};
