@@ -187,6 +187,7 @@ fn started() -> Runner {
         actuator: command.actuators[0].clone(),
         status: AckStatus::Applied,
         took_ms: None,
+        done: None,
     };
     runner.take(START, Event::AckReceived { ack, origin: Origin::default() }, &mut |_, _, _| {});
     runner

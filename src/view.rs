@@ -42,6 +42,8 @@ pub enum Standing {
     Paused,
     Soaking,
     RollingBack,
+    /// Complete; what served before is being given up.
+    Releasing,
     Completed,
     RolledBack,
     Aborted,
@@ -57,6 +59,7 @@ impl Standing {
             Standing::Paused => "paused",
             Standing::Soaking => "soaking",
             Standing::RollingBack => "rolling_back",
+            Standing::Releasing => "releasing",
             Standing::Completed => "completed",
             Standing::RolledBack => "rolled_back",
             Standing::Aborted => "aborted",
@@ -111,9 +114,11 @@ pub struct RolloutView {
     pub command: Option<String>,
 }
 
-/// A step of the plan: weight in percent, watched time in milliseconds.
+/// A step of the plan: what people call it, weight in percent, watched time in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
+    /// `25%`, `beta 10%`, `populate`.
+    pub name: String,
     pub weight: f64,
     pub bake_ms: u64,
 }
@@ -310,6 +315,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         Stage::Queued => Standing::Queued,
         Stage::Applying { .. } => Standing::Applying,
         Stage::RollingBack => Standing::RollingBack,
+        Stage::Releasing => Standing::Releasing,
         Stage::Baking(_) | Stage::Soaking(_) if rollout.paused.is_some() => Standing::Paused,
         Stage::Baking(bake) | Stage::Soaking(bake) if bake.held.is_some() => Standing::Holding,
         Stage::Baking(_) => Standing::Baking,
@@ -329,9 +335,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
             Some(behind) => format!("behind {behind}: same service, one change at a time"),
             None => "about to start".into(),
         },
-        (Standing::Applying | Standing::RollingBack, _) => {
-            format!("waits for {} to confirm", unconfirmed.join(", "))
-        }
+        (Standing::Applying | Standing::RollingBack | Standing::Releasing, _) => waits_for(rollout),
         (_, Some(gate)) => text(gate),
         (_, None) => "every gate is met".into(),
     };
@@ -348,7 +352,12 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         steps: policy
             .steps
             .iter()
-            .map(|step| StepView { weight: step.to.as_percent(), bake_ms: step.bake.0 })
+            .enumerate()
+            .map(|(i, step)| StepView {
+                name: policy.step_name(i as u16),
+                weight: step.to.as_percent(),
+                bake_ms: step.bake.0,
+            })
             .collect(),
         since_ms: rollout.bake().map(|bake| bake.since.0),
         watched_ms: rollout.watched(now).0,
@@ -383,6 +392,19 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         unconfirmed,
         command: rollout.sent.as_ref().map(|sent| sent.command.id.to_string()),
     }
+}
+
+/// `waits for index-eu (1,200 of 8,000 done), index-us to confirm`
+fn waits_for(rollout: &Rollout) -> String {
+    let waiting = rollout.sent.iter().flat_map(|sent| sent.waiting.iter().map(move |name| (name, sent)));
+    let told = waiting.map(|(name, sent)| match sent.progress.get(name) {
+        Some((_, Some((done, of)))) => {
+            format!("{name} ({} of {} done)", words::count(*done), words::count(*of))
+        }
+        Some((_, None)) => format!("{name} (at work)"),
+        None => name.to_string(),
+    });
+    format!("waits for {} to confirm", told.collect::<Vec<_>>().join(", "))
 }
 
 fn ended_view(ended: &Ended) -> RolloutView {

@@ -34,6 +34,7 @@ fn write() {
         actuator: "router-eu".into(),
         status: AckStatus::Rejected("unknown command".into()),
         took_ms: None,
+        done: None,
     };
     for fact in [
         Event::InputRejected { rejection, origin: Origin::default() },

@@ -123,12 +123,7 @@ fn evidence_rules() -> EvidenceRules {
 
 /// A policy of one guardrail, with the steps of a scenario.
 fn policy(scenario: &Scenario) -> Policy {
-    let step = |share: f64| Step {
-        to: Weight((share * 10_000.0).round() as u16),
-        bake: Span::ZERO,
-        min_samples: BTreeMap::new(),
-        deadline: None,
-    };
+    let step = |share: f64| Step::plain(Weight((share * 10_000.0).round() as u16), Span::ZERO);
     Policy {
         name: "quality".into(),
         applies_to: vec![],
@@ -140,6 +135,9 @@ fn policy(scenario: &Scenario) -> Policy {
         stale_after: Span::mins(10),
         approvals: vec![],
         concurrency: Concurrency::Queue,
+        segments: None,
+        ab: false,
+        release: false,
         actuators: vec![],
         ack_timeout: Span::mins(1),
     }

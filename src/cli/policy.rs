@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
+use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::Digest;
 use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, quiet_below};
 use crate::core::time::Span;
@@ -102,17 +103,31 @@ fn in_words(p: &Policy, hash: &str) -> String {
     };
     let mut text = format!("{} ({hash}), {used}\n", p.name);
     let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
-    let steps: Vec<String> = p.steps.iter().map(|step| timed(step.to.to_string(), step.bake)).collect();
+    let steps: Vec<String> = (0..).zip(&p.steps).map(|(i, step)| timed(p.step_name(i), step.bake)).collect();
     text += &format!(
         "Ramp {}{}.\n",
         steps.join(" → "),
         if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) }
     );
+    if let Some(segments) = &p.segments {
+        text.extend(segments.parts.iter().map(|part| format!("{}.\n", member(segments.kind, part))));
+        if segments.on_failure == OnSegmentFailure::Alone {
+            text +=
+                "Take back only the region that fails, and ask; the first, or when a person says so, all.\n";
+        }
+    }
+    if p.ab {
+        text += "Decide at the horizon: the new version wins if every gate is met, else the old one stays.\n";
+    }
+    if p.release {
+        text += "Give up the old one at the end.\n";
+    }
     text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
-    for step in p.steps.iter().filter(|step| !step.min_samples.is_empty()) {
+    for (i, step) in (0..).zip(&p.steps).filter(|(_, step)| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
             step.min_samples.iter().map(|(metric, n)| format!("{n} of {metric}")).collect();
-        text += &format!("Leave {} with no fewer canary observations than {}.\n", step.to, needs.join(", "));
+        let name = p.step_name(i);
+        text += &format!("Leave {name} with no fewer canary observations than {}.\n", needs.join(", "));
     }
     text.extend(
         p.approvals.iter().map(|a| format!("Ask {} to approve before {}.\n", people(a.by), a.before)),
@@ -132,6 +147,16 @@ fn in_words(p: &Policy, hash: &str) -> String {
     let actuators: Vec<&str> = p.actuators.iter().map(|a| a.as_str()).collect();
     text += &format!("Carried out by {}, each to confirm within {}.\n", actuators.join(", "), p.ack_timeout);
     text
+}
+
+/// `cohort beta: plan is one of pro, team`
+fn member(kind: SegmentKind, part: &Segment) -> String {
+    let test = match &part.test {
+        Test::In(values) => format!("is one of {}", values.join(", ")),
+        Test::StartsWith(text) => format!("starts with {text}"),
+        Test::EndsWith(text) => format!("ends with {text}"),
+    };
+    format!("{} {}: {} {test}", kind.as_str(), part.name, part.attribute)
 }
 
 fn people(n: u8) -> String {

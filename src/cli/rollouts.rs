@@ -236,6 +236,7 @@ pub fn state(state: Standing) -> String {
         Standing::Paused => "‖",
         Standing::Soaking => "◐",
         Standing::RollingBack => "↓",
+        Standing::Releasing => "◑",
         Standing::Completed => "✓",
         Standing::RolledBack => "✗",
         Standing::Aborted => "∅",
@@ -270,7 +271,7 @@ fn bar(weight: f64) -> String {
 fn ramp(r: &RolloutView) -> String {
     let here = r.step.map_or(0, usize::from);
     let step = |(i, step): (usize, &crate::view::StepView)| {
-        let weight = percent(step.weight);
+        let weight = &step.name;
         let bake = Span(step.bake_ms);
         if i + 1 < here || r.state == Standing::Completed {
             format!("{weight} ✓")
@@ -283,7 +284,7 @@ fn ramp(r: &RolloutView) -> String {
                 left => format!("[{weight}: {watched} of {need}, {left} left]"),
             }
         } else if bake == Span::ZERO {
-            weight
+            weight.clone()
         } else {
             format!("{weight} {bake}")
         }

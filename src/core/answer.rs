@@ -150,6 +150,12 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
     match (act.verb, &rollout.stage) {
         (Verb::Note, _) => Ok(()),
         (Verb::Promote, Stage::RollingBack) if planted(Bug::PromotesAfterRollback) => Ok(()),
+        (_, Stage::Releasing) => {
+            let message = format!(
+                "{id} is complete and gives up what served before; nothing sent. Start a new rollout: sluice deploy"
+            );
+            Err(refusal("E1021", message))
+        }
         (_, Stage::RollingBack) => {
             let seq = rollout.last_choice.as_ref().map_or(0, |last| last.0);
             let code = if act.verb == Verb::Rollback { "E1022" } else { "E1021" };
@@ -206,13 +212,13 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
             let of = |r: &&GuardrailReading| r.name == *name;
             !gate.met && judgement.readings.iter().find(of).is_some_and(|r| r.verdict != Verdict::Undecided)
         }
-        Reason::Approvals { .. } => !gate.met,
+        Reason::Approvals { .. } | Reason::Segment { .. } => !gate.met,
         _ => false,
     };
     match gates.iter().find(serious) {
         Some(gate) if !act.force => {
             let why = words::reason(&gate.reason, &judgement.readings);
-            let at = policy.steps[usize::from(bake.step)].to;
+            let at = policy.step_name(bake.step);
             let message = format!(
                 "promote refused: {id} at {at}: {why}. override: sluice promote {id} --override --reason \"...\""
             );

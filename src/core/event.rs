@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::columns::Columns;
 use super::evidence::{GuardrailReading, Scored};
+use super::exposure::{SegmentShare, Task};
 use super::ids::{
     Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Service, Version, Weight,
 };
@@ -259,6 +260,9 @@ pub struct Ack {
     pub actuator: Actuator,
     pub status: AckStatus,
     pub took_ms: Option<u64>,
+    /// How much of a task is done, of how much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<(u64, u64)>,
 }
 
 /// Whether the command is carried out; if not, why.
@@ -266,6 +270,8 @@ pub struct Ack {
 #[serde(rename_all = "snake_case")]
 pub enum AckStatus {
     Applied,
+    /// At work on it.
+    Progress,
     Rejected(String),
 }
 
@@ -387,8 +393,18 @@ pub struct Decision {
     pub canary: Version,
     /// Index of the step it was made at; `None` before the first.
     pub step: Option<u16>,
+    /// Of the part of the traffic that it is about.
     pub weight_from: Weight,
     pub weight_to: Weight,
+    /// That part, where a policy has parts; a rollback without one is of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
+    /// What actuators do at the step that is entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// Of a rollback of one part: the step that serves then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u16>,
     /// What made the choice, binding first. Empty only for a promotion that nothing spoke against.
     pub because: Vec<Reason>,
     /// Every guardrail as it stood.
@@ -439,6 +455,15 @@ pub enum Reason {
         why: String,
     },
     SoakOver,
+    /// A part of the traffic was taken back by itself; what comes next is a person's decision.
+    Segment {
+        name: String,
+    },
+    /// Not every actuator has confirmed in time.
+    NotApplied {
+        waiting: Vec<Actuator>,
+        within_ms: u64,
+    },
 }
 
 /// An instruction to actuators: serve this share from the canary.
@@ -450,7 +475,13 @@ pub struct Command {
     pub decision: EventSeq,
     pub baseline: Version,
     pub canary: Version,
+    /// Share of whoever is in no named part of the traffic.
     pub weight: Weight,
+    /// Shares of the named parts that have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<SegmentShare>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     pub actuators: Vec<Actuator>,
 }
 
@@ -474,6 +505,10 @@ pub enum AlertKind {
     ActuatorSilent(Actuator),
     ActuatorRejected(Actuator),
     Deadline(u16),
+    /// A step was not applied in time.
+    NotApplied(u16),
+    /// A part of the traffic was taken back by itself.
+    Segment(String),
 }
 
 /// How a rollout ended.

@@ -6,6 +6,7 @@
 use super::bets::ln_weighted;
 use super::event::{ArmCount, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
+use super::exposure::Task;
 use super::ids::Weight;
 use super::planted::{Bug, planted};
 use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
@@ -103,7 +104,7 @@ fn read(
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();
     }
-    let silent = rollout.quiet_since(watch).is_some_and(|at| now.since(at) >= policy.stale_after);
+    let silent = rollout.quiet_since(policy, watch).is_some_and(|at| now.since(at) >= policy.stale_after);
     let verdict = if failed {
         Verdict::Fail
     } else if watch.canary_seen == 0 {
@@ -204,17 +205,25 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
     let Some(bake) = rollout.bake() else { return Vec::new() };
     let soaking = matches!(rollout.stage, Stage::Soaking(_));
     let step = &policy.steps[usize::from(bake.step)];
+    // Without traffic there is nothing to see but what a copy of it is answered with.
+    let idle = step.to == Weight::ZERO;
+    let shadowed = step.task == Some(Task::Shadow);
     let mut gates = Vec::new();
+    if let Some(name) = &rollout.parked {
+        gates.push(Gate { met: false, time: false, reason: Reason::Segment { name: name.clone() } });
+    }
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
         let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-        let watches = absolute && guardrail.on_fail != OnFail::Alert;
+        let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
+        let paired = matches!(guardrail.rule, Rule::Paired { .. });
+        let needed = guardrail.gates && (!idle || shadowed && paired);
         let met = match reading.verdict {
             Verdict::Fail => reading.does() == OnFail::Alert,
             Verdict::Pass => true,
             Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
-            _ => !watches && (soaking || !guardrail.gates),
+            _ => !watches && (soaking || !needed),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }
@@ -241,7 +250,8 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
 pub fn approvals(rollout: &Rollout, policy: &Policy) -> (u8, u8) {
     let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
     let to = policy.steps.get(next).map_or(Weight::ZERO, |step| step.to);
-    let from = rollout.step().map_or(Weight::ZERO, |step| policy.steps[usize::from(step)].to);
+    let known = next < policy.steps.len();
+    let from = if known { policy.weight_before(next as u16) } else { Weight::FULL };
     let needed = policy.approvals.iter().filter(|a| from < a.before && a.before <= to).map(|a| a.by);
     (rollout.approvals.len().min(255) as u8, needed.max().unwrap_or(0))
 }
@@ -249,6 +259,10 @@ pub fn approvals(rollout: &Rollout, policy: &Policy) -> (u8, u8) {
 /// Time since the step was applied after which `on_deadline` happens, when that has passed.
 pub fn deadline_passed(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<Span> {
     let Stage::Baking(bake) = &rollout.stage else { return None };
+    // A person is asked already.
+    if rollout.parked.is_some() {
+        return None;
+    }
     let deadline = policy.steps[usize::from(bake.step)].deadline?;
     (rollout.watched(now) >= deadline).then_some(deadline)
 }

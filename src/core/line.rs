@@ -28,7 +28,23 @@ pub fn text(event: &Event) -> String {
             )
         }
         Event::AckReceived { ack, .. } => match &ack.status {
-            AckStatus::Applied => format!("{} {} {} applied", ack.service, short(&ack.command), ack.actuator),
+            AckStatus::Applied => {
+                let done =
+                    ack.done.map(|(done, of)| format!(", {} of {}", words::count(done), words::count(of)));
+                let done = done.unwrap_or_default();
+                format!("{} {} {} applied{done}", ack.service, short(&ack.command), ack.actuator)
+            }
+            AckStatus::Progress => {
+                let done =
+                    ack.done.map(|(done, of)| format!(": {} of {}", words::count(done), words::count(of)));
+                format!(
+                    "{} {} {} at work{}",
+                    ack.service,
+                    short(&ack.command),
+                    ack.actuator,
+                    done.unwrap_or_default()
+                )
+            }
             AckStatus::Rejected(why) => {
                 format!("{} {} {} rejected: {why}", ack.service, short(&ack.command), ack.actuator)
             }
@@ -86,14 +102,18 @@ pub fn text(event: &Event) -> String {
         }
         Event::VerdictReached { rollout, reading } => format!("{rollout} {}", words::reading(reading)),
         Event::DecisionMade { rollout, decision } => {
-            let (from, to) = (decision.weight_from, decision.weight_to);
             let choice = decision.choice.as_str().to_uppercase();
-            format!("{rollout} {choice} {from} -> {to}: {}", words::decision(decision))
+            format!("{rollout} {choice} {}: {}", words::moves(decision), words::decision(decision))
         }
         Event::CommandIssued { rollout, command } => {
             let names: Vec<&str> = command.actuators.iter().map(|a| a.as_str()).collect();
             let id = short(&command.id);
-            format!("{rollout} {id} set {} = {} to {}", command.canary, command.weight, names.join(", "))
+            let task = command.task.map(|task| format!("{}, ", task.as_str())).unwrap_or_default();
+            let shares: String =
+                command.parts.iter().map(|part| format!("{} {}, ", part.segment.name, part.weight)).collect();
+            let others = if command.parts.is_empty() { "" } else { "others " };
+            let (to, weight) = (names.join(", "), command.weight);
+            format!("{rollout} {id} {task}set {} = {shares}{others}{weight} to {to}", command.canary)
         }
         Event::CommandResent { rollout, command, attempt, actuators } => {
             let names: Vec<&str> = actuators.iter().map(|a| a.as_str()).collect();
@@ -109,7 +129,10 @@ pub fn text(event: &Event) -> String {
             let kind = match &alert.kind {
                 AlertKind::Guardrail(_) => "guardrail",
                 AlertKind::Unjudgeable(_) => "unjudgeable",
-                AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_) => "actuator",
+                AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_) | AlertKind::NotApplied(_) => {
+                    "actuator"
+                }
+                AlertKind::Segment(_) => "segment",
                 AlertKind::Deadline(_) => "deadline",
             };
             format!("{rollout} {kind}: {}", alert.summary)

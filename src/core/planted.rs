@@ -63,6 +63,9 @@ bugs! {
     NoHandicap "no-handicap" "a canary's value is compared without its handicap"
     ExcuseUnshown "excuse-unshown" "a trade-off excuses without a benefit"
     PairsMixed "pairs-mixed" "answers of different units make a pair"
+    MixesSegments "mixes-segments" "samples of another cohort or region are compared as well"
+    ForgetsSegment "forgets-segment" "a region that failed keeps the canary when it is taken back"
+    HalfDone "half-done" "a task counts as done before it is"
     PromotesAfterRollback "promotes-after-rollback" "a person can promote what is being rolled back"
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::exposure::{Segments, Task};
 use super::ids::{Actuator, Metric, Weight};
 use super::time::Span;
 
@@ -47,8 +48,17 @@ pub struct Policy {
     pub name: String,
     /// Kinds this policy is the default for.
     pub applies_to: Vec<ChangeKind>,
-    /// Strictly rising weights; the last is 100 %.
+    /// Weights rise within each part of the traffic; the last is everybody at 100 %.
     pub steps: Vec<Step>,
+    /// The parts of the traffic that steps name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Segments>,
+    /// One fixed split until a horizon, which is the first step's deadline; without a pass the baseline stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ab: bool,
+    /// Whether actuators are told, at the end, to give up what served before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub release: bool,
     /// Watched time after 100 %, guardrails armed.
     pub soak: Span,
     pub on_deadline: OnDeadline,
@@ -69,12 +79,36 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     pub to: Weight,
+    /// Index of the part of the traffic it is about; `None`: everybody who is in no named part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<u16>,
+    /// What actuators do beside setting the share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// From the command; when not every actuator has confirmed by then, `on_deadline` happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_within: Option<Span>,
     /// Watched time at this step, counted from the applied ack.
     pub bake: Span,
     /// Canary observations each metric must have settled at this step.
     pub min_samples: BTreeMap<Metric, u64>,
     /// From the applied ack; then `on_deadline` happens.
     pub deadline: Option<Span>,
+}
+
+impl Step {
+    /// A share of everybody for a time, and nothing else.
+    pub fn plain(to: Weight, bake: Span) -> Step {
+        Step {
+            to,
+            segment: None,
+            task: None,
+            apply_within: None,
+            bake,
+            min_samples: BTreeMap::new(),
+            deadline: None,
+        }
+    }
 }
 
 /// What a step does when its deadline passes without a promotion.

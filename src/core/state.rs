@@ -17,6 +17,8 @@ use super::policy::{ChangeKind, Policy};
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
 use super::traffic::Seen;
+use super::watch::Watch;
+use super::words;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
@@ -196,7 +198,7 @@ impl State {
             Event::AckReceived { ack, origin } => {
                 self.intake.note(origin);
                 self.question = Some(Question::Ack(ack.clone()));
-                self.apply_ack(ack);
+                self.apply_ack(at, ack);
             }
             Event::OperatorActed { act, origin } => {
                 self.intake.note(origin);
@@ -243,7 +245,7 @@ impl State {
         }
     }
 
-    fn apply_ack(&mut self, ack: &Ack) {
+    fn apply_ack(&mut self, at: Timestamp, ack: &Ack) {
         let Some(service) = self.services.get(&ack.service) else { return };
         let known = service.commands.contains(&ack.command);
         let active = service.active.clone().filter(|id| self.rollouts.contains_key(id));
@@ -255,11 +257,22 @@ impl State {
             // From somebody it was not sent to: that is worth a refusal.
             Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
             Some(_) => {
-                let refused = match &ack.status {
-                    AckStatus::Applied => None,
-                    AckStatus::Rejected(why) => Some(why.as_str()),
-                };
-                rollout.apply_ack(ack.command, &ack.actuator, refused);
+                let unfinished = ack.done.filter(|(done, of)| done < of && !planted(Bug::HalfDone));
+                match (&ack.status, unfinished) {
+                    (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
+                    (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
+                    (AckStatus::Applied, Some((done, of))) => {
+                        let why = format!(
+                            "says that it is done, with {} of {}",
+                            words::count(done),
+                            words::count(of)
+                        );
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(&why));
+                    }
+                    (AckStatus::Rejected(why), _) => {
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(why.as_str()));
+                    }
+                }
                 self.question = None;
                 self.touched.extend(active);
             }
@@ -318,7 +331,7 @@ impl State {
                 }
             }
             Event::DecisionMade { decision, .. } => {
-                apply_decision(rollout, decision, seq);
+                apply_decision(rollout, policy, decision, seq, at);
             }
             Event::CommandIssued { command, .. } => {
                 rollout.apply_issued(command, policy, at);
@@ -393,7 +406,7 @@ fn look(known: &mut ServiceState, columns: &Columns) {
     }
 }
 
-fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
+fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, seq: EventSeq, at: Timestamp) {
     rollout.moved = seq;
     rollout.order = None;
     rollout.last_choice = Some(Box::new((seq, decision.clone())));
@@ -404,7 +417,8 @@ fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
                 rollout.baseline = decision.baseline.clone();
             }
             rollout.stage = Stage::Applying { step };
-            rollout.to_issue = Some((seq, decision.weight_to));
+            rollout.parked = None;
+            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
         }
         Choice::Hold => {
             if let Some(bake) = rollout.bake_mut() {
@@ -414,9 +428,25 @@ fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
                 .alerts
                 .retain(|kind, _| !(planted(Bug::AlertsTwice) && matches!(kind, AlertKind::Deadline(_))));
         }
+        Choice::Rollback if decision.back_to.is_some() => {
+            let step = decision.back_to.unwrap_or(0);
+            rollout.stage = Stage::Applying { step };
+            rollout.sent = None;
+            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
+            rollout.parked = decision.segment.clone();
+            // What was found is about the part that is taken back.
+            rollout.watches = policy.guardrails.iter().map(Watch::new).collect();
+            rollout.resumed = at;
+            rollout.alerts.clear();
+            rollout.approvals.clear();
+        }
         Choice::Rollback => {
             rollout.stage = Stage::RollingBack;
             rollout.sent = None;
+            rollout.to_issue = Some((seq, decision.weight_to));
+        }
+        Choice::Complete if policy.release => {
+            rollout.stage = Stage::Releasing;
             rollout.to_issue = Some((seq, decision.weight_to));
         }
         Choice::Complete => rollout.stage = Stage::Ended(Outcome::Completed),

@@ -224,10 +224,10 @@ impl Checker {
             Event::CommandIssued { command, .. } => {
                 let fresh = self.commands.insert(command.id);
                 ensure(fresh, "I15", || format!("command {} was issued before", command.id))?;
-                rollout.issued(self.log, policy, command)?;
+                rollout.issued(at, self.log, policy, command)?;
             }
             Event::CommandResent { command, actuators, .. } => rollout.resent(*command, actuators)?,
-            Event::CommandApplied { command, .. } => rollout.applied(at, policy, *command)?,
+            Event::CommandApplied { command, .. } => rollout.applied(at, *command)?,
             Event::AlertRaised { alert, .. } => rollout.alerted(alert)?,
             Event::RolloutEnded { outcome, .. } => {
                 rollout.ended(*outcome)?;

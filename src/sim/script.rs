@@ -4,9 +4,12 @@
 //!
 //! ```text
 //!     traffic assistant 50/s                      users send 50 requests a second
+//!     traffic assistant 50/s region eu=30 us=50    of 100 users 30 are in eu; what they send is tagged
+//!     version b@us eval_pass=chance:0.80           how it answers users of us
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
 //!     intent a -> b by maya: shorter answers
 //!     actuator router silent | rejects | after 2s
+//!     actuator index populates 10m 8000 lost 20    reports every minute, and confirms with 20 fewer
 //!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
 //!     clock 1h                                     the daemon's clock is set forward, and everybody else's
@@ -19,7 +22,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
 use crate::core::event::{Act, Event, Intent, Origin, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version, Weight};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
@@ -108,7 +111,17 @@ impl Play {
     }
 
     fn traffic(&mut self, rest: &str) -> Result<(), String> {
-        let (service, rate) = rest.split_once(' ').ok_or("expected: SERVICE N/s")?;
+        let mut words = rest.split_whitespace();
+        let (Some(service), Some(rate)) = (words.next(), words.next()) else {
+            return Err("expected: SERVICE N/s".into());
+        };
+        let tag = words.next().unwrap_or_default().to_owned();
+        let part = |word: &str| {
+            let (name, share) = word.split_once('=')?;
+            Some((name.to_owned(), share.parse().ok()?))
+        };
+        let parts =
+            words.map(|word| part(word).ok_or("expected: NAME=HUNDREDTHS")).collect::<Result<_, _>>()?;
         let per_second = rate.trim_end_matches("/s").parse().map_err(|_| "expected: N/s")?;
         let baseline = Version::default();
         self.world.traffic.push(Traffic {
@@ -118,7 +131,9 @@ impl Play {
             versions: self.versions.clone(),
             canary: baseline.clone(),
             baseline,
-            weight: Weight::ZERO,
+            tag,
+            parts,
+            ..Traffic::default()
         });
         Ok(())
     }
@@ -180,7 +195,18 @@ impl Play {
             None if how == "silent" => Obedience::Silent,
             None if how == "rejects" => Obedience::Rejects,
             Some(("after", delay)) => Obedience::After(span(delay)?),
-            _ => return Err("expected: silent, rejects or after DURATION".into()),
+            Some(("populates", how)) => {
+                let words: Vec<&str> = how.split_whitespace().collect();
+                let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
+                match words.as_slice() {
+                    [over, of] => Obedience::Populates { over: span(over)?, of: number(of)?, lost: 0 },
+                    [over, of, "lost", lost] => {
+                        Obedience::Populates { over: span(over)?, of: number(of)?, lost: number(lost)? }
+                    }
+                    _ => return Err("expected: populates DURATION N [lost N]".into()),
+                }
+            }
+            _ => return Err("expected: silent, rejects, after DURATION or populates DURATION N".into()),
         };
         self.world.actuators.insert(name.into(), obedience);
         Ok(())

@@ -8,7 +8,6 @@ mod support;
 mod traces;
 mod unread;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -56,12 +55,7 @@ struct Server {
 }
 
 fn policy() -> Policy {
-    let step = |percent, bake, deadline| Step {
-        to: Weight::percent(percent),
-        bake,
-        min_samples: BTreeMap::new(),
-        deadline,
-    };
+    let step = |percent, bake, deadline| Step { deadline, ..Step::plain(Weight::percent(percent), bake) };
     Policy {
         name: "prompt-default".into(),
         applies_to: vec![ChangeKind::Prompt],
@@ -85,6 +79,9 @@ fn policy() -> Policy {
         stale_after: Span::hours(24),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        segments: None,
+        ab: false,
+        release: false,
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
     }

@@ -163,12 +163,7 @@ fn policy() -> Policy {
         unless: None,
         benefit: None,
     };
-    let step = |percent| Step {
-        to: Weight::percent(percent),
-        bake: Span::mins(10),
-        min_samples: Default::default(),
-        deadline: None,
-    };
+    let step = |percent| Step::plain(Weight::percent(percent), Span::mins(10));
     Policy {
         name: "test".into(),
         applies_to: vec![ChangeKind::Prompt],
@@ -180,6 +175,9 @@ fn policy() -> Policy {
         stale_after: Span::mins(5),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        segments: None,
+        ab: false,
+        release: false,
         actuators: vec!["router".into()],
         // Longer than any test: what is resent here would only disturb.
         ack_timeout: Span::hours(1),

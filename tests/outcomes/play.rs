@@ -126,6 +126,7 @@ impl Play {
                             actuator,
                             status: AckStatus::Applied,
                             took_ms: Some(0),
+                            done: None,
                         };
                         self.take(Event::AckReceived { ack, origin: Origin::default() });
                     }

@@ -143,15 +143,11 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 let metrics = samples.into_iter().map(|(i, n)| (Metric::from(METRICS[i]), n));
                 let min_samples = metrics.filter(|(metric, _)| used.contains(&metric)).collect();
                 let deadline = deadline.map(|more| bake.plus(more));
-                by_weight.insert(to, Step { to: Weight(to), bake, min_samples, deadline });
+                let step = Step { min_samples, deadline, ..Step::plain(Weight(to), bake) };
+                by_weight.insert(to, step);
             }
             let mut steps: Vec<Step> = by_weight.into_values().collect();
-            steps.push(Step {
-                to: Weight::FULL,
-                bake: Span::ZERO,
-                min_samples: BTreeMap::new(),
-                deadline: None,
-            });
+            steps.push(Step::plain(Weight::FULL, Span::ZERO));
             let approvals =
                 steps.iter().zip(approvers).map(|(step, by)| Approval { before: step.to, by }).collect();
             let level = |n: u32| 1.0 + f64::from(n) / 100.0;
@@ -159,6 +155,9 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 name,
                 applies_to,
                 steps,
+                segments: None,
+                ab: false,
+                release: false,
                 soak: times.0,
                 on_deadline: if hold { OnDeadline::Hold } else { OnDeadline::Rollback },
                 guardrails,

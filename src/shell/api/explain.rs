@@ -49,13 +49,13 @@ fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
             None => "starts by itself".into(),
         }),
         Stage::Applying { step } => {
-            let to = policy.steps[usize::from(*step)].to;
+            let to = policy.step_name(*step);
             next.push(format!(
                 "watches {to} as soon as {} has confirmed; the command is sent again until then",
                 unconfirmed()
             ));
         }
-        Stage::RollingBack => next.push(format!(
+        Stage::RollingBack | Stage::Releasing => next.push(format!(
             "is over as soon as {} has confirmed; the command is sent again until then",
             unconfirmed()
         )),
@@ -72,8 +72,10 @@ fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
 fn promotion(rollout: &Rollout, policy: &Policy, now: Timestamp) -> String {
     let judgement = judge::judge(rollout, policy, now);
     let gates = judge::gates(rollout, policy, &judgement.readings, now);
-    let does = match rollout.step().map(|step| policy.steps.get(usize::from(step) + 1)) {
-        Some(Some(step)) => format!("promotes to {}", step.to),
+    let does = match rollout.step().map(|step| step + 1) {
+        Some(next) if usize::from(next) < policy.steps.len() => {
+            format!("promotes to {}", policy.step_name(next))
+        }
         _ => "completes".into(),
     };
     let mut at = now;

@@ -141,6 +141,8 @@ pub struct PlanAnswer {
 /// One step of a plan.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedStepView {
+    /// As people call it: `25%`, `beta 10%`, `populate`.
+    pub name: String,
     /// In percent.
     pub weight: f64,
     pub bake_ms: u64,
@@ -167,6 +169,7 @@ impl PlanAnswer {
             takes_ms: gate.takes.map(|takes| takes.0),
         };
         let step = |step: PlannedStep| PlannedStepView {
+            name: step.name,
             weight: step.to.as_percent(),
             bake_ms: step.bake.0,
             takes_ms: step.takes.map(|takes| takes.0),

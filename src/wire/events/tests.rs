@@ -4,6 +4,7 @@ use super::*;
 use crate::core::columns::{Row, Sums};
 use crate::core::event::*;
 use crate::core::evidence::{Evidence, GuardrailKind, Range};
+use crate::core::exposure::*;
 use crate::core::ids::Weight;
 use crate::core::policy::*;
 use crate::core::time::Span;
@@ -49,6 +50,10 @@ fn reading() -> GuardrailReading {
     }
 }
 
+fn segment() -> Segment {
+    Segment { name: "beta".into(), attribute: "plan".into(), test: Test::EndsWith("-beta".into()) }
+}
+
 fn policy() -> Policy {
     let guardrail = |rule| Guardrail {
         name: "g".into(),
@@ -68,10 +73,21 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Model, ChangeKind::Prompt],
         steps: vec![Step {
             to: Weight::FULL,
+            segment: Some(1),
+            task: Some(Task::Shadow),
+            apply_within: Some(Span::mins(3)),
             bake: Span::hours(4),
             min_samples: [("m".into(), 400)].into(),
             deadline: None,
         }],
+        segments: Some(Segments {
+            kind: SegmentKind::Cohort,
+            parts: vec![segment()],
+            rest: "general".into(),
+            on_failure: OnSegmentFailure::Alone,
+        }),
+        ab: true,
+        release: true,
         soak: Span::hours(24),
         on_deadline: OnDeadline::Hold,
         guardrails: vec![
@@ -150,6 +166,7 @@ fn one_of_each() -> Vec<Event> {
                 actuator: "router".into(),
                 status: AckStatus::Rejected("busy".into()),
                 took_ms: Some(12),
+                done: Some((980, 1_000)),
             },
             origin: origin(),
         },
@@ -225,6 +242,9 @@ fn one_of_each() -> Vec<Event> {
                 step: Some(3),
                 weight_from: Weight::percent(5),
                 weight_to: Weight::ZERO,
+                segment: Some("beta".into()),
+                task: Some(Task::Release),
+                back_to: Some(2),
                 because: reasons,
                 readings: vec![reading()],
                 harm_ln: 3.5,
@@ -243,6 +263,8 @@ fn one_of_each() -> Vec<Event> {
                 baseline: "v@1".into(),
                 canary: "v@2".into(),
                 weight: Weight(33),
+                parts: vec![SegmentShare { segment: segment(), weight: Weight::FULL }],
+                task: Some(Task::Populate),
                 actuators: vec!["router".into()],
             },
         },

@@ -5,6 +5,7 @@
 //! E3021 not a policy of this version, E3022 a name, E3024 a limit, E3025 a name given twice.
 
 mod check;
+mod exposure;
 mod grammar;
 mod guardrails;
 

@@ -87,7 +87,3 @@ fn large(round: u64) -> Event {
     }
     Event::BatchReceived { service: "other".into(), columns: builder.finish(), origin: Origin::default() }
 }
-
-fn options() -> OpenOptions {
-    OpenOptions { ballast: 0, ..OpenOptions::default() }
-}
