@@ -170,6 +170,7 @@ fn started() -> Runner {
         policy: Some(policy.name.clone()),
         by: "bench".into(),
         reason: "bench".into(),
+        finding: None,
         content: digest,
     };
     let mut sent = BTreeMap::new();

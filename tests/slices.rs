@@ -39,6 +39,7 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
         policy: Some("p".into()),
         by: "maya".into(),
         reason: String::new(),
+        finding: None,
         content: digest,
     };
     let mut command = None;

@@ -6,7 +6,7 @@ use sluice::core::cohort::{Arm, unit_key};
 use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::judge::harm_ln;
-use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Rule, Step};
+use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Retry, Rule, Step};
 use sluice::core::reference;
 use sluice::core::time::{Span, Timestamp};
 use sluice::core::watch::{Observation, Role, Watch};
@@ -140,6 +140,7 @@ fn policy(scenario: &Scenario) -> Policy {
         stale_after: Span::mins(10),
         approvals: vec![],
         concurrency: Concurrency::Queue,
+        retry_after_rollback: Retry::Allowed,
         actuators: vec![],
         ack_timeout: Span::mins(1),
     }

@@ -180,6 +180,7 @@ impl Stage {
             policy: None,
             by: "maya".into(),
             reason: change.title.into(),
+            finding: None,
             content,
         };
         let now = self.world.now;

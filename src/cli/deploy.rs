@@ -36,13 +36,16 @@ pub struct Args {
     /// Why; it is written to the log
     #[arg(short, long, value_name = "TEXT", required_unless_present = "file")]
     reason: Option<String>,
+    /// What you found out about the last attempt, if a guardrail or a deadline took it back
+    #[arg(long, value_name = "TEXT")]
+    finding: Option<String>,
     #[command(flatten)]
     who: Who,
     /// Your own id of the request: submitting it again changes nothing
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Submit this intent (JSON, - for standard input) instead
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "from", "kind", "policy", "reason", "id"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "from", "kind", "policy", "reason", "finding", "id"])]
     file: Option<std::path::PathBuf>,
     /// Check the request and say what would happen, and send nothing
     #[arg(long)]
@@ -110,7 +113,7 @@ fn intent(args: Args) -> Result<Value, CliError> {
     if let Some(from) = args.from {
         body["change"]["from"] = from.into();
     }
-    for (field, value) in [("policy", args.policy), ("id", args.id)] {
+    for (field, value) in [("policy", args.policy), ("finding", args.finding), ("id", args.id)] {
         if let Some(value) = value {
             body[field] = value.into();
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::ids::Digest;
-use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, quiet_below};
+use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, quiet_below};
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 
@@ -124,6 +124,12 @@ fn in_words(p: &Policy, hash: &str) -> String {
         };
         text += &format!("Undecided at the deadline of a step: {then}.\n");
     }
+    text += match p.retry_after_rollback {
+        Retry::NeedsFinding => {
+            "After a rollback that nobody ordered, the version is tried again with a finding only.\n"
+        }
+        Retry::Allowed => "After a rollback that nobody ordered, the version may be tried again.\n",
+    };
     let e = &p.evidence;
     text += &format!(
         "Act on evidence of harm of {}x; promote on evidence of safety of {}x, to 100% of {}x.\n",

@@ -6,9 +6,9 @@ use super::evidence::GuardrailReading;
 use super::ids::RolloutId;
 use super::judge;
 use super::planted::{Bug, planted};
-use super::policy::Concurrency;
+use super::policy::{Concurrency, Retry};
 use super::rollout::{Bake, Rollout, Stage};
-use super::state::State;
+use super::state::{Quarantine, State};
 use super::verdict::Verdict;
 use super::words;
 
@@ -67,6 +67,16 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
     if from == intent.to {
         return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
     }
+    if let Some(quarantine) = known.and_then(|s| s.quarantined.get(&intent.to))
+        && state.policies[&policy].retry_after_rollback == Retry::NeedsFinding
+        && intent.finding.is_none()
+    {
+        let (to, Quarantine { rollout, decision, why }) = (&intent.to, quarantine);
+        let message = format!(
+            "{rollout} took {to} back (decision {decision}: {why}); a new attempt needs what you found: sluice deploy {service} {to} --finding \"...\""
+        );
+        return Err(refusal("E1035", message));
+    }
     let active = known.and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
     let active = active.filter(|_| !planted(Bug::TwoActive));
     let waiting = known.map_or(0, |s| s.queue.len());
@@ -106,6 +116,7 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         by: intent.by.clone(),
         reason: intent.reason.clone(),
         attempt,
+        finding: intent.finding.clone(),
         behind,
         traceparent: trace.clone(),
     };

@@ -247,6 +247,9 @@ pub struct Intent {
     pub policy: Option<String>,
     pub by: String,
     pub reason: String,
+    /// What an investigation of the last attempt's rollback came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
 }
@@ -350,6 +353,9 @@ pub struct Opening {
     pub reason: String,
     /// 1 for the first rollout of this `to` on this service, 2 for the second, ...
     pub attempt: u32,
+    /// As the intent gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
     /// Trace context of the intent; everything sent about the rollout continues it.
@@ -401,6 +407,13 @@ pub struct Decision {
     pub inputs: (EventSeq, EventSeq),
     /// Who ordered it; `None` when the policy did.
     pub actor: Option<String>,
+}
+
+impl Decision {
+    /// Whether guardrails or a deadline made it, and not somebody's word.
+    pub fn is_automatic(&self) -> bool {
+        !matches!(self.because.first(), Some(Reason::Operator { .. }))
+    }
 }
 
 /// One thing that binds a decision.

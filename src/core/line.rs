@@ -15,8 +15,9 @@ pub fn text(event: &Event) -> String {
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());
+            let finding = finding(&intent.finding);
             format!(
-                "{} {} {from} -> {} by {}: {}",
+                "{} {} {from} -> {} by {}: {}{finding}",
                 intent.id, intent.service, intent.to, intent.by, intent.reason
             )
         }
@@ -49,7 +50,8 @@ pub fn text(event: &Event) -> String {
             let attempt =
                 if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
             let policy = format!("{} {}", opening.policy_name, opening.policy.short());
-            format!("{rollout} {} -> {} policy {policy}{attempt}{wait}", opening.from, opening.to)
+            let finding = finding(&opening.finding);
+            format!("{rollout} {} -> {} policy {policy}{attempt}{wait}{finding}", opening.from, opening.to)
         }
         Event::ActAccepted { rollout, verb, actor } => format!("{rollout} {} by {actor}", verb.as_str()),
         Event::ActRefused { rollout, verb, actor, refusal } => {
@@ -127,6 +129,10 @@ pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> St
     let ms = at.since(start).0;
     let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms as f64 / 1_000.0 % 60.0);
     format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", text(event))
+}
+
+fn finding(finding: &Option<String>) -> String {
+    finding.as_ref().map(|finding| format!("; found: {finding}")).unwrap_or_default()
 }
 
 /// The first eight digits of a command's id.

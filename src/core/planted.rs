@@ -64,6 +64,7 @@ bugs! {
     ExcuseUnshown "excuse-unshown" "a trade-off excuses without a benefit"
     PairsMixed "pairs-mixed" "answers of different units make a pair"
     PromotesAfterRollback "promotes-after-rollback" "a person can promote what is being rolled back"
+    ForgetsQuarantine "forgets-quarantine" "after a restart a version that was taken back may be tried again as it is"
 }
 
 #[cfg(feature = "planted")]

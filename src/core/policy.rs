@@ -59,6 +59,10 @@ pub struct Policy {
     pub stale_after: Span,
     pub approvals: Vec<Approval>,
     pub concurrency: Concurrency,
+    /// What it takes to try a version again that was taken back without a person's order. Policies of before this was
+    /// asked for allow it.
+    #[serde(default, skip_serializing_if = "Retry::is_allowed")]
+    pub retry_after_rollback: Retry,
     /// Everyone who must confirm a command. At least one.
     pub actuators: Vec<Actuator>,
     /// After this long without a confirmation the actuator is named and the command resent.
@@ -91,6 +95,21 @@ pub enum OnDeadline {
 pub enum Concurrency {
     Queue,
     Refuse,
+}
+
+/// What it takes to try a version again that was taken back by a guardrail or a deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    NeedsFinding,
+    #[default]
+    Allowed,
+}
+
+impl Retry {
+    fn is_allowed(&self) -> bool {
+        *self == Retry::Allowed
+    }
 }
 
 /// `by` persons must approve before the step that reaches `before`.

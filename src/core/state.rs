@@ -17,6 +17,7 @@ use super::policy::{ChangeKind, Policy};
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
 use super::traffic::Seen;
+use super::words;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
@@ -103,11 +104,24 @@ pub struct ServiceState {
     pub serving: Option<Version>,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
+    /// Versions that a guardrail or a deadline took back, until they complete.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<Version, Quarantine>,
     /// The last commands issued, newest last, at most 32: a late or repeated confirmation of one is
     /// nothing to complain of.
     pub commands: VecDeque<CommandId>,
     /// Series seen, and what they have been like.
     pub series: BTreeMap<Series, Seen>,
+}
+
+/// Why a version may not be tried again as if nothing had been.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The last rollout that was taken back, and the decision.
+    pub rollout: RolloutId,
+    pub decision: EventSeq,
+    /// The decision in words.
+    pub why: String,
 }
 
 /// A fact that asks for an answer.
@@ -165,6 +179,9 @@ impl State {
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
             Event::DaemonStarted { .. } => {
+                if planted(Bug::ForgetsQuarantine) {
+                    self.services.values_mut().for_each(|service| service.quarantined.clear());
+                }
                 let watched = planted(Bug::DowntimeCountsAsWatched);
                 let down = if watched { Span::ZERO } else { at.since(before) };
                 for rollout in self.rollouts.values_mut() {
@@ -348,8 +365,17 @@ impl State {
                 next.watches = rollout.watches.clone();
             }
         }
-        if outcome == Outcome::Completed {
-            service.serving = Some(rollout.opening.to.clone());
+        match (outcome, &rollout.last_choice) {
+            (Outcome::Completed, _) => {
+                service.serving = Some(rollout.opening.to.clone());
+                service.quarantined.remove(&rollout.opening.to);
+            }
+            (Outcome::RolledBack, Some(last)) if last.1.is_automatic() => {
+                let (decision, why) = (last.0, words::decision(&last.1));
+                let quarantine = Quarantine { rollout: id.clone(), decision, why };
+                service.quarantined.insert(rollout.opening.to.clone(), quarantine);
+            }
+            _ => {}
         }
         self.ended.push_back(Ended {
             id: id.clone(),

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::core::answer::QUEUE_MAX;
-use crate::core::event::{Act, Event, Verb};
-use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service};
-use crate::core::policy::Policy;
+use crate::core::event::{Act, Choice, Event, Outcome, Verb};
+use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use crate::core::policy::{Policy, Retry};
 use crate::core::time::{Span, Timestamp};
 use intake::Intake;
 use rollout::Followed;
@@ -46,6 +46,8 @@ pub struct Checker {
     intents: BTreeMap<IntentId, Option<RolloutId>>,
     rollouts: BTreeMap<RolloutId, Followed>,
     active: BTreeMap<Service, RolloutId>,
+    /// Versions that no person took back, with the rollout in which they were.
+    quarantined: BTreeMap<(Service, Version), RolloutId>,
     commands: BTreeSet<CommandId>,
     intake: Intake,
     asked: Option<Asked>,
@@ -170,6 +172,11 @@ impl Checker {
         let policy = self.policies.get(&opening.policy);
         ensure(policy.is_some(), "I11", || format!("policy {} is not in the log", opening.policy.short()))?;
         ensure(!self.rollouts.contains_key(id), "I22", || format!("{id} exists already"))?;
+        let quarantine = self.quarantined.get(&(opening.service.clone(), opening.to.clone()));
+        let strict = policy.is_some_and(|policy| policy.retry_after_rollback == Retry::NeedsFinding);
+        ensure(quarantine.is_none() || !strict || opening.finding.is_some(), "I35", || {
+            format!("{id} tries {} again after {quarantine:?}, and nothing was found out", opening.to)
+        })?;
         self.intents.insert(opening.intent.clone(), Some(id.clone()));
         let active = self.active.get(&opening.service);
         ensure(active.is_some() == opening.behind.is_some(), "I22", || {
@@ -232,6 +239,14 @@ impl Checker {
             Event::RolloutEnded { outcome, .. } => {
                 rollout.ended(*outcome)?;
                 let service = rollout.opening.service.clone();
+                let version = (service.clone(), rollout.opening.to.clone());
+                match outcome {
+                    Outcome::Completed => drop(self.quarantined.remove(&version)),
+                    Outcome::RolledBack if !rollout.by_person(Choice::Rollback) => {
+                        self.quarantined.insert(version, id.clone());
+                    }
+                    _ => {}
+                }
                 self.rollouts.remove(id);
                 self.owed.remove(id);
                 if active {

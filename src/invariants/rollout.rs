@@ -41,6 +41,8 @@ pub struct Followed {
     open: Option<Command>,
     confirmed: BTreeSet<Actuator>,
     choice: Option<Choice>,
+    /// Whether a person ordered that.
+    ordered: bool,
     commands: u32,
     /// Observations recorded by version and metric since the first step was applied.
     received: BTreeMap<(Version, Metric), u64>,
@@ -97,6 +99,7 @@ impl Followed {
             open: None,
             confirmed: BTreeSet::new(),
             choice: None,
+            ordered: false,
             commands: 0,
             received: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -109,6 +112,11 @@ impl Followed {
     /// The step it was last promoted to.
     pub fn step(&self) -> Option<u16> {
         self.step
+    }
+
+    /// Whether its last decision is `choice`, and somebody's order.
+    pub fn by_person(&self, choice: Choice) -> bool {
+        self.choice == Some(choice) && self.ordered
     }
 
     /// Time that nobody watched. A pause counts by itself.
@@ -458,6 +466,7 @@ impl Followed {
         }
         self.moved = seq;
         self.choice = Some(decision.choice);
+        self.ordered = ordered.is_some();
         if decision.choice != Choice::Complete {
             self.to_issue = Some((seq, decision.weight_to));
         }

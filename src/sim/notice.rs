@@ -160,6 +160,7 @@ impl Notice {
                 match refusal.code.as_str() {
                     "E1014" => rare.insert(Rare::IntentAgain),
                     "E1015" => rare.insert(Rare::IntentReused),
+                    "E1035" => rare.insert(Rare::Quarantined),
                     _ => false,
                 };
             }
@@ -169,6 +170,7 @@ impl Notice {
                 }
                 if opening.attempt > 1 {
                     rare.insert(Rare::SecondAttempt);
+                    rare.extend(opening.finding.is_some().then_some(Rare::Investigated));
                 }
                 let seen = Seen {
                     baseline: opening.from.clone(),

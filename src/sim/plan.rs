@@ -188,6 +188,7 @@ pub enum Stimulus {
         id: u64,
         policy: Option<&'static str>,
         reason: u64,
+        finding: bool,
     },
     Act {
         verb: Verb,
@@ -296,6 +297,8 @@ pub enum Draw {
     Damage,
     /// The further guardrails, and what is true for them.
     Kinds,
+    /// What people say beside the change itself, and what policies ask of them.
+    People,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -334,7 +337,7 @@ impl Plan {
             }
         }
         let mut plan = Plan {
-            policies: policies(&mut r, &actuators, &kinds),
+            policies: policies(&mut r, &mut random(seed, Draw::People, 0), &actuators, &kinds),
             stimuli: Vec::new(),
             healed: length,
             cleared: length + scaled(90 * MINUTE, events_min).max(20 * MINUTE),
@@ -475,11 +478,12 @@ impl Plan {
                 _ => Some("quick"),
             };
             let from = (id == 0 || r.chance(0.3)).then_some(0);
-            let intent = Stimulus::Intent { service, from, to, id, policy, reason: 0 };
+            let finding = random(self.seed, Draw::People, 1 + id).chance(0.5);
+            let intent = Stimulus::Intent { service, from, to, id, policy, reason: 0, finding };
             if r.chance(0.3) {
                 // It is sent again later, or its id is used for something else.
                 let reason = r.below(2);
-                let again = Stimulus::Intent { service, from, to, id, policy, reason };
+                let again = Stimulus::Intent { service, from, to, id, policy, reason, finding };
                 all.push((at + 1_000 + r.below(scaled(30 * MINUTE, self.events_min)), again));
             }
             all.push((at, intent));
@@ -553,13 +557,14 @@ fn effect(truth: Truth, events_min: u64, r: &mut Random) -> Effect {
 }
 
 /// Two policies with the bakes, deadlines, gates and actuators of the seed.
-fn policies(r: &mut Random, actuators: &[&str], kinds: &Kinds) -> Vec<(String, Policy)> {
+fn policies(r: &mut Random, people: &mut Random, actuators: &[&str], kinds: &Kinds) -> Vec<(String, Policy)> {
     let actuators = actuators.join(", ");
     let further = kinds.guardrails();
     let (pass_weight, warm_up) = (if kinds.trade { 0.4 } else { 0.6 }, u8::from(kinds.warm_up));
     let mut make = |name: &str, steps: String, more: &str| {
         let deadline = if r.chance(0.5) { "hold" } else { "rollback" };
         let concurrency = if r.chance(0.8) { "queue" } else { "refuse" };
+        let retry = if people.chance(0.7) { "needs_finding" } else { "allowed" };
         let maturity = [if kinds.slow_grades { 1 } else { 0 }, 1, 3][r.below(3) as usize];
         let text = format!(
             "apiVersion: sluice.dev/v1\nkind: RolloutPolicy\nmetadata: {{name: {name}}}\nspec:\n  applies_to: [model]\n  \
@@ -569,7 +574,7 @@ fn policies(r: &mut Random, actuators: &[&str], kinds: &Kinds) -> Vec<(String, P
              - {{metric: error, kind: absolute, above: 35%, of_last: 100, on_fail: rollback}}\n    \
              - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n{further}  \
              evidence: {{reference_min: {min}, warm_up: {warm_up}m}}\n  actuators: [{actuators}]\n  stale_after: 5m\n  \
-             concurrency: {concurrency}\n{more}",
+             concurrency: {concurrency}\n  retry_after_rollback: {retry}\n{more}",
             soak = 2 + r.below(8),
             min = 100 + r.below(200),
         );

@@ -76,6 +76,8 @@ states! {
     Queued "a rollout waits behind another"
     NextInLine "a rollout begins when another ends"
     SecondAttempt "the same version is tried again"
+    Quarantined "a version that was taken back is refused without a finding"
+    Investigated "a version that was taken back is tried again with a finding"
     IntentAgain "an intent comes again"
     IntentReused "an intent's id is reused for something else"
     StaleOrder "an order on an old view is refused"

@@ -5,7 +5,7 @@
 //! ```text
 //!     traffic assistant 50/s                      users send 50 requests a second
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
-//!     intent a -> b by maya: shorter answers
+//!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE", and "; finding: TEXT" at the end
 //!     actuator router silent | rejects | after 2s
 //!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
@@ -153,7 +153,22 @@ impl Play {
         let (change, reason) = rest.split_once(": ").ok_or("expected: FROM -> TO by WHO: REASON")?;
         let (change, by) = change.split_once(" by ").ok_or("expected: by WHO")?;
         let (from, to) = change.split_once(" -> ").ok_or("expected: FROM -> TO")?;
-        let traffic = self.world.traffic.first_mut().ok_or("traffic comes first")?;
+        let (reason, finding) = match reason.split_once("; finding: ") {
+            Some((reason, finding)) => (reason, Some(finding.to_owned())),
+            None => (reason, None),
+        };
+        let mut words = by.split_whitespace();
+        let by = words.next().ok_or("expected: by WHO")?;
+        let mut service = None;
+        while let (Some(word), Some(name)) = (words.next(), words.next()) {
+            match word {
+                "on" => service = Some(Service::from(name)),
+                _ => return Err("expected: by WHO on SERVICE".into()),
+            }
+        }
+        let mut traffic = self.world.traffic.iter_mut();
+        let traffic = traffic.find(|t| service.as_ref().is_none_or(|name| *name == t.service));
+        let traffic = traffic.ok_or("traffic comes first")?;
         if traffic.baseline == Version::default() {
             traffic.baseline = from.into();
         }
@@ -167,6 +182,7 @@ impl Play {
             policy: Some(self.policy.clone()),
             by: by.into(),
             reason: reason.into(),
+            finding,
             content: Digest::of(rest.as_bytes()),
         };
         let at = self.world.now;

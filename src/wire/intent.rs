@@ -35,6 +35,9 @@ pub struct IntentBody {
     /// Why, for the record.
     #[schemars(length(min = 1, max = 2000))]
     pub reason: String,
+    /// What was found out about the last attempt, where it was taken back by a guardrail or a deadline.
+    #[schemars(length(min = 1, max = 2000))]
+    pub finding: Option<String>,
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -107,7 +110,7 @@ pub fn parse_intent(
             }
         },
     };
-    let policy = body.policy.as_deref();
+    let (policy, finding) = (body.policy.as_deref(), body.finding.as_deref());
     Ok(Intent {
         id,
         service,
@@ -117,6 +120,7 @@ pub fn parse_intent(
         policy: policy.map(|policy| names::label("intent.policy", policy)).transpose()?,
         by: names::prose("intent.by", &body.by, names::BY_MAX)?,
         reason: names::prose("intent.reason", &body.reason, names::REASON_MAX)?,
+        finding: finding.map(|f| names::prose("intent.finding", f, names::REASON_MAX)).transpose()?,
         content,
     })
 }

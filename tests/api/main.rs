@@ -85,6 +85,7 @@ fn policy() -> Policy {
         stale_after: Span::hours(24),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        retry_after_rollback: Retry::NeedsFinding,
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
     }

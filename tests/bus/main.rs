@@ -19,7 +19,7 @@ use sluice::core::columns::{Builder, Columns, Row};
 use sluice::core::event::{Delivery, Event, Inbound, Origin, Rejection};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::policy::{
-    Better, ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Rule, Step,
+    Better, ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use sluice::core::state::State;
 use sluice::core::time::Span;
@@ -180,6 +180,7 @@ fn policy() -> Policy {
         stale_after: Span::mins(5),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        retry_after_rollback: Retry::Allowed,
         actuators: vec!["router".into()],
         // Longer than any test: what is resent here would only disturb.
         ack_timeout: Span::hours(1),

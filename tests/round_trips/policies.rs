@@ -174,6 +174,7 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 stale_after: times.1,
                 approvals,
                 concurrency: if queue { Concurrency::Queue } else { Concurrency::Refuse },
+                retry_after_rollback: if hold { Retry::NeedsFinding } else { Retry::Allowed },
                 actuators: actuators.iter().map(|name| Actuator(name.clone())).collect(),
                 ack_timeout: times.2,
             }
@@ -278,6 +279,7 @@ pub fn text(policy: &Policy) -> String {
     )
     .unwrap();
     writeln!(out, "  concurrency: {}", word(p.concurrency)).unwrap();
+    writeln!(out, "  retry_after_rollback: {}", word(p.retry_after_rollback)).unwrap();
     writeln!(out, "  actuators: {}", list(&p.actuators, |name| format!("\"{name}\""))).unwrap();
     out
 }

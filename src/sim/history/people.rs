@@ -18,7 +18,7 @@ impl Run<'_> {
         let stimulus = self.plan.stimuli[i].1.clone();
         match stimulus {
             Stimulus::Tick(service) => self.measure(service, self.now),
-            Stimulus::Intent { service, from, to, id, policy, reason } => {
+            Stimulus::Intent { service, from, to, id, policy, reason, finding } => {
                 let mut intent = json!({
                     "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
                     "change": {"kind": "model", "to": format!("m@{to}")},
@@ -28,6 +28,9 @@ impl Run<'_> {
                 }
                 if let Some(from) = from {
                     intent["change"]["from"] = json!(format!("m@{from}"));
+                }
+                if finding {
+                    intent["finding"] = json!("the gateway was cold");
                 }
                 let message = Stored {
                     service: self.plan.services[service].name.into(),

@@ -90,6 +90,7 @@ fn policy() -> Policy {
         stale_after: Span::secs(60),
         approvals: vec![Approval { before: Weight::percent(50), by: 1 }],
         concurrency: Concurrency::Queue,
+        retry_after_rollback: Retry::NeedsFinding,
         actuators: vec!["router".into()],
         ack_timeout: Span::secs(30),
     }
@@ -138,6 +139,7 @@ fn one_of_each() -> Vec<Event> {
                 policy: Some("p".into()),
                 by: "ann".into(),
                 reason: "better".into(),
+                finding: Some("the cache was cold".into()),
                 content: digest,
             },
             origin: origin(),
@@ -191,6 +193,7 @@ fn one_of_each() -> Vec<Event> {
                 by: "ann".into(),
                 reason: "better".into(),
                 attempt: 2,
+                finding: Some("the cache was cold".into()),
                 behind: Some(rollout()),
                 traceparent: None,
             },

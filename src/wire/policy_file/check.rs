@@ -6,7 +6,7 @@ use super::grammar::{Exposed, Label, PolicyFile, Spec, StepBody};
 use super::guardrails::guardrails;
 use crate::core::ids::{Actuator, Metric, Weight};
 use crate::core::policy::{
-    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Rule, Step,
+    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use crate::core::time::Span;
 use crate::wire::error::{did_you_mean, shown};
@@ -50,6 +50,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, &steps);
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
+    let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
     let actuators = actuators(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
     let ack_timeout = at_least_a_second(c, "spec.ack_timeout", &spec.ack_timeout, ack_timeout);
@@ -66,6 +67,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         stale_after: stale_after?,
         approvals,
         concurrency: concurrency?,
+        retry_after_rollback: retry?,
         actuators: actuators?,
         ack_timeout: ack_timeout?,
     })

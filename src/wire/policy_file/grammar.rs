@@ -8,26 +8,15 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::core::ids::Weight;
-use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail};
+use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail, Retry};
 use crate::core::time::Span;
 use crate::wire::error::shown;
 use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 11] = [
-    "windows",
-    "smoke",
-    "prepare",
-    "scopes",
-    "retry_after_rollback",
-    "cohorts",
-    "regions",
-    "ab",
-    "parallel",
-    "blue_green",
-    "when",
-];
+pub const NOT_YET: [&str; 10] =
+    ["windows", "smoke", "prepare", "scopes", "cohorts", "regions", "ab", "parallel", "blue_green", "when"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -69,6 +58,8 @@ pub struct Spec {
     pub approvals: Vec<ApprovalBody>,
     /// What a second intent for a busy service does (default: queue).
     pub concurrency: Option<Node<Concurrency>>,
+    /// What it takes to try a version again that a guardrail or a deadline took back (default: needs_finding).
+    pub retry_after_rollback: Option<Node<Retry>>,
     /// Everyone who must confirm a command (default: one, called default).
     #[schemars(length(min = 1, max = 16))]
     pub actuators: Option<At<Vec<Node<Label>>>>,
@@ -272,6 +263,7 @@ words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
 words!(OnDeadline, &[], "hold" => OnDeadline::Hold, "rollback" => OnDeadline::Rollback);
 words!(Concurrency, &["supersede"], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse);
+words!(Retry, &[], "needs_finding" => Retry::NeedsFinding, "allowed" => Retry::Allowed);
 words!(ChangeKind, &[], "model" => ChangeKind::Model, "prompt" => ChangeKind::Prompt,
     "vector_store" => ChangeKind::VectorStore, "cache" => ChangeKind::Cache, "serving" => ChangeKind::Serving);
 
