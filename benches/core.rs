@@ -171,6 +171,7 @@ fn started() -> Runner {
         by: "bench".into(),
         reason: "bench".into(),
         finding: None,
+        scopes: Vec::new(),
         content: digest,
     };
     let mut sent = BTreeMap::new();

@@ -40,6 +40,7 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
         by: "maya".into(),
         reason: String::new(),
         finding: None,
+        scopes: Vec::new(),
         content: digest,
     };
     let mut command = None;

@@ -134,6 +134,7 @@ fn policy(scenario: &Scenario) -> Policy {
         applies_to: vec![],
         steps: vec![step(scenario.share)],
         soak: Span::ZERO,
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![scenario.guardrail.clone()],
         evidence: evidence_rules(),
@@ -141,6 +142,7 @@ fn policy(scenario: &Scenario) -> Policy {
         approvals: vec![],
         concurrency: Concurrency::Queue,
         retry_after_rollback: Retry::Allowed,
+        scopes: Vec::new(),
         actuators: vec![],
         ack_timeout: Span::mins(1),
     }

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::ids::Digest;
-use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, quiet_below};
+use crate::core::policy::{
+    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, quiet_below,
+};
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 
@@ -108,15 +110,20 @@ fn in_words(p: &Policy, hash: &str) -> String {
         steps.join(" → "),
         if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) }
     );
+    if p.keep_old != Span::ZERO {
+        text +=
+            &format!("Keep the old version for {} after that: so long it can be taken back.\n", p.keep_old);
+    }
     text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
     for step in p.steps.iter().filter(|step| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
             step.min_samples.iter().map(|(metric, n)| format!("{n} of {metric}")).collect();
         text += &format!("Leave {} with no fewer canary observations than {}.\n", step.to, needs.join(", "));
     }
-    text.extend(
-        p.approvals.iter().map(|a| format!("Ask {} to approve before {}.\n", people(a.by), a.before)),
-    );
+    text.extend(p.approvals.iter().map(|a| {
+        let others = if a.not_submitter { ", none of whom submitted the change" } else { "" };
+        format!("Ask {} to approve before {}{others}.\n", people(a.by), a.before)
+    }));
     if p.steps.iter().any(|step| step.deadline.is_some()) {
         let then = match p.on_deadline {
             OnDeadline::Hold => "hold and ask",
@@ -124,6 +131,15 @@ fn in_words(p: &Policy, hash: &str) -> String {
         };
         text += &format!("Undecided at the deadline of a step: {then}.\n");
     }
+    if !p.scopes.is_empty() {
+        let names: Vec<&str> = p.scopes.iter().map(|scope| scope.as_str()).collect();
+        text += &format!("Have {} to itself while it runs.\n", names.join(", "));
+    }
+    text += match p.concurrency {
+        Concurrency::Queue => "",
+        Concurrency::Refuse => "Refused while another change of the service runs.\n",
+        Concurrency::Supersede => "Take the place of another change of the service that runs or waits.\n",
+    };
     text += match p.retry_after_rollback {
         Retry::NeedsFinding => {
             "After a rollback that nobody ordered, the version is tried again with a finding only.\n"

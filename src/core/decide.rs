@@ -51,6 +51,15 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
         _ => {}
     }
+    if let Some(by) = rollout.superseded.as_ref().filter(|_| rollout.stage != Stage::RollingBack) {
+        let because = vec![Reason::Superseded { by: by.clone() }];
+        return Some(match rollout.exposed() {
+            true => {
+                made(state, rollout, Choice::Rollback, because, &judge::judge(rollout, policy, state.now))
+            }
+            false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
+        });
+    }
     if rollout.armed()
         && let Some(event) = weigh(state, rollout, policy)
     {
@@ -61,12 +70,16 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
     }
     match &rollout.stage {
         Stage::RollingBack if rollout.sent.is_none() => {
-            Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::RolledBack })
+            let superseded = rollout.superseded.is_some();
+            let outcome = if superseded { Outcome::Superseded } else { Outcome::RolledBack };
+            Some(Event::RolloutEnded { rollout: id(), outcome })
         }
         Stage::Queued => {
             let service = &state.services[&rollout.opening.service];
+            let free =
+                planted(Bug::ScopeTwice) || state.blocked(&rollout.id, &rollout.opening.scopes).is_none();
             let turn = service.active.as_ref() == Some(&rollout.id) && rollout.paused.is_none();
-            turn.then(|| {
+            (turn && free).then(|| {
                 made(state, rollout, Choice::Promote, Vec::new(), &judge::judge(rollout, policy, state.now))
             })
         }
@@ -180,7 +193,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
         }
     }
     let bake = rollout.bake()?;
-    if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
+    if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
         return Some(ordered(state, rollout, Choice::Promote));
     }
     let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
@@ -228,6 +241,7 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::Paused { by } => ("paused", by.clone()),
         Reason::Operator { by, .. } => ("operator", by.clone()),
         Reason::ActuatorRejected { actuator, .. } => ("actuator", actuator.0.clone()),
+        Reason::Superseded { by } => ("superseded", by.0.clone()),
         Reason::SoakOver => ("soak", String::new()),
     };
     a.iter().map(key).eq(b.iter().map(key))

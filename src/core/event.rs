@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::columns::Columns;
 use super::evidence::{GuardrailReading, Scored};
 use super::ids::{
-    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Service, Version, Weight,
+    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, Version, Weight,
 };
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
@@ -250,6 +250,9 @@ pub struct Intent {
     /// What an investigation of the last attempt's rollback came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
+    /// What it shares with rollouts of other services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
 }
@@ -299,11 +302,24 @@ pub enum Verb {
     Abort,
     Approve,
     Note,
+    /// Takes responsibility for a rollout.
+    Claim,
+    /// Promotes without waiting for time and sample counts, and past nothing else.
+    Skip,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 7] =
-        [Verb::Promote, Verb::Pause, Verb::Resume, Verb::Rollback, Verb::Abort, Verb::Approve, Verb::Note];
+    pub const ALL: [Verb; 9] = [
+        Verb::Promote,
+        Verb::Pause,
+        Verb::Resume,
+        Verb::Rollback,
+        Verb::Abort,
+        Verb::Approve,
+        Verb::Note,
+        Verb::Claim,
+        Verb::Skip,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -314,6 +330,8 @@ impl Verb {
             Verb::Abort => "abort",
             Verb::Approve => "approve",
             Verb::Note => "note",
+            Verb::Claim => "claim",
+            Verb::Skip => "skip",
         }
     }
 }
@@ -358,8 +376,25 @@ pub struct Opening {
     pub finding: Option<String>,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
+    /// Rollouts whose place it takes: they end first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<RolloutId>,
+    /// What it shares with rollouts of other services, by its intent and its policy, in order of name. Of those that
+    /// share a scope, one at a time has traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// Of the rollouts that come before it in a scope, the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Blocked>,
     /// Trace context of the intent; everything sent about the rollout continues it.
     pub traceparent: Option<String>,
+}
+
+/// Who has a scope, as long as another waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    pub scope: Scope,
+    pub by: RolloutId,
 }
 
 /// What can be decided about a rollout.
@@ -412,7 +447,7 @@ pub struct Decision {
 impl Decision {
     /// Whether guardrails or a deadline made it, and not somebody's word.
     pub fn is_automatic(&self) -> bool {
-        !matches!(self.because.first(), Some(Reason::Operator { .. }))
+        !matches!(self.because.first(), Some(Reason::Operator { .. } | Reason::Superseded { .. }))
     }
 }
 
@@ -452,6 +487,10 @@ pub enum Reason {
         why: String,
     },
     SoakOver,
+    /// A newer change of the service takes its place.
+    Superseded {
+        by: RolloutId,
+    },
 }
 
 /// An instruction to actuators: serve this share from the canary.
@@ -496,6 +535,8 @@ pub enum Outcome {
     Completed,
     RolledBack,
     Aborted,
+    /// A newer change took its place; it was taken back if it had traffic.
+    Superseded,
 }
 
 /// Counts of one arm, for display and gates.

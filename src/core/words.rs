@@ -164,6 +164,7 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::ActuatorRejected { actuator, why } => {
             format!("actuator {actuator} rejected the command: {why}")
         }
+        Reason::Superseded { by } => format!("{by} takes its place"),
         Reason::SoakOver => "the soak is over and nothing stands against it".into(),
     }
 }

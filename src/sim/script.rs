@@ -5,9 +5,9 @@
 //! ```text
 //!     traffic assistant 50/s                      users send 50 requests a second
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
-//!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE", and "; finding: TEXT" at the end
+//!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
 //!     actuator router silent | rejects | after 2s
-//!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
+//!     act pause by li: lunch                       on the newest rollout, or "by li on ID"; also promote!, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
 //!     clock 1h                                     the daemon's clock is set forward, and everybody else's
 //!     run 30m                                      or "run end 12h": until no rollout is open
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
 use crate::core::event::{Act, Event, Intent, Origin, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version, Weight};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version, Weight};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
@@ -159,11 +159,12 @@ impl Play {
         };
         let mut words = by.split_whitespace();
         let by = words.next().ok_or("expected: by WHO")?;
-        let mut service = None;
+        let (mut service, mut scopes) = (None, Vec::new());
         while let (Some(word), Some(name)) = (words.next(), words.next()) {
             match word {
                 "on" => service = Some(Service::from(name)),
-                _ => return Err("expected: by WHO on SERVICE".into()),
+                "with" => scopes.extend(name.split(',').map(Scope::from)),
+                _ => return Err("expected: by WHO on SERVICE with SCOPE,SCOPE".into()),
             }
         }
         let mut traffic = self.world.traffic.iter_mut();
@@ -183,6 +184,7 @@ impl Play {
             by: by.into(),
             reason: reason.into(),
             finding,
+            scopes,
             content: Digest::of(rest.as_bytes()),
         };
         let at = self.world.now;
@@ -210,7 +212,11 @@ impl Play {
         let verb = Verb::ALL.into_iter().find(|v| v.as_str() == verb).ok_or("unknown verb")?;
         let state = &self.runner.state;
         let newest = state.rollouts.values().max_by_key(|r| r.created).map(|r| r.id.clone());
-        let rollout = newest.or_else(|| state.ended.back().map(|e| e.id.clone()));
+        let (actor, named) = match actor.split_once(" on ") {
+            Some((actor, id)) => (actor, Some(RolloutId::from(id))),
+            None => (actor, None),
+        };
+        let rollout = named.or(newest).or_else(|| state.ended.back().map(|e| e.id.clone()));
         let act = Act {
             rollout: rollout.unwrap_or(RolloutId::from("none")),
             verb,

@@ -67,6 +67,7 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Prompt],
         steps: vec![step(10, Span::hours(1), Some(Span::hours(3))), step(100, Span::ZERO, None)],
         soak: Span::hours(6),
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![Guardrail {
             name: "error.absolute".into(),
@@ -86,6 +87,7 @@ fn policy() -> Policy {
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
         retry_after_rollback: Retry::NeedsFinding,
+        scopes: Vec::new(),
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
     }

@@ -174,6 +174,7 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Prompt],
         steps: vec![step(5), step(100)],
         soak: Span::ZERO,
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![guardrail],
         evidence: EvidenceRules::default(),
@@ -181,6 +182,7 @@ fn policy() -> Policy {
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
         retry_after_rollback: Retry::Allowed,
+        scopes: Vec::new(),
         actuators: vec!["router".into()],
         // Longer than any test: what is resent here would only disturb.
         ack_timeout: Span::hours(1),

@@ -84,6 +84,7 @@ impl Play {
             by: "maya".into(),
             reason: "recorded outcomes".into(),
             finding: None,
+            scopes: Vec::new(),
             content: Digest::of(b"i1"),
         };
         play.take(Event::IntentReceived { intent, origin: Origin::default() });

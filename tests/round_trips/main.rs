@@ -50,9 +50,10 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::Operator { .. } => 6,
             Reason::ActuatorRejected { .. } => 7,
             Reason::SoakOver => 8,
+            Reason::Superseded { .. } => 9,
         })
         .collect();
-    assert_eq!(reasons.len(), 9);
+    assert_eq!(reasons.len(), 10);
 }
 
 #[derive(Clone, Debug)]

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::grammar::{Exposed, Label, PolicyFile, Spec, StepBody};
 use super::guardrails::guardrails;
-use crate::core::ids::{Actuator, Metric, Weight};
+use crate::core::ids::{Actuator, Metric, Scope, Weight};
 use crate::core::policy::{
     Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use crate::core::time::Span;
 use crate::wire::error::{did_you_mean, shown};
+use crate::wire::intent::SCOPES_MAX;
 use crate::wire::yaml::{At, Checker, Node, Scalar};
 
 const STEPS_MAX: usize = 50;
@@ -41,6 +42,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         something_to_show(c, spec, guardrails, steps);
     }
     let soak = c.get_or("spec.exposure.soak", &spec.exposure.soak, Span::ZERO);
+    let keep_old = c.get_or("spec.keep_old", &spec.keep_old, Span::ZERO);
     let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, OnDeadline::Hold);
     let evidence = evidence(c, spec);
     if let Some(rules) = evidence {
@@ -50,6 +52,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, &steps);
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
+    let scopes = scopes(c, spec);
     let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
     let actuators = actuators(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
@@ -61,6 +64,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         applies_to,
         steps: steps?,
         soak: soak?,
+        keep_old: keep_old?,
         on_deadline: on_deadline?,
         guardrails: guardrails?,
         evidence: evidence?,
@@ -68,6 +72,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         approvals,
         concurrency: concurrency?,
         retry_after_rollback: retry?,
+        scopes,
         actuators: actuators?,
         ack_timeout: ack_timeout?,
     })
@@ -252,7 +257,10 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: &Option<Vec<Step>>) -> Vec<App
         let before_path = format!("{path}.before");
         let by_path = format!("{path}.by");
         let (before, by) = (c.get(&before_path, &body.before), c.get(&by_path, &body.by));
-        let (Some(Exposed(before)), Some(by)) = (before, by) else { continue };
+        let not_submitter = c.get_or(&format!("{path}.not_submitter"), &body.not_submitter, false);
+        let (Some(Exposed(before)), Some(by), Some(not_submitter)) = (before, by, not_submitter) else {
+            continue;
+        };
         if !(1..=APPROVERS_MAX).contains(&by) {
             let message = format!("must be 1 to {APPROVERS_MAX} persons, got {by}");
             c.refuse("E3018", body.by.place, &by_path, &message);
@@ -262,10 +270,27 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: &Option<Vec<Step>>) -> Vec<App
             let message = format!("no step goes to {before}");
             c.refuse("E3009", body.before.place, &before_path, &message);
         } else {
-            approvals.push(Approval { before, by: by as u8 });
+            approvals.push(Approval { before, by: by as u8, not_submitter });
         }
     }
     approvals
+}
+
+fn scopes(c: &mut Checker, spec: &Spec) -> Vec<Scope> {
+    let mut scopes = Vec::new();
+    for (i, node) in spec.scopes.iter().enumerate() {
+        let path = format!("spec.scopes[{i}]");
+        let Some(Label(name)) = c.get(&path, node) else { continue };
+        if scopes.contains(&Scope(name.clone())) {
+            c.refuse("E3025", node.place, &path, &format!("{name} is there twice"));
+        } else if i >= SCOPES_MAX {
+            let message = format!("must name at most {SCOPES_MAX}, got {}", spec.scopes.len());
+            c.refuse("E3018", node.place, "spec.scopes", &message);
+            break;
+        }
+        scopes.push(Scope(name));
+    }
+    scopes
 }
 
 fn actuators(c: &mut Checker, spec: &Spec) -> Option<Vec<Actuator>> {

@@ -15,8 +15,8 @@ use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 10] =
-    ["windows", "smoke", "prepare", "scopes", "cohorts", "regions", "ab", "parallel", "blue_green", "when"];
+pub const NOT_YET: [&str; 9] =
+    ["windows", "smoke", "prepare", "cohorts", "regions", "ab", "parallel", "blue_green", "when"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -58,6 +58,12 @@ pub struct Spec {
     pub approvals: Vec<ApprovalBody>,
     /// What a second intent for a busy service does (default: queue).
     pub concurrency: Option<Node<Concurrency>>,
+    /// Time after completion in which the old version is kept and the rollout can be taken back (default: none).
+    pub keep_old: Option<Node<Span>>,
+    /// Resources that every rollout of this policy uses, beside those of its intent: one rollout at a time has each.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub scopes: Vec<Node<Label>>,
     /// What it takes to try a version again that a guardrail or a deadline took back (default: needs_finding).
     pub retry_after_rollback: Option<Node<Retry>>,
     /// Everyone who must confirm a command (default: one, called default).
@@ -98,6 +104,8 @@ pub struct ApprovalBody {
     pub before: Node<Exposed>,
     /// How many persons.
     pub by: Node<u64>,
+    /// Whether whoever submitted the change is not among them (default: false).
+    pub not_submitter: Option<Node<bool>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -262,7 +270,8 @@ words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "score" =
 words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
 words!(OnDeadline, &[], "hold" => OnDeadline::Hold, "rollback" => OnDeadline::Rollback);
-words!(Concurrency, &["supersede"], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse);
+words!(Concurrency, &[], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse,
+    "supersede" => Concurrency::Supersede);
 words!(Retry, &[], "needs_finding" => Retry::NeedsFinding, "allowed" => Retry::Allowed);
 words!(ChangeKind, &[], "model" => ChangeKind::Model, "prompt" => ChangeKind::Prompt,
     "vector_store" => ChangeKind::VectorStore, "cache" => ChangeKind::Cache, "serving" => ChangeKind::Serving);
