@@ -170,6 +170,8 @@ fn started() -> Runner {
         policy: Some(policy.name.clone()),
         by: "bench".into(),
         reason: "bench".into(),
+        finding: None,
+        scopes: Vec::new(),
         content: digest,
     };
     let mut sent = BTreeMap::new();

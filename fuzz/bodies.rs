@@ -361,7 +361,9 @@ fn depth(value: &serde_json::Value) -> usize {
 fn has_list(value: &serde_json::Value) -> bool {
     match value {
         serde_json::Value::Array(_) => true,
-        serde_json::Value::Object(fields) => fields.values().any(has_list),
+        serde_json::Value::Object(fields) => {
+            fields.iter().any(|(key, value)| has_list(value) && !json::LISTS.contains(&key.as_str()))
+        }
         _ => false,
     }
 }

@@ -39,6 +39,8 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
         policy: Some("p".into()),
         by: "maya".into(),
         reason: String::new(),
+        finding: None,
+        scopes: Vec::new(),
         content: digest,
     };
     let mut command = None;

@@ -6,7 +6,7 @@ use sluice::core::cohort::{Arm, unit_key};
 use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::judge::harm_ln;
-use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Rule, Step};
+use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Retry, Rule, Step};
 use sluice::core::reference;
 use sluice::core::time::{Span, Timestamp};
 use sluice::core::watch::{Observation, Role, Watch};
@@ -129,6 +129,7 @@ fn policy(scenario: &Scenario) -> Policy {
         applies_to: vec![],
         steps: vec![step(scenario.share)],
         soak: Span::ZERO,
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![scenario.guardrail.clone()],
         evidence: evidence_rules(),
@@ -138,6 +139,8 @@ fn policy(scenario: &Scenario) -> Policy {
         segments: None,
         ab: false,
         release: false,
+        retry_after_rollback: Retry::Allowed,
+        scopes: Vec::new(),
         actuators: vec![],
         ack_timeout: Span::mins(1),
     }

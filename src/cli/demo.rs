@@ -180,6 +180,8 @@ impl Stage {
             policy: None,
             by: "maya".into(),
             reason: change.title.into(),
+            finding: None,
+            scopes: Vec::new(),
             content,
         };
         let now = self.world.now;
@@ -245,6 +247,7 @@ fn line(event: &Event) -> Option<String> {
                 Outcome::Completed => "completed: serves all traffic",
                 Outcome::RolledBack => "rolled back, confirmed by the router",
                 Outcome::Aborted => "aborted",
+                Outcome::Superseded => "superseded by a newer change",
             };
             Some(format!("{rollout}  {outcome}"))
         }

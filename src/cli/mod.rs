@@ -119,6 +119,12 @@ enum Verb {
     /// Put a remark into the log of a rollout
     #[command(before_help = "  $ sluice note 118 --reason \"support sees angry mails since 13:40\"")]
     Note(act::Args),
+    /// Say that you take responsibility for a rollout
+    #[command(before_help = "  $ sluice claim 118")]
+    Claim(act::Args),
+    /// Advance one step without the rest of its bake time and sample minimum, past nothing else
+    #[command(before_help = "  $ sluice skip 118 --reason \"seen enough at night traffic\"")]
+    Skip(act::Args),
     /// Confirm a command as an actuator does
     #[command(
         before_help = "  $ sluice ack 0190a0b0-0000-7000-8000-000000000001 --actuator router-us --service support-bot"
@@ -242,6 +248,8 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
         Verb::Abort(args) => act::run(common, Act::Abort, args).await,
         Verb::Approve(args) => act::run(common, Act::Approve, args).await,
         Verb::Note(args) => act::run(common, Act::Note, args).await,
+        Verb::Claim(args) => act::run(common, Act::Claim, args).await,
+        Verb::Skip(args) => act::run(common, Act::Skip, args).await,
         Verb::Ack(args) => act::ack(common, args).await,
         Verb::Emit(args) => emit::run(common, args).await,
         Verb::Log { verb } => log::run(common, verb).await,

@@ -9,7 +9,9 @@ use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::Digest;
-use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, quiet_below};
+use crate::core::policy::{
+    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, quiet_below,
+};
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 
@@ -122,6 +124,10 @@ fn in_words(p: &Policy, hash: &str) -> String {
     if p.release {
         text += "Give up the old one at the end.\n";
     }
+    if p.keep_old != Span::ZERO {
+        text +=
+            &format!("Keep the old version for {} after that: so long it can be taken back.\n", p.keep_old);
+    }
     text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
     for (i, step) in (0..).zip(&p.steps).filter(|(_, step)| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
@@ -129,9 +135,10 @@ fn in_words(p: &Policy, hash: &str) -> String {
         let name = p.step_name(i);
         text += &format!("Leave {name} with no fewer canary observations than {}.\n", needs.join(", "));
     }
-    text.extend(
-        p.approvals.iter().map(|a| format!("Ask {} to approve before {}.\n", people(a.by), a.before)),
-    );
+    text.extend(p.approvals.iter().map(|a| {
+        let others = if a.not_submitter { ", none of whom submitted the change" } else { "" };
+        format!("Ask {} to approve before {}{others}.\n", people(a.by), a.before)
+    }));
     if p.steps.iter().any(|step| step.deadline.is_some()) {
         let then = match p.on_deadline {
             OnDeadline::Hold => "hold and ask",
@@ -139,6 +146,21 @@ fn in_words(p: &Policy, hash: &str) -> String {
         };
         text += &format!("Undecided at the deadline of a step: {then}.\n");
     }
+    if !p.scopes.is_empty() {
+        let names: Vec<&str> = p.scopes.iter().map(|scope| scope.as_str()).collect();
+        text += &format!("Have {} to itself while it runs.\n", names.join(", "));
+    }
+    text += match p.concurrency {
+        Concurrency::Queue => "",
+        Concurrency::Refuse => "Refused while another change of the service runs.\n",
+        Concurrency::Supersede => "Take the place of another change of the service that runs or waits.\n",
+    };
+    text += match p.retry_after_rollback {
+        Retry::NeedsFinding => {
+            "After a rollback that nobody ordered, the version is tried again with a finding only.\n"
+        }
+        Retry::Allowed => "After a rollback that nobody ordered, the version may be tried again.\n",
+    };
     let e = &p.evidence;
     text += &format!(
         "Act on evidence of harm of {}x; promote on evidence of safety of {}x, to 100% of {}x.\n",

@@ -64,6 +64,17 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
         _ => {}
     }
+    // What is on its way to its end gets there.
+    let ending = matches!(rollout.stage, Stage::RollingBack | Stage::Releasing);
+    if let Some(by) = rollout.superseded.as_ref().filter(|_| !ending) {
+        let because = vec![Reason::Superseded { by: by.clone() }];
+        return Some(match rollout.exposed() {
+            true => {
+                made(state, rollout, Choice::Rollback, because, &judge::judge(rollout, policy, state.now))
+            }
+            false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
+        });
+    }
     if rollout.armed()
         && let Some(event) = weigh(state, rollout, policy)
     {
@@ -77,12 +88,16 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Completed })
         }
         Stage::RollingBack if rollout.sent.is_none() => {
-            Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::RolledBack })
+            let superseded = rollout.superseded.is_some();
+            let outcome = if superseded { Outcome::Superseded } else { Outcome::RolledBack };
+            Some(Event::RolloutEnded { rollout: id(), outcome })
         }
         Stage::Queued => {
             let service = &state.services[&rollout.opening.service];
+            let free =
+                planted(Bug::ScopeTwice) || state.blocked(&rollout.id, &rollout.opening.scopes).is_none();
             let turn = service.active.as_ref() == Some(&rollout.id) && rollout.paused.is_none();
-            turn.then(|| {
+            (turn && free).then(|| {
                 made(state, rollout, Choice::Promote, Vec::new(), &judge::judge(rollout, policy, state.now))
             })
         }
@@ -216,7 +231,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
         }
     }
     let bake = rollout.bake()?;
-    if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
+    if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
         return Some(ordered(state, rollout, Choice::Promote));
     }
     let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
@@ -269,6 +284,7 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::Paused { by } => ("paused", by.clone()),
         Reason::Operator { by, .. } => ("operator", by.clone()),
         Reason::ActuatorRejected { actuator, .. } => ("actuator", actuator.0.clone()),
+        Reason::Superseded { by } => ("superseded", by.0.clone()),
         Reason::SoakOver => ("soak", String::new()),
         Reason::Segment { name } => ("segment", name.clone()),
         Reason::NotApplied { .. } => ("not_applied", String::new()),
@@ -311,9 +327,9 @@ fn made(
         Choice::Hold | Choice::Complete => rollout.weight,
     };
     // Where parts of the traffic come one after another, a failure may be answered in the one that failed.
-    let ordered = rollout.order.is_some();
+    let of_all = rollout.order.is_some() || rollout.superseded.is_some();
     let back_to = match (choice, step) {
-        (Choice::Rollback, Some(step)) if !ordered => policy.step_before_segment(step),
+        (Choice::Rollback, Some(step)) if !of_all => policy.step_before_segment(step),
         _ => None,
     };
     let about = match choice {

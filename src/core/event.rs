@@ -10,7 +10,7 @@ use super::columns::Columns;
 use super::evidence::{GuardrailReading, Scored};
 use super::exposure::{SegmentShare, Task};
 use super::ids::{
-    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Service, Version, Weight,
+    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, Version, Weight,
 };
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
@@ -248,6 +248,12 @@ pub struct Intent {
     pub policy: Option<String>,
     pub by: String,
     pub reason: String,
+    /// What an investigation of the last attempt's rollback came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// What it shares with rollouts of other services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
 }
@@ -302,11 +308,24 @@ pub enum Verb {
     Abort,
     Approve,
     Note,
+    /// Takes responsibility for a rollout.
+    Claim,
+    /// Promotes without waiting for time and sample counts, and past nothing else.
+    Skip,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 7] =
-        [Verb::Promote, Verb::Pause, Verb::Resume, Verb::Rollback, Verb::Abort, Verb::Approve, Verb::Note];
+    pub const ALL: [Verb; 9] = [
+        Verb::Promote,
+        Verb::Pause,
+        Verb::Resume,
+        Verb::Rollback,
+        Verb::Abort,
+        Verb::Approve,
+        Verb::Note,
+        Verb::Claim,
+        Verb::Skip,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -317,6 +336,8 @@ impl Verb {
             Verb::Abort => "abort",
             Verb::Approve => "approve",
             Verb::Note => "note",
+            Verb::Claim => "claim",
+            Verb::Skip => "skip",
         }
     }
 }
@@ -356,10 +377,30 @@ pub struct Opening {
     pub reason: String,
     /// 1 for the first rollout of this `to` on this service, 2 for the second, ...
     pub attempt: u32,
+    /// As the intent gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
+    /// Rollouts whose place it takes: they end first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<RolloutId>,
+    /// What it shares with rollouts of other services, by its intent and its policy, in order of name. Of those that
+    /// share a scope, one at a time has traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// Of the rollouts that come before it in a scope, the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Blocked>,
     /// Trace context of the intent; everything sent about the rollout continues it.
     pub traceparent: Option<String>,
+}
+
+/// Who has a scope, as long as another waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    pub scope: Scope,
+    pub by: RolloutId,
 }
 
 /// What can be decided about a rollout.
@@ -419,6 +460,13 @@ pub struct Decision {
     pub actor: Option<String>,
 }
 
+impl Decision {
+    /// Whether guardrails or a deadline made it, and not somebody's word.
+    pub fn is_automatic(&self) -> bool {
+        !matches!(self.because.first(), Some(Reason::Operator { .. } | Reason::Superseded { .. }))
+    }
+}
+
 /// One thing that binds a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "gate")]
@@ -463,6 +511,10 @@ pub enum Reason {
     NotApplied {
         waiting: Vec<Actuator>,
         within_ms: u64,
+    },
+    /// A newer change of the service takes its place.
+    Superseded {
+        by: RolloutId,
     },
 }
 
@@ -518,6 +570,8 @@ pub enum Outcome {
     Completed,
     RolledBack,
     Aborted,
+    /// A newer change took its place; it was taken back if it had traffic.
+    Superseded,
 }
 
 /// Counts of one arm, for display and gates.

@@ -9,7 +9,7 @@ use super::evidence::{GuardrailKind, GuardrailReading};
 use super::exposure::Task;
 use super::ids::Weight;
 use super::planted::{Bug, planted};
-use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
+use super::policy::{Approval, Better, Guardrail, OnFail, Policy, Rule};
 use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
@@ -248,12 +248,22 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
 
 /// Approvals given for, and needed by, the next promotion.
 pub fn approvals(rollout: &Rollout, policy: &Policy) -> (u8, u8) {
+    let need = asked(rollout, policy).map(|a| a.by).max().unwrap_or(0);
+    (rollout.approvals.len().min(255) as u8, need)
+}
+
+/// Whether the approval of who submitted the change does not count for the next promotion.
+pub fn not_submitter(rollout: &Rollout, policy: &Policy) -> bool {
+    asked(rollout, policy).any(|a| a.not_submitter)
+}
+
+/// What the policy asks for before the next promotion.
+fn asked<'a>(rollout: &Rollout, policy: &'a Policy) -> impl Iterator<Item = &'a Approval> {
     let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
     let to = policy.steps.get(next).map_or(Weight::ZERO, |step| step.to);
     let known = next < policy.steps.len();
     let from = if known { policy.weight_before(next as u16) } else { Weight::FULL };
-    let needed = policy.approvals.iter().filter(|a| from < a.before && a.before <= to).map(|a| a.by);
-    (rollout.approvals.len().min(255) as u8, needed.max().unwrap_or(0))
+    policy.approvals.iter().filter(move |a| from < a.before && a.before <= to)
 }
 
 /// Time since the step was applied after which `on_deadline` happens, when that has passed.

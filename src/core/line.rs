@@ -2,7 +2,7 @@
 //! character, always the same for the same event.
 
 use super::event::{AckStatus, AlertKind, Event};
-use super::ids::{CommandId, EventSeq};
+use super::ids::{CommandId, EventSeq, Scope};
 use super::time::Timestamp;
 use super::words;
 
@@ -15,9 +15,15 @@ pub fn text(event: &Event) -> String {
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());
+            let finding = finding(&intent.finding);
             format!(
-                "{} {} {from} -> {} by {}: {}",
-                intent.id, intent.service, intent.to, intent.by, intent.reason
+                "{} {} {from} -> {} by {}{}: {}{finding}",
+                intent.id,
+                intent.service,
+                intent.to,
+                intent.by,
+                scopes(&intent.scopes),
+                intent.reason
             )
         }
         Event::BatchReceived { service, columns, .. } => {
@@ -62,10 +68,20 @@ pub fn text(event: &Event) -> String {
         }
         Event::RolloutCreated { rollout, opening } => {
             let wait = opening.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
+            let scopes = scopes(&opening.scopes);
+            let blocked = opening.blocked.as_ref();
+            let blocked = blocked.map(|b| format!(", behind {} for {}", b.by, b.scope)).unwrap_or_default();
+            let names: Vec<&str> = opening.supersedes.iter().map(|id| id.as_str()).collect();
+            let instead =
+                if names.is_empty() { String::new() } else { format!(", in place of {}", names.join(", ")) };
             let attempt =
                 if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
             let policy = format!("{} {}", opening.policy_name, opening.policy.short());
-            format!("{rollout} {} -> {} policy {policy}{attempt}{wait}", opening.from, opening.to)
+            let finding = finding(&opening.finding);
+            format!(
+                "{rollout} {} -> {} policy {policy}{attempt}{scopes}{wait}{blocked}{instead}{finding}",
+                opening.from, opening.to
+            )
         }
         Event::ActAccepted { rollout, verb, actor } => format!("{rollout} {} by {actor}", verb.as_str()),
         Event::ActRefused { rollout, verb, actor, refusal } => {
@@ -150,6 +166,16 @@ pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> St
     let ms = at.since(start).0;
     let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms as f64 / 1_000.0 % 60.0);
     format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", text(event))
+}
+
+/// `, scopes gateway, vector-db`
+fn scopes(scopes: &[Scope]) -> String {
+    let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    if names.is_empty() { String::new() } else { format!(", scopes {}", names.join(", ")) }
+}
+
+fn finding(finding: &Option<String>) -> String {
+    finding.as_ref().map(|finding| format!("; found: {finding}")).unwrap_or_default()
 }
 
 /// The first eight digits of a command's id.

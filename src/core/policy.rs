@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::exposure::{Segments, Task};
-use super::ids::{Actuator, Metric, Weight};
+use super::ids::{Actuator, Metric, Scope, Weight};
 use super::time::Span;
 
 /// What sort of thing is changed.
@@ -61,6 +61,9 @@ pub struct Policy {
     pub release: bool,
     /// Watched time after 100 %, guardrails armed.
     pub soak: Span,
+    /// How long after completion the old version stays able to serve: so long a completed rollout can be taken back.
+    #[serde(default, skip_serializing_if = "Span::is_zero")]
+    pub keep_old: Span,
     pub on_deadline: OnDeadline,
     /// At least one; names are unique.
     pub guardrails: Vec<Guardrail>,
@@ -69,6 +72,13 @@ pub struct Policy {
     pub stale_after: Span,
     pub approvals: Vec<Approval>,
     pub concurrency: Concurrency,
+    /// What it takes to try a version again that was taken back without a person's order. Policies of before this was
+    /// asked for allow it.
+    #[serde(default, skip_serializing_if = "Retry::is_allowed")]
+    pub retry_after_rollback: Retry,
+    /// What every rollout of the policy shares with others, beside what its intent names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
     /// Everyone who must confirm a command. At least one.
     pub actuators: Vec<Actuator>,
     /// After this long without a confirmation the actuator is named and the command resent.
@@ -125,6 +135,23 @@ pub enum OnDeadline {
 pub enum Concurrency {
     Queue,
     Refuse,
+    /// It takes the place of the active one, which is taken back, and of those that wait.
+    Supersede,
+}
+
+/// What it takes to try a version again that a guardrail or a deadline took back under this policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    NeedsFinding,
+    #[default]
+    Allowed,
+}
+
+impl Retry {
+    fn is_allowed(&self) -> bool {
+        *self == Retry::Allowed
+    }
 }
 
 /// `by` persons must approve before the step that reaches `before`.
@@ -132,6 +159,9 @@ pub enum Concurrency {
 pub struct Approval {
     pub before: Weight,
     pub by: u8,
+    /// Whoever submitted the change is none of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_submitter: bool,
 }
 
 /// E-values that act, and how traffic is cut for them (`docs/statistics`).

@@ -46,6 +46,14 @@ pub struct Bake {
     pub held: Option<Vec<Reason>>,
 }
 
+/// Somebody takes responsibility.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub by: String,
+    pub at: Timestamp,
+    pub seq: EventSeq,
+}
+
 /// A command on its way to the actuators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
@@ -108,6 +116,12 @@ pub struct Rollout {
     pub parked: Option<String>,
     /// Who approved the promotion out of the current step.
     pub approvals: BTreeSet<String>,
+    /// Who takes responsibility for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Claim>,
+    /// The newer rollout that takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<RolloutId>,
     /// An accepted order of a person that no decision has carried out yet.
     pub order: Option<Act>,
     /// Raised once each, with what they said. Those about actuators end with the command they were about.
@@ -144,6 +158,8 @@ impl Rollout {
             paused: None,
             parked: None,
             approvals: BTreeSet::new(),
+            claimed: None,
+            superseded: None,
             order: None,
             alerts: BTreeMap::new(),
             resend: false,
@@ -470,6 +486,10 @@ impl Rollout {
     pub fn apply_act(&mut self, act: &Act, seq: EventSeq, at: Timestamp) {
         match act.verb {
             Verb::Note => return,
+            Verb::Claim => {
+                self.claimed = Some(Claim { by: act.actor.clone(), at, seq });
+                return;
+            }
             Verb::Pause => self.paused = Some((act.actor.clone(), at)),
             Verb::Resume => {
                 if let Some((_, since)) = self.paused.take()
@@ -481,7 +501,7 @@ impl Rollout {
             Verb::Approve => {
                 self.approvals.insert(act.actor.clone());
             }
-            Verb::Promote | Verb::Rollback | Verb::Abort => {
+            Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
                 if act.verb == Verb::Promote && act.force {
                     // Who promotes past a failing guardrail has seen it: it does not stop the rollout again.
                     for watch in self.watches.iter_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {

@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use super::columns::{Columns, Series, Sums};
 use super::event::{
-    Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, Intent, Opening, Outcome, Refusal,
+    Ack, AckStatus, Act, AlertKind, Blocked, Choice, Decision, Event, Intent, Opening, Outcome, Refusal, Verb,
 };
-use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use super::intake::Intake;
 use super::planted::{Bug, planted};
-use super::policy::{ChangeKind, Policy};
-use super::rollout::{Rollout, Stage};
+use super::policy::{ChangeKind, Policy, Retry};
+use super::rollout::{Bake, Claim, Rollout, Stage};
 use super::time::{Span, Timestamp};
 use super::traffic::Seen;
 use super::watch::Watch;
@@ -41,6 +41,9 @@ pub struct State {
     pub services: BTreeMap<Service, ServiceState>,
     /// Open rollouts.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Open rollouts that name a scope, in the order in which they came. The first has it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<Scope, Vec<RolloutId>>,
     /// The last [`ENDED_MAX`], oldest first.
     pub ended: VecDeque<Ended>,
     /// Every intent ever accepted or refused: what it said and where it stands.
@@ -105,11 +108,24 @@ pub struct ServiceState {
     pub serving: Option<Version>,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
+    /// Versions that a guardrail or a deadline took back, until they complete.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<Version, Quarantine>,
     /// The last commands issued, newest last, at most 32: a late or repeated confirmation of one is
     /// nothing to complain of.
     pub commands: VecDeque<CommandId>,
     /// Series seen, and what they have been like.
     pub series: BTreeMap<Series, Seen>,
+}
+
+/// Why a version may not be tried again as if nothing had been.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The last rollout that was taken back, and the decision.
+    pub rollout: RolloutId,
+    pub decision: EventSeq,
+    /// The decision in words.
+    pub why: String,
 }
 
 /// A fact that asks for an answer.
@@ -135,6 +151,10 @@ pub struct Ended {
     pub ended_at: Timestamp,
     /// The decision that ended it, with its sequence.
     pub decision: Option<(EventSeq, Decision)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<RolloutId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Claim>,
 }
 
 impl State {
@@ -154,6 +174,13 @@ impl State {
             .map(|(name, digest)| (name.as_str(), *digest))
     }
 
+    /// The scope that the rollout waits for, and who has it: all scopes are taken at once, in the order in which
+    /// rollouts were created, so that no two can wait for each other.
+    pub fn blocked(&self, id: &RolloutId, scopes: &[Scope]) -> Option<Blocked> {
+        let first = |scope| self.scopes.get(scope)?.first().filter(|first| *first != id);
+        scopes.iter().find_map(|scope| Some(Blocked { scope: scope.clone(), by: first(scope)?.clone() }))
+    }
+
     /// The next moment at which a `TimePassed` fact is needed.
     pub fn due(&self) -> Option<Timestamp> {
         self.rollouts.values().filter_map(|r| r.due(self.policy_of(r), self.now)).min()
@@ -167,6 +194,9 @@ impl State {
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
             Event::DaemonStarted { .. } => {
+                if planted(Bug::ForgetsQuarantine) {
+                    self.services.values_mut().for_each(|service| service.quarantined.clear());
+                }
                 let watched = planted(Bug::DowntimeCountsAsWatched);
                 let down = if watched { Span::ZERO } else { at.since(before) };
                 for rollout in self.rollouts.values_mut() {
@@ -213,10 +243,12 @@ impl State {
             Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
             Event::ActRefused { .. } | Event::AckRefused { .. } => self.question = None,
             Event::ActAccepted { rollout: id, .. } => {
+                let Some(Question::Act(act)) = self.question.take() else { return };
+                if act.verb == Verb::Rollback {
+                    self.reopen(id, seq, at);
+                }
                 // A note may be about a rollout that is over: then the record of it is all there is to do.
-                if let (Some(Question::Act(act)), Some(rollout)) =
-                    (self.question.take(), self.rollouts.get_mut(id))
-                {
+                if let Some(rollout) = self.rollouts.get_mut(id) {
                     rollout.apply_act(&act, seq, at);
                     self.touched.insert(id.clone());
                 }
@@ -226,6 +258,31 @@ impl State {
                 self.apply_to_rollout(seq, at, &id.clone(), event);
             }
         }
+    }
+
+    /// Opens a completed rollout again, to be taken back: with everything exposed, and nothing to weigh any more.
+    fn reopen(&mut self, id: &RolloutId, seq: EventSeq, at: Timestamp) {
+        let completed = |ended: &Ended| ended.id == *id && ended.outcome == Outcome::Completed;
+        let Some(ended) = self.ended.iter().rposition(completed).and_then(|i| self.ended.remove(i)) else {
+            return;
+        };
+        let policy = &self.policies[&ended.opening.policy];
+        let step = policy.steps.len() as u16 - 1;
+        let mut rollout = Rollout::new(id.clone(), ended.opening, policy, ended.created, ended.created_at);
+        rollout.stage = Stage::Soaking(Bake { step, since: at, unwatched: Span::ZERO, held: None });
+        rollout.baseline = ended.baseline;
+        rollout.weight = policy.steps[usize::from(step)].to;
+        rollout.steps.push((at, step));
+        rollout.last_choice = ended.decision.map(Box::new);
+        rollout.watches.clear();
+        rollout.claimed = ended.claimed;
+        rollout.moved = seq;
+        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        service.active = Some(id.clone());
+        for scope in &rollout.opening.scopes {
+            self.scopes.entry(scope.clone()).or_default().insert(0, id.clone());
+        }
+        self.rollouts.insert(id.clone(), rollout);
     }
 
     fn apply_batch(&mut self, seq: EventSeq, at: Timestamp, service: &Service, columns: &Columns) {
@@ -295,6 +352,15 @@ impl State {
             // The submitter knows best what serves while nothing is being rolled out.
             service.serving = Some(opening.from.clone());
         }
+        for scope in &opening.scopes {
+            self.scopes.entry(scope.clone()).or_default().push(id.clone());
+        }
+        for old in &opening.supersedes {
+            if let Some(rollout) = self.rollouts.get_mut(old) {
+                rollout.superseded = Some(id.clone());
+                self.touched.insert(old.clone());
+            }
+        }
         self.rollouts.insert(id.clone(), rollout);
         self.touched.insert(id.clone());
     }
@@ -350,6 +416,7 @@ impl State {
 
     fn apply_ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) {
         let Some(rollout) = self.rollouts.remove(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
         let service = self.services.entry(rollout.opening.service.clone()).or_default();
         service.queue.retain(|queued| queued != id);
         if service.active.as_ref() == Some(id) {
@@ -361,8 +428,32 @@ impl State {
                 next.watches = rollout.watches.clone();
             }
         }
-        if outcome == Outcome::Completed {
-            service.serving = Some(rollout.opening.to.clone());
+        for scope in &rollout.opening.scopes {
+            let Some(line) = self.scopes.get_mut(scope) else { continue };
+            line.retain(|waiting| waiting != id);
+            self.touched.extend(line.first().cloned());
+            if line.is_empty() {
+                self.scopes.remove(scope);
+            }
+        }
+        match (outcome, &rollout.last_choice) {
+            (Outcome::Superseded, _) if planted(Bug::SupersededServes) => {
+                service.serving = Some(rollout.opening.to.clone());
+            }
+            (Outcome::Completed, _) => {
+                service.serving = Some(rollout.opening.to.clone());
+                service.quarantined.remove(&rollout.opening.to);
+            }
+            // What served before serves again, also after a completion.
+            (Outcome::RolledBack, Some(last)) if !last.1.is_automatic() => {
+                service.serving = Some(rollout.baseline.clone());
+            }
+            (Outcome::RolledBack, Some(last)) if policy.retry_after_rollback == Retry::NeedsFinding => {
+                let (decision, why) = (last.0, words::decision(&last.1));
+                let quarantine = Quarantine { rollout: id.clone(), decision, why };
+                service.quarantined.insert(rollout.opening.to.clone(), quarantine);
+            }
+            _ => {}
         }
         self.ended.push_back(Ended {
             id: id.clone(),
@@ -374,6 +465,8 @@ impl State {
             ended: seq,
             ended_at: at,
             decision: rollout.last_choice.map(|last| *last),
+            superseded: rollout.superseded,
+            claimed: rollout.claimed,
         });
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();

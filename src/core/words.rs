@@ -171,6 +171,7 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
             let names: Vec<&str> = waiting.iter().map(|actuator| actuator.as_str()).collect();
             format!("{} has not confirmed within {}", names.join(", "), Span(*within_ms))
         }
+        Reason::Superseded { by } => format!("{by} takes its place"),
         Reason::SoakOver => "the soak is over and nothing stands against it".into(),
     }
 }

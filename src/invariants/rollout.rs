@@ -40,6 +40,9 @@ pub struct Followed {
     unwatched: Span,
     paused: Option<Timestamp>,
     approvals: BTreeSet<String>,
+    /// A newer one takes its place.
+    pub superseded: bool,
+    claimed: bool,
     order: Option<Act>,
     /// The last event that a person's view had to include.
     moved: EventSeq,
@@ -48,6 +51,8 @@ pub struct Followed {
     open: Option<Command>,
     confirmed: BTreeSet<Actuator>,
     choice: Option<Choice>,
+    /// Whether a person ordered that.
+    ordered: bool,
     commands: u32,
     /// Observations recorded by version and metric since the first step was applied.
     received: BTreeMap<(Version, Metric), u64>,
@@ -101,12 +106,15 @@ impl Followed {
             unwatched: Span::ZERO,
             paused: None,
             approvals: BTreeSet::new(),
+            superseded: false,
+            claimed: false,
             order: None,
             moved: created,
             to_issue: None,
             open: None,
             confirmed: BTreeSet::new(),
             choice: None,
+            ordered: false,
             commands: 0,
             received: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -119,6 +127,27 @@ impl Followed {
     /// The step it was last promoted to.
     pub fn step(&self) -> Option<u16> {
         self.step
+    }
+
+    /// Whether its last decision is `choice`, and somebody's order.
+    pub fn by_person(&self, choice: Choice) -> bool {
+        self.choice == Some(choice) && self.ordered
+    }
+
+    pub fn baseline(&self) -> &Version {
+        &self.baseline
+    }
+
+    /// What is left of it when it has completed: it can still be taken back, and be it for nothing that was seen.
+    pub fn kept(&self, seq: EventSeq) -> Followed {
+        Followed {
+            step: self.step,
+            weight: self.weight,
+            baseline: self.baseline.clone(),
+            moved: seq,
+            commands: self.commands,
+            ..Followed::new(&self.id, &self.opening, self.created)
+        }
     }
 
     /// Time that nobody watched. A pause counts by itself.
@@ -210,7 +239,11 @@ impl Followed {
                 let fresh = self.approvals.insert(act.actor.clone());
                 ensure(fresh, "I33", || format!("{} had approved", act.actor))?;
             }
-            Verb::Promote | Verb::Rollback | Verb::Abort => {
+            Verb::Claim => {
+                let taken = std::mem::replace(&mut self.claimed, true);
+                return ensure(!taken || act.force, "I33", || format!("{} was claimed", self.id));
+            }
+            Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
                 ensure(self.choice != Some(Choice::Rollback), "I16", || {
                     format!("{} accepted after the rollback of {}", act.verb.as_str(), self.id)
                 })?;
@@ -453,14 +486,14 @@ impl Followed {
                 ensure(decision.weight_to == Weight::ZERO, "I21", || {
                     format!("{id} is taken back to {}", decision.weight_to)
                 })?;
-                let alone = self.alone(policy).filter(|_| ordered.is_none());
+                let alone = self.alone(policy).filter(|_| ordered.is_none() && !self.superseded);
                 ensure(decision.back_to == alone, "I21", || {
                     format!("{id} goes back to step {:?}, its policy says {alone:?}", decision.back_to)
                 })?;
                 let failing = self.failing(policy, OnFail::Rollback).is_some();
                 let late = policy.on_deadline == OnDeadline::Rollback
                     && (self.late(at, policy) || self.unapplied(at, policy));
-                ensure(ordered.is_some() || failing || late, "I18", || {
+                ensure(ordered.is_some() || failing || late || self.superseded, "I18", || {
                     format!("{id} is taken back for nothing")
                 })?;
                 ensure(!decision.because.is_empty(), "I18", || {
@@ -497,6 +530,7 @@ impl Followed {
             (Choice::Complete, _) if !policy.release => None,
             _ => Some((seq, decision.weight_to)),
         };
+        self.ordered = ordered.is_some();
         Ok(decision.choice == Choice::Rollback)
     }
 
@@ -544,21 +578,24 @@ impl Followed {
         })?;
         let failing = self.failing(policy, OnFail::Rollback);
         ensure(failing.is_none(), "I19", || format!("{id} is promoted although {failing:?} fails"))?;
-        if ordered.is_none() {
-            self.gates(at, policy, current)?;
+        match ordered.map(|act| act.verb) {
+            Some(Verb::Promote) => {}
+            other => self.gates(at, policy, current, other == Some(Verb::Skip))?,
         }
         self.step = Some(next);
         Ok(())
     }
 
-    /// Everything that an automatic promotion needs.
-    fn gates(&self, at: Timestamp, policy: &Policy, current: u16) -> Checked {
+    /// Everything that an automatic promotion needs, and all but time and counts what one by skipping does.
+    fn gates(&self, at: Timestamp, policy: &Policy, current: u16, skip: bool) -> Checked {
         let id = &self.id;
         ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
         ensure(!self.parked, "I18", || format!("{id} is promoted although a part was taken back"))?;
         let step = &policy.steps[usize::from(current)];
         let watched = self.watched_for(at);
-        ensure(watched >= step.bake, "I34", || format!("{id} is promoted after {watched} of {}", step.bake))?;
+        ensure(skip || watched >= step.bake, "I34", || {
+            format!("{id} is promoted after {watched} of {}", step.bake)
+        })?;
         for guardrail in &policy.guardrails {
             let name = &guardrail.name;
             let verdict = self.watched.get(name).and_then(|w| w.verdict);
@@ -577,12 +614,16 @@ impl Followed {
             let of = policy.guardrails.iter().filter(|g| g.metric == *metric);
             let settled = of.filter_map(|g| self.watched.get(&g.name)).map(|w| w.at_step);
             let have = settled.filter(|(step, _)| *step == current).map(|(_, n)| n).max().unwrap_or(0);
-            ensure(have >= *need, "I19", || format!("{id} is promoted with {have} of {need} {metric}"))?;
+            ensure(skip || have >= *need, "I19", || {
+                format!("{id} is promoted with {have} of {need} {metric}")
+            })?;
         }
         let next = policy.steps[usize::from(current) + 1].to;
         let between = |before: Weight| step.to < before && before <= next;
-        let need = policy.approvals.iter().filter(|a| between(a.before)).map(|a| usize::from(a.by)).max();
-        let have = self.approvals.len();
+        let asked: Vec<_> = policy.approvals.iter().filter(|a| between(a.before)).collect();
+        let need = asked.iter().map(|a| usize::from(a.by)).max();
+        let others = asked.iter().any(|a| a.not_submitter);
+        let have = self.approvals.iter().filter(|by| !others || **by != self.opening.by).count();
         ensure(need.is_none_or(|need| have >= need), "I18", || {
             format!("{id} is promoted with {have} of {need:?} approvals")
         })
@@ -656,11 +697,12 @@ impl Followed {
     }
 
     pub fn ended(&self, outcome: Outcome) -> Checked {
+        let back =
+            self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO;
         let fits = match outcome {
             Outcome::Completed => self.choice == Some(Choice::Complete) && self.open.is_none(),
-            Outcome::RolledBack => {
-                self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO
-            }
+            Outcome::RolledBack => back && !self.superseded,
+            Outcome::Superseded => self.superseded && (back || self.commands == 0),
             Outcome::Aborted => {
                 self.commands == 0 && self.order.as_ref().is_some_and(|act| act.verb == Verb::Abort)
             }

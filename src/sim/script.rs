@@ -7,10 +7,10 @@
 //!     traffic assistant 50/s region eu=30 us=50    of 100 users 30 are in eu; what they send is tagged
 //!     version b@us eval_pass=chance:0.80           how it answers users of us
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
-//!     intent a -> b by maya: shorter answers
+//!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
 //!     actuator router silent | rejects | after 2s
 //!     actuator index populates 10m 8000 lost 20    reports every minute, and confirms with 20 fewer
-//!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
+//!     act pause by li: lunch                       on the newest rollout, or "by li on ID"; also promote!, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
 //!     clock 1h                                     the daemon's clock is set forward, and everybody else's
 //!     run 30m                                      or "run end 12h": until no rollout is open
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
 use crate::core::event::{Act, Event, Intent, Origin, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
@@ -168,7 +168,23 @@ impl Play {
         let (change, reason) = rest.split_once(": ").ok_or("expected: FROM -> TO by WHO: REASON")?;
         let (change, by) = change.split_once(" by ").ok_or("expected: by WHO")?;
         let (from, to) = change.split_once(" -> ").ok_or("expected: FROM -> TO")?;
-        let traffic = self.world.traffic.first_mut().ok_or("traffic comes first")?;
+        let (reason, finding) = match reason.split_once("; finding: ") {
+            Some((reason, finding)) => (reason, Some(finding.to_owned())),
+            None => (reason, None),
+        };
+        let mut words = by.split_whitespace();
+        let by = words.next().ok_or("expected: by WHO")?;
+        let (mut service, mut scopes) = (None, Vec::new());
+        while let (Some(word), Some(name)) = (words.next(), words.next()) {
+            match word {
+                "on" => service = Some(Service::from(name)),
+                "with" => scopes.extend(name.split(',').map(Scope::from)),
+                _ => return Err("expected: by WHO on SERVICE with SCOPE,SCOPE".into()),
+            }
+        }
+        let mut traffic = self.world.traffic.iter_mut();
+        let traffic = traffic.find(|t| service.as_ref().is_none_or(|name| *name == t.service));
+        let traffic = traffic.ok_or("traffic comes first")?;
         if traffic.baseline == Version::default() {
             traffic.baseline = from.into();
         }
@@ -182,6 +198,8 @@ impl Play {
             policy: Some(self.policy.clone()),
             by: by.into(),
             reason: reason.into(),
+            finding,
+            scopes,
             content: Digest::of(rest.as_bytes()),
         };
         let at = self.world.now;
@@ -220,7 +238,11 @@ impl Play {
         let verb = Verb::ALL.into_iter().find(|v| v.as_str() == verb).ok_or("unknown verb")?;
         let state = &self.runner.state;
         let newest = state.rollouts.values().max_by_key(|r| r.created).map(|r| r.id.clone());
-        let rollout = newest.or_else(|| state.ended.back().map(|e| e.id.clone()));
+        let (actor, named) = match actor.split_once(" on ") {
+            Some((actor, id)) => (actor, Some(RolloutId::from(id))),
+            None => (actor, None),
+        };
+        let rollout = named.or(newest).or_else(|| state.ended.back().map(|e| e.id.clone()));
         let act = Act {
             rollout: rollout.unwrap_or(RolloutId::from("none")),
             verb,

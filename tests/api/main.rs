@@ -61,6 +61,7 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Prompt],
         steps: vec![step(10, Span::hours(1), Some(Span::hours(3))), step(100, Span::ZERO, None)],
         soak: Span::hours(6),
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![Guardrail {
             name: "error.absolute".into(),
@@ -82,6 +83,8 @@ fn policy() -> Policy {
         segments: None,
         ab: false,
         release: false,
+        retry_after_rollback: Retry::NeedsFinding,
+        scopes: Vec::new(),
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
     }

@@ -83,6 +83,8 @@ impl Play {
             policy: Some(policy.name.clone()),
             by: "maya".into(),
             reason: "recorded outcomes".into(),
+            finding: None,
+            scopes: Vec::new(),
             content: Digest::of(b"i1"),
         };
         play.take(Event::IntentReceived { intent, origin: Origin::default() });

@@ -52,9 +52,10 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::SoakOver => 8,
             Reason::Segment { .. } => 9,
             Reason::NotApplied { .. } => 10,
+            Reason::Superseded { .. } => 11,
         })
         .collect();
-    assert_eq!(reasons.len(), 11);
+    assert_eq!(reasons.len(), 12);
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use sluice::core::ids::{Actuator, Metric, Weight};
+use sluice::core::ids::{Actuator, Metric, Scope, Weight};
 use sluice::core::policy::*;
 use sluice::core::time::Span;
 
@@ -148,8 +148,11 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
             }
             let mut steps: Vec<Step> = by_weight.into_values().collect();
             steps.push(Step::plain(Weight::FULL, Span::ZERO));
-            let approvals =
-                steps.iter().zip(approvers).map(|(step, by)| Approval { before: step.to, by }).collect();
+            let approvals = steps
+                .iter()
+                .zip(approvers)
+                .map(|(step, by)| Approval { before: step.to, by, not_submitter: queue })
+                .collect();
             let level = |n: u32| 1.0 + f64::from(n) / 100.0;
             Policy {
                 name,
@@ -159,6 +162,7 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 ab: false,
                 release: false,
                 soak: times.0,
+                keep_old: times.2,
                 on_deadline: if hold { OnDeadline::Hold } else { OnDeadline::Rollback },
                 guardrails,
                 evidence: EvidenceRules {
@@ -173,6 +177,8 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 stale_after: times.1,
                 approvals,
                 concurrency: if queue { Concurrency::Queue } else { Concurrency::Refuse },
+                retry_after_rollback: if hold { Retry::NeedsFinding } else { Retry::Allowed },
+                scopes: actuators.iter().map(|name| Scope(name.clone())).collect(),
                 actuators: actuators.iter().map(|name| Actuator(name.clone())).collect(),
                 ack_timeout: times.2,
             }
@@ -273,10 +279,16 @@ pub fn text(policy: &Policy) -> String {
     writeln!(
         out,
         "  approvals: {}",
-        list(&p.approvals, |a| format!("{{before: {}, by: {}}}", a.before, a.by))
+        list(&p.approvals, |a| format!(
+            "{{before: {}, by: {}, not_submitter: {}}}",
+            a.before, a.by, a.not_submitter
+        ))
     )
     .unwrap();
     writeln!(out, "  concurrency: {}", word(p.concurrency)).unwrap();
+    writeln!(out, "  keep_old: {}", time(p.keep_old)).unwrap();
+    writeln!(out, "  scopes: {}", list(&p.scopes, |name| format!("\"{name}\""))).unwrap();
+    writeln!(out, "  retry_after_rollback: {}", word(p.retry_after_rollback)).unwrap();
     writeln!(out, "  actuators: {}", list(&p.actuators, |name| format!("\"{name}\""))).unwrap();
     out
 }

@@ -9,7 +9,7 @@ use crate::core::policy::OnFail;
 use crate::core::time::Span;
 use crate::sim::broker::Stored;
 use crate::sim::disk::Mishap;
-use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, Stimulus};
+use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, SCOPES, Stimulus};
 use crate::sim::rare::Rare;
 use crate::sim::traffic;
 
@@ -18,7 +18,7 @@ impl Run<'_> {
         let stimulus = self.plan.stimuli[i].1.clone();
         match stimulus {
             Stimulus::Tick(service) => self.measure(service, self.now),
-            Stimulus::Intent { service, from, to, id, policy, reason } => {
+            Stimulus::Intent { service, from, to, id, policy, reason, finding, scopes } => {
                 let mut intent = json!({
                     "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
                     "change": {"kind": "model", "to": format!("m@{to}")},
@@ -28,6 +28,18 @@ impl Run<'_> {
                 }
                 if let Some(from) = from {
                     intent["change"]["from"] = json!(format!("m@{from}"));
+                }
+                let named: Vec<&str> = SCOPES
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(i, _)| scopes >> i & 1 == 1)
+                    .map(|(_, s)| s)
+                    .collect();
+                if !named.is_empty() {
+                    intent["scopes"] = json!(named);
+                }
+                if finding {
+                    intent["finding"] = json!("the gateway was cold");
                 }
                 let message = Stored {
                     service: self.plan.services[service].name.into(),
@@ -218,7 +230,7 @@ impl Run<'_> {
                 } else if rollout.paused.is_some() {
                     orders.push(order(Verb::Resume, "ada"));
                 } else if rollout.bake().is_some() {
-                    orders.extend(["li", "ada"].map(|actor| order(Verb::Approve, actor)));
+                    orders.extend(["maya", "li", "ada"].map(|actor| order(Verb::Approve, actor)));
                 }
             }
         }

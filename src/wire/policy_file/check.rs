@@ -3,11 +3,12 @@
 use super::exposure::exposure;
 use super::grammar::{Exposed, Label, PolicyFile, Spec};
 use super::guardrails::guardrails;
-use crate::core::ids::{Actuator, Weight};
+use crate::core::ids::{Actuator, Scope, Weight};
 use crate::core::policy::{
-    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Rule, Step,
+    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use crate::core::time::Span;
+use crate::wire::intent::SCOPES_MAX;
 use crate::wire::yaml::{At, Checker, Node, Scalar};
 
 const ACTUATORS_MAX: usize = 16;
@@ -36,6 +37,8 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         something_to_show(c, spec, guardrails, &exposure.steps);
     }
     let on_deadline = on_deadline(c, spec);
+    let keep_old = c.get_or("spec.keep_old", &spec.keep_old, Span::ZERO);
+    kept_or_released(c, spec);
     let evidence = evidence(c, spec);
     if let Some(rules) = evidence {
         waiting_cohorts(c, spec, rules.cohort);
@@ -44,6 +47,8 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, exposure.as_ref().map(|exposure| exposure.steps.as_slice()));
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
+    let scopes = scopes(c, spec);
+    let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
     let actuators = actuators(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
     let ack_timeout = at_least_a_second(c, "spec.ack_timeout", &spec.ack_timeout, ack_timeout);
@@ -58,12 +63,15 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         ab: spec.exposure.value.ab.is_some(),
         release: spec.exposure.value.parallel.is_some() || spec.exposure.value.blue_green.is_some(),
         soak: exposure.soak,
+        keep_old: keep_old?,
         on_deadline: on_deadline?,
         guardrails: guardrails?,
         evidence: evidence?,
         stale_after: stale_after?,
         approvals,
         concurrency: concurrency?,
+        retry_after_rollback: retry?,
+        scopes,
         actuators: actuators?,
         ack_timeout: ack_timeout?,
     })
@@ -80,6 +88,16 @@ fn something_to_show(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail], ste
     if !needed && !counted {
         let message = "nothing has to be seen of the canary before a promotion; give a guardrail gates: true, or every step min_samples";
         c.refuse("E3007", spec.guardrails.place, "spec.guardrails", message);
+    }
+}
+
+/// What is released at the end cannot be gone back to.
+fn kept_or_released(c: &mut Checker, spec: &Spec) {
+    let released = spec.exposure.value.parallel.is_some() || spec.exposure.value.blue_green.is_some();
+    if let Some(node) = spec.keep_old.as_ref().filter(|_| released) {
+        let message =
+            "parallel and blue_green release the old one at the end; how long it is kept is their keep";
+        c.refuse("E3018", node.place, "spec.keep_old", message);
     }
 }
 
@@ -174,7 +192,10 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: Option<&[Step]>) -> Vec<Approv
         let before_path = format!("{path}.before");
         let by_path = format!("{path}.by");
         let (before, by) = (c.get(&before_path, &body.before), c.get(&by_path, &body.by));
-        let (Some(Exposed(before)), Some(by)) = (before, by) else { continue };
+        let not_submitter = c.get_or(&format!("{path}.not_submitter"), &body.not_submitter, false);
+        let (Some(Exposed(before)), Some(by), Some(not_submitter)) = (before, by, not_submitter) else {
+            continue;
+        };
         if !(1..=APPROVERS_MAX).contains(&by) {
             let message = format!("must be 1 to {APPROVERS_MAX} persons, got {by}");
             c.refuse("E3018", body.by.place, &by_path, &message);
@@ -184,10 +205,27 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: Option<&[Step]>) -> Vec<Approv
             let message = format!("no step goes to {before}");
             c.refuse("E3009", body.before.place, &before_path, &message);
         } else {
-            approvals.push(Approval { before, by: by as u8 });
+            approvals.push(Approval { before, by: by as u8, not_submitter });
         }
     }
     approvals
+}
+
+fn scopes(c: &mut Checker, spec: &Spec) -> Vec<Scope> {
+    let mut scopes = Vec::new();
+    for (i, node) in spec.scopes.iter().enumerate() {
+        let path = format!("spec.scopes[{i}]");
+        let Some(Label(name)) = c.get(&path, node) else { continue };
+        if scopes.contains(&Scope(name.clone())) {
+            c.refuse("E3025", node.place, &path, &format!("{name} is there twice"));
+        } else if i >= SCOPES_MAX {
+            let message = format!("must name at most {SCOPES_MAX}, got {}", spec.scopes.len());
+            c.refuse("E3018", node.place, "spec.scopes", &message);
+            break;
+        }
+        scopes.push(Scope(name));
+    }
+    scopes
 }
 
 fn actuators(c: &mut Checker, spec: &Spec) -> Option<Vec<Actuator>> {

@@ -9,14 +9,14 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::core::exposure::OnSegmentFailure;
 use crate::core::ids::Weight;
-use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail};
+use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail, Retry};
 use crate::core::time::Span;
 use crate::wire::error::shown;
 use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 6] = ["windows", "smoke", "prepare", "scopes", "retry_after_rollback", "when"];
+pub const NOT_YET: [&str; 4] = ["windows", "smoke", "prepare", "when"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -58,6 +58,14 @@ pub struct Spec {
     pub approvals: Vec<ApprovalBody>,
     /// What a second intent for a busy service does (default: queue).
     pub concurrency: Option<Node<Concurrency>>,
+    /// Time after completion in which the old version is kept and the rollout can be taken back (default: none).
+    pub keep_old: Option<Node<Span>>,
+    /// Resources that every rollout of this policy uses, beside those of its intent: one rollout at a time has each.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub scopes: Vec<Node<Label>>,
+    /// What it takes to try a version again that a guardrail or a deadline took back (default: needs_finding).
+    pub retry_after_rollback: Option<Node<Retry>>,
     /// Everyone who must confirm a command (default: one, called default).
     #[schemars(length(min = 1, max = 16))]
     pub actuators: Option<At<Vec<Node<Label>>>>,
@@ -203,6 +211,8 @@ pub struct ApprovalBody {
     pub before: Node<Exposed>,
     /// How many persons.
     pub by: Node<u64>,
+    /// Whether whoever submitted the change is not among them (default: false).
+    pub not_submitter: Option<Node<bool>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -371,7 +381,9 @@ words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
 words!(OnSegmentFailure, &[], "all" => OnSegmentFailure::All, "alone" => OnSegmentFailure::Alone);
 words!(OnDeadline, &[], "hold" => OnDeadline::Hold, "rollback" => OnDeadline::Rollback);
-words!(Concurrency, &["supersede"], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse);
+words!(Concurrency, &[], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse,
+    "supersede" => Concurrency::Supersede);
+words!(Retry, &[], "needs_finding" => Retry::NeedsFinding, "allowed" => Retry::Allowed);
 words!(ChangeKind, &[], "model" => ChangeKind::Model, "prompt" => ChangeKind::Prompt,
     "vector_store" => ChangeKind::VectorStore, "cache" => ChangeKind::Cache, "serving" => ChangeKind::Serving);
 

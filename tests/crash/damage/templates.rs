@@ -6,7 +6,7 @@ use std::path::Path;
 use sluice::core::columns::{Builder, Row};
 use sluice::core::event::{Event, Origin};
 use sluice::core::time::Timestamp;
-use sluice::shell::log::{Export, Log, OpenOptions};
+use sluice::shell::log::{Export, Log};
 use sluice::shell::recover;
 use sluice::wire::envelope::Group;
 
