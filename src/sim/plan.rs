@@ -572,7 +572,7 @@ fn policies(r: &mut Random, people: &mut Random, actuators: &[&str], kinds: &Kin
         let deadline = if r.chance(0.5) { "hold" } else { "rollback" };
         let concurrency = if r.chance(0.8) { "queue" } else { "refuse" };
         let concurrency = if people.chance(0.3) { "supersede" } else { concurrency };
-        let keep = if people.chance(0.6) { 5 + people.below(60) } else { 0 };
+        let keep = if people.chance(0.6) { 1 + people.below(20) } else { 0 };
         let scopes = if people.chance(0.1) { "gateway" } else { "" };
         let more = more.replace("OTHERS", if people.chance(0.5) { "true" } else { "false" });
         let retry = if people.chance(0.7) { "needs_finding" } else { "allowed" };

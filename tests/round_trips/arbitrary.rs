@@ -104,6 +104,7 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("operator", vec![("by", "t"), ("reason", "t")]),
             ("actuator_rejected", vec![("actuator", "a"), ("why", "t")]),
             ("soak_over", vec![]),
+            ("superseded", vec![("by", "t")]),
         ];
         let (gate, fields) = &forms[self.below(forms.len())];
         let mut map = serde_json::Map::from_iter([("gate".to_owned(), (*gate).into())]);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Happening, Run, Stop, Ticket};
-use crate::core::event::{Act, Event, Inbound, Origin, Verb};
+use crate::core::event::{Act, Event, Inbound, Origin, Outcome, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::OnFail;
 use crate::core::time::Span;
@@ -173,6 +173,12 @@ impl Run<'_> {
         let (rollout, moved) = match known.len() {
             0 => (RolloutId::from("nothing-1"), 1),
             n => known[(pick % n as u64) as usize].clone(),
+        };
+        // Half of all rollbacks are second thoughts about what has completed.
+        let completed = state.ended.iter().rev().find(|e| e.outcome == Outcome::Completed);
+        let (rollout, moved) = match completed.filter(|_| verb == Verb::Rollback && pick >> 9 & 1 == 1) {
+            Some(ended) => (ended.id.clone(), ended.ended),
+            None => (rollout, moved),
         };
         let if_seq = if stale { Some(moved.saturating_sub(1 + pick % 50)) } else { Some(moved) };
         Some(Act {
