@@ -37,9 +37,6 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
     }
     if let Some((decision, weight)) = rollout.to_issue {
         let (parts, task) = match rollout.stage {
-            Stage::Applying { step } if rollout.parked.is_some() && planted(Bug::ForgetsSegment) => {
-                (policy.exposure_at(step + 1).parts, None)
-            }
             Stage::Applying { step } => {
                 (policy.exposure_at(step).parts, policy.steps[usize::from(step)].task)
             }

@@ -316,7 +316,7 @@ impl Rollout {
             }
             let Some(Moment { cohort, cold, segment }) = known else { continue };
             let member = || sample.tag.and_then(|tag| *members.get(tag as usize)?);
-            let elsewhere = divided && member() != segment && !planted(Bug::MixesSegments);
+            let elsewhere = divided && member() != segment;
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },

@@ -314,7 +314,7 @@ impl State {
             // From somebody it was not sent to: that is worth a refusal.
             Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
             Some(_) => {
-                let unfinished = ack.done.filter(|(done, of)| done < of && !planted(Bug::HalfDone));
+                let unfinished = ack.done.filter(|(done, of)| done < of);
                 match (&ack.status, unfinished) {
                     (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
                     (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
