@@ -105,12 +105,15 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("actuator_rejected", vec![("actuator", "a"), ("why", "t")]),
             ("soak_over", vec![]),
             ("superseded", vec![("by", "t")]),
+            ("segment", vec![("name", "t")]),
+            ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),
         ];
         let (gate, fields) = &forms[self.below(forms.len())];
         let mut map = serde_json::Map::from_iter([("gate".to_owned(), (*gate).into())]);
         for (name, kind) in fields {
             let value = match *kind {
                 "" => n.into(),
+                "as" => serde_json::json!(["a"]),
                 "small" => (n % 256).into(),
                 _ => serde_json::Value::from(text.clone()),
             };
