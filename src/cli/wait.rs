@@ -79,7 +79,8 @@ impl Goal {
             Goal::Step(n) => step >= n,
             Goal::Holding => r.state == Standing::Holding,
             Goal::Paused => r.state == Standing::Paused,
-            Goal::Promoted => r.weight >= 100.0,
+            // All of one cohort or region is not all.
+            Goal::Promoted => r.weight >= 100.0 && (r.steps.is_empty() || usize::from(step) == r.steps.len()),
             Goal::Soaked => r.state == Standing::Completed,
             Goal::Terminal => r.state.is_over(),
         }

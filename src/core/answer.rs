@@ -337,7 +337,7 @@ fn check_skip(state: &State, rollout: &Rollout, bake: &Bake) -> Result<(), Refus
         Some(_) if planted(Bug::SkipsGuardrail) => Ok(()),
         Some(gate) => {
             let why = words::reason(&gate.reason, &judgement.readings);
-            let at = policy.steps[usize::from(bake.step)].to;
+            let at = policy.step_name(bake.step);
             let message =
                 format!("skip refused: {id} at {at}: {why}. It passes bake time and sample minimum only");
             Err(refusal("E0325", message))
