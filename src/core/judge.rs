@@ -208,6 +208,8 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
     // Without traffic there is nothing to see but what a copy of it is answered with.
     let idle = step.to == Weight::ZERO;
     let shadowed = step.task == Some(Task::Shadow);
+    // Pairs that a shadow step brings end with it: later steps cannot wait for them.
+    let in_shadow = policy.steps.iter().any(|step| step.task == Some(Task::Shadow));
     let mut gates = Vec::new();
     if let Some(name) = &rollout.parked {
         gates.push(Gate { met: false, time: false, reason: Reason::Segment { name: name.clone() } });
@@ -218,7 +220,7 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
         let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
         let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
         let paired = matches!(guardrail.rule, Rule::Paired { .. });
-        let needed = guardrail.gates && (!idle || shadowed && paired);
+        let needed = guardrail.gates && if idle { shadowed && paired } else { !(paired && in_shadow) };
         let met = match reading.verdict {
             Verdict::Fail => reading.does() == OnFail::Alert,
             Verdict::Pass => true,

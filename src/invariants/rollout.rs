@@ -602,7 +602,11 @@ impl Followed {
             let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
             // Without traffic only a copy of it can show anything.
             let paired = matches!(guardrail.rule, Rule::Paired { .. });
-            let can_show = step.to > Weight::ZERO || step.task == Some(Task::Shadow) && paired;
+            let in_shadow = policy.steps.iter().any(|step| step.task == Some(Task::Shadow));
+            let can_show = match step.to {
+                Weight::ZERO => step.task == Some(Task::Shadow) && paired,
+                _ => !(paired && in_shadow),
+            };
             let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates) && can_show;
             let passes = verdict == Some(Verdict::Pass) || self.does(guardrail) == OnFail::Alert;
             ensure(!needed || passes, "I19", || format!("{id} is promoted while {name} says {verdict:?}"))?;
