@@ -36,6 +36,8 @@ pub struct View {
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Queued,
+    /// It is its turn, and a change window or a freeze keeps it from starting.
+    Scheduled,
     Applying,
     Baking,
     Holding,
@@ -51,6 +53,7 @@ impl Standing {
     pub fn as_str(self) -> &'static str {
         match self {
             Standing::Queued => "queued",
+            Standing::Scheduled => "scheduled",
             Standing::Applying => "applying",
             Standing::Baking => "baking",
             Standing::Holding => "holding",
@@ -304,9 +307,10 @@ pub enum NotFound {
 fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, now);
-    let mut gates = judge::gates(rollout, policy, &judgement.readings, now);
+    let mut gates = judge::gates(state, rollout, &judgement.readings, now);
     gates.sort_by_key(|gate| (gate.met, gate.time));
     let standing = match &rollout.stage {
+        Stage::Queued if gates.iter().any(|gate| !gate.met) => Standing::Scheduled,
         Stage::Queued => Standing::Queued,
         Stage::Applying { .. } => Standing::Applying,
         Stage::RollingBack => Standing::RollingBack,

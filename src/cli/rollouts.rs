@@ -230,6 +230,7 @@ fn three_digits(x: f64) -> String {
 pub fn state(state: Standing) -> String {
     let shape = match state {
         Standing::Queued => "◌",
+        Standing::Scheduled => "◷",
         Standing::Applying => "↑",
         Standing::Baking => "●",
         Standing::Holding => "◆",

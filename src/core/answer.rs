@@ -1,7 +1,7 @@
 //! Answers to what comes from outside: an intent becomes a rollout or is refused, an act is accepted or refused, a
 //! confirmation that nothing waits for is refused. What an accepted act leads to is decided in `decide`.
 
-use super::event::{Ack, Act, Event, Intent, Opening, Outcome, Reason, Refusal, Verb};
+use super::event::{Ack, Act, Event, FreezeOrder, Intent, Opening, Outcome, Reason, Refusal, Verb};
 use super::evidence::GuardrailReading;
 use super::ids::RolloutId;
 use super::judge;
@@ -10,6 +10,7 @@ use super::policy::Concurrency;
 use super::rollout::{Bake, Rollout, Stage};
 use super::state::State;
 use super::verdict::Verdict;
+use super::windows::{self, FREEZES_MAX, Freeze};
 use super::words;
 
 /// Rollouts that may wait behind one another.
@@ -176,6 +177,9 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             _ => Ok(()),
         },
         (Verb::Promote, Stage::Baking(bake)) => check_promote(state, rollout, bake, act),
+        (Verb::Promote, Stage::Queued) if state.turn_of(rollout) && rollout.paused.is_none() => {
+            past_shut(state, rollout, act, "before its first step")
+        }
         (Verb::Promote | Verb::Approve, Stage::Applying { .. }) => {
             let message =
                 format!("{verb} refused: not every actuator of {id} has confirmed the current step");
@@ -200,7 +204,9 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
         let message = format!("promote refused: {id} is being rolled back");
         return Err(refusal("E0312", message));
     }
-    let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
+    let at = policy.steps[usize::from(bake.step)].to;
+    past_shut(state, rollout, act, &format!("at {at}"))?;
+    let gates = judge::gates(state, rollout, &judgement.readings, state.now);
     let serious = |gate: &&judge::Gate| match &gate.reason {
         Reason::Guardrail { name } => {
             let of = |r: &&GuardrailReading| r.name == *name;
@@ -212,7 +218,6 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
     match gates.iter().find(serious) {
         Some(gate) if !act.force => {
             let why = words::reason(&gate.reason, &judgement.readings);
-            let at = policy.steps[usize::from(bake.step)].to;
             let message = format!(
                 "promote refused: {id} at {at}: {why}. override: sluice promote {id} --override --reason \"...\""
             );
@@ -220,6 +225,74 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
         }
         _ => Ok(()),
     }
+}
+
+/// Past a closed window a person must say so. A freeze stands until somebody ends it.
+fn past_shut(state: &State, rollout: &Rollout, act: &Act, at: &str) -> Result<(), Refusal> {
+    let id = &rollout.id;
+    for gate in windows::gates(state, rollout, state.now).iter().filter(|gate| !gate.met) {
+        let why = words::reason(&gate.reason, &[]);
+        let how = match &gate.reason {
+            Reason::Frozen { service, .. } => {
+                let of = service.as_ref().map(|service| format!(" --service {service}")).unwrap_or_default();
+                format!("end it: sluice unfreeze{of} --reason \"...\"")
+            }
+            _ if act.force => continue,
+            _ => format!("override: sluice promote {id} --override --reason \"...\""),
+        };
+        return Err(refusal("E0312", format!("promote refused: {id} {at}: {why}. {how}")));
+    }
+    Ok(())
+}
+
+/// Begins or ends a freeze, or says why not.
+pub fn freeze(state: &State, order: &FreezeOrder) -> Event {
+    let FreezeOrder { service, until, actor, reason, .. } = order;
+    let refuse = |code: &str, message: String| Event::FreezeRefused {
+        service: service.clone(),
+        actor: actor.clone(),
+        refusal: refusal(code, message),
+    };
+    let scope = words::scope(service.as_ref());
+    if order.freeze {
+        if until.is_some_and(|until| until <= state.now) {
+            return refuse(
+                "E0340",
+                format!("the freeze of {scope} would be over before it begins; nothing is frozen by it"),
+            );
+        }
+        let known = state.freezes.iter().any(|freeze| freeze.service == *service);
+        if !known && state.freezes.len() >= FREEZES_MAX {
+            return refuse(
+                "E0341",
+                format!("{FREEZES_MAX} freezes are on; end one, or freeze everything: sluice freeze"),
+            );
+        }
+        let (service, by, reason) = (service.clone(), actor.clone(), reason.clone());
+        return Event::FreezeStarted {
+            freeze: Freeze { service, by, reason, since: state.now, until: *until },
+        };
+    }
+    if state.freezes.iter().any(|freeze| freeze.service == *service) {
+        return Event::FreezeEnded { service: service.clone(), by: Some(actor.clone()) };
+    }
+    let all = state.freezes.iter().find(|freeze| freeze.service.is_none());
+    let one = state.freezes.iter().find_map(|freeze| freeze.service.as_ref());
+    let message = match (service, all, one) {
+        (Some(_), Some(all), _) => {
+            let by = &all.by;
+            format!(
+                "{scope} has no freeze of its own; everything is frozen by {by}. End that: sluice unfreeze"
+            )
+        }
+        (None, None, Some(one)) => {
+            format!(
+                "there is no freeze of everything; {one} is frozen. End that: sluice unfreeze --service {one}"
+            )
+        }
+        _ => format!("{scope} is not frozen; nothing to end"),
+    };
+    refuse("E0342", message)
 }
 
 /// An acknowledgement that matched no open command of its service.

@@ -63,6 +63,9 @@ bugs! {
     NoHandicap "no-handicap" "a canary's value is compared without its handicap"
     ExcuseUnshown "excuse-unshown" "a trade-off excuses without a benefit"
     PairsMixed "pairs-mixed" "answers of different units make a pair"
+    WindowBeforeHarm "window-before-harm" "a rollback waits while a change window is closed or a freeze is on"
+    ForgetsFreeze "forgets-freeze" "a restart forgets the freezes"
+    StaleWindowOpens "stale-window-opens" "a window that is not known for now counts as open"
     PromotesAfterRollback "promotes-after-rollback" "a person can promote what is being rolled back"
 }
 

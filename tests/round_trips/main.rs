@@ -50,9 +50,11 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::Operator { .. } => 6,
             Reason::ActuatorRejected { .. } => 7,
             Reason::SoakOver => 8,
+            Reason::Window { .. } => 9,
+            Reason::Frozen { .. } => 10,
         })
         .collect();
-    assert_eq!(reasons.len(), 9);
+    assert_eq!(reasons.len(), 11);
 }
 
 #[derive(Clone, Debug)]

@@ -186,6 +186,8 @@ fn part(state: &State, id: &RolloutId) -> State {
             .map(|(name, service)| (name.clone(), service.clone()))
             .into_iter()
             .collect(),
+        windows: state.windows.clone(),
+        freezes: state.freezes.clone(),
         rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
         ended: state.ended.iter().filter(|ended| ended.id == *id).cloned().collect(),
         ..State::default()

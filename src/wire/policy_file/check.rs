@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::grammar::{Exposed, Label, PolicyFile, Spec, StepBody};
 use super::guardrails::guardrails;
+use super::windows::windows;
 use crate::core::ids::{Actuator, Metric, Weight};
 use crate::core::policy::{
     Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Rule, Step,
 };
-use crate::core::time::Span;
+use crate::core::time::{Span, Timestamp};
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::yaml::{At, Checker, Node, Scalar};
 
@@ -20,7 +21,8 @@ const APPROVERS_MAX: u64 = 10;
 /// Cohorts of one guardrail that may wait for their maturity.
 const COHORTS_MAX: u64 = 2_000;
 
-pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
+/// `now`: when windows that never open again are mistakes.
+pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Option<Policy> {
     let stamps = (c.get("apiVersion", &file.api_version), c.get("kind", &file.kind));
     let name = c.get("metadata.name", &file.metadata.name);
     let spec = &file.spec;
@@ -50,6 +52,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, &steps);
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
+    let windows = windows(c, spec, now);
     let actuators = actuators(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
     let ack_timeout = at_least_a_second(c, "spec.ack_timeout", &spec.ack_timeout, ack_timeout);
@@ -66,6 +69,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         stale_after: stale_after?,
         approvals,
         concurrency: concurrency?,
+        windows,
         actuators: actuators?,
         ack_timeout: ack_timeout?,
     })
