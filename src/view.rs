@@ -29,6 +29,18 @@ pub struct View {
     pub at: Timestamp,
     /// Open rollouts, then ended ones, newest first in each.
     pub rollouts: Vec<Arc<RolloutView>>,
+    pub freezes: Vec<FreezeView>,
+}
+
+/// What a person has frozen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FreezeView {
+    /// `null`: everything.
+    pub service: Option<String>,
+    pub by: String,
+    pub reason: String,
+    pub since_ms: u64,
+    pub until_ms: Option<u64>,
 }
 
 /// One word for where a rollout stands.
@@ -267,7 +279,14 @@ impl Views {
         let mut open: Vec<_> = self.open.values().collect();
         open.sort_unstable_by_key(|(created, _)| std::cmp::Reverse(*created));
         let rollouts = open.into_iter().map(|(_, view)| view).chain(&self.ended).cloned().collect();
-        View { seq: state.last, at: now.max(state.now), rollouts }
+        let freezes = state.freezes.iter().map(|freeze| FreezeView {
+            service: freeze.service.as_ref().map(|service| service.0.clone()),
+            by: freeze.by.clone(),
+            reason: freeze.reason.clone(),
+            since_ms: freeze.since.0,
+            until_ms: freeze.until.map(|until| until.0),
+        });
+        View { seq: state.last, at: now.max(state.now), rollouts, freezes: freezes.collect() }
     }
 }
 

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::ids::Digest;
-use crate::core::policy::{Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, quiet_below};
+use crate::core::policy::{
+    Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, Window, Windows, quiet_below,
+};
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 
@@ -44,7 +46,7 @@ fn check(common: &Common, files: &[PathBuf]) -> Result<u8, CliError> {
     let mut results = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        match policies::read(file) {
+        match policies::check(file) {
             Ok(Loaded { policy, source, .. }) => {
                 let hash = Digest::of(source.as_bytes()).short();
                 match common.output {
@@ -124,6 +126,9 @@ fn in_words(p: &Policy, hash: &str) -> String {
         };
         text += &format!("Undecided at the deadline of a step: {then}.\n");
     }
+    if let Some(windows) = &p.windows {
+        text.extend(in_time(windows));
+    }
     let e = &p.evidence;
     text += &format!(
         "Act on evidence of harm of {}x; promote on evidence of safety of {}x, to 100% of {}x.\n",
@@ -132,6 +137,27 @@ fn in_words(p: &Policy, hash: &str) -> String {
     let actuators: Vec<&str> = p.actuators.iter().map(|a| a.as_str()).collect();
     text += &format!("Carried out by {}, each to confirm within {}.\n", actuators.join(", "), p.ack_timeout);
     text
+}
+
+fn in_time(windows: &Windows) -> Vec<String> {
+    let named = |reason: &str| if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let window = |w: &Window| format!("{} for {}, {}{}", w.cron, w.duration, w.tz, named(&w.reason));
+    let all = |windows: &[Window]| windows.iter().map(window).collect::<Vec<_>>().join("; ");
+    let mut said = Vec::new();
+    if !windows.allow.is_empty() {
+        said.push(format!("Start and promote only in a window: {}.\n", all(&windows.allow)));
+    }
+    if !windows.deny.is_empty() {
+        said.push(format!("Start and promote nothing in: {}.\n", all(&windows.deny)));
+    }
+    said.extend(
+        windows
+            .freeze
+            .iter()
+            .map(|f| format!("Freeze from {} to {}, {}{}.\n", f.from, f.to, f.tz, named(&f.reason))),
+    );
+    said.push("Windows and freezes never keep a rollback from happening.\n".into());
+    said
 }
 
 fn people(n: u8) -> String {

@@ -290,7 +290,8 @@ pub fn freeze(state: &State, order: &FreezeOrder) -> Event {
                 "there is no freeze of everything; {one} is frozen. End that: sluice unfreeze --service {one}"
             )
         }
-        _ => format!("{scope} is not frozen; nothing to end"),
+        (Some(_), ..) => format!("{scope} is not frozen; there is no freeze to end"),
+        _ => "nothing is frozen; there is no freeze to end".into(),
     };
     refuse("E0342", message)
 }

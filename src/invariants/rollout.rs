@@ -111,6 +111,11 @@ impl Followed {
         self.step
     }
 
+    /// Whether an order to promote past what is in the way waits to be carried out.
+    pub fn forced(&self) -> bool {
+        self.order.as_ref().is_some_and(|act| act.verb == Verb::Promote && act.force)
+    }
+
     /// Time that nobody watched. A pause counts by itself.
     pub fn unwatched(&mut self, span: Span) {
         if self.paused.is_none() {

@@ -85,6 +85,7 @@ fn policy() -> Policy {
         stale_after: Span::hours(24),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        windows: None,
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
     }

@@ -180,6 +180,7 @@ fn policy() -> Policy {
         stale_after: Span::mins(5),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        windows: None,
         actuators: vec!["router".into()],
         // Longer than any test: what is resent here would only disturb.
         ack_timeout: Span::hours(1),
