@@ -140,7 +140,7 @@ pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
 /// The verdict, and unless only that was asked for, the next openings.
 fn page(answer: &WindowsAnswer, why: bool) -> String {
     let of = answer.service.as_ref().map(|service| format!("{service}, ")).unwrap_or_default();
-    let could = if answer.open { "could be promoted" } else { "is not promoted" };
+    let could = if answer.open { "could be promoted" } else { "could not be promoted" };
     let mut text =
         format!("{of}policy {}: {could} at {}: {}\n", answer.policy, time(answer.at_ms), answer.why);
     if !answer.open {

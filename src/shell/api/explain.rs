@@ -178,7 +178,9 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         can.push(format!("sluice promote {id} --reason TEXT"));
     }
     let shut = |gate: &Gate| !gate.met && windows::shuts(gate);
-    for gate in judge::gates(state, rollout, &[], now).iter().filter(|gate| shut(gate)) {
+    let gates: Vec<Gate> = judge::gates(state, rollout, &[], now).into_iter().filter(shut).collect();
+    let frozen = gates.iter().any(|gate| matches!(gate.reason, Reason::Frozen { .. }));
+    for gate in gates.iter().filter(|gate| !(frozen && matches!(gate.reason, Reason::Window { .. }))) {
         can.push(match &gate.reason {
             Reason::Frozen { service: Some(service), .. } => {
                 format!("sluice unfreeze --service {service} --reason TEXT")
