@@ -170,6 +170,8 @@ fn started() -> Runner {
         policy: Some(policy.name.clone()),
         by: "bench".into(),
         reason: "bench".into(),
+        finding: None,
+        scopes: Vec::new(),
         content: digest,
     };
     let mut sent = BTreeMap::new();
@@ -187,6 +189,7 @@ fn started() -> Runner {
         actuator: command.actuators[0].clone(),
         status: AckStatus::Applied,
         took_ms: None,
+        done: None,
     };
     runner.take(START, Event::AckReceived { ack, origin: Origin::default() }, &mut |_, _, _| {});
     runner

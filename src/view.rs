@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::bets::discoveries;
 use crate::core::event::{ArmCount, Choice, Outcome};
 use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
-use crate::core::ids::{EventSeq, RolloutId};
+use crate::core::ids::{EventSeq, RolloutId, Scope};
 use crate::core::judge::{self, Gate};
 use crate::core::plan;
 use crate::core::policy::{ChangeKind, OnFail, Policy};
@@ -56,9 +56,12 @@ pub enum Standing {
     Paused,
     Soaking,
     RollingBack,
+    /// Complete; what served before is being given up.
+    Releasing,
     Completed,
     RolledBack,
     Aborted,
+    Superseded,
 }
 
 impl Standing {
@@ -72,15 +75,18 @@ impl Standing {
             Standing::Paused => "paused",
             Standing::Soaking => "soaking",
             Standing::RollingBack => "rolling_back",
+            Standing::Releasing => "releasing",
             Standing::Completed => "completed",
             Standing::RolledBack => "rolled_back",
             Standing::Aborted => "aborted",
+            Standing::Superseded => "superseded",
         }
     }
 
     /// Whether nothing follows any more.
     pub fn is_over(self) -> bool {
-        matches!(self, Standing::Completed | Standing::RolledBack | Standing::Aborted)
+        use Standing::{Aborted, Completed, RolledBack, Superseded};
+        matches!(self, Completed | RolledBack | Aborted | Superseded)
     }
 }
 
@@ -109,6 +115,21 @@ pub struct RolloutView {
     pub reason: String,
     pub attempt: u32,
     pub behind: Option<String>,
+    /// Whom it waits for before it starts, and since when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<WaitView>,
+    /// What it shares with rollouts of other services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// What was found out about the attempt before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// Who takes responsibility for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
+    /// The newer rollout that takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<String>,
     pub created_ms: u64,
     pub ended_ms: Option<u64>,
     /// Last event that moved it; give it as `--if-seq`.
@@ -126,9 +147,20 @@ pub struct RolloutView {
     pub command: Option<String>,
 }
 
-/// A step of the plan: weight in percent, watched time in milliseconds.
+/// A rollout that another waits for: of the same service, or with the same scope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitView {
+    pub rollout: String,
+    /// None: the service has one change at a time.
+    pub scope: Option<String>,
+    pub since_ms: u64,
+}
+
+/// A step of the plan: what people call it, weight in percent, watched time in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
+    /// `25%`, `beta 10%`, `populate`.
+    pub name: String,
     pub weight: f64,
     pub bake_ms: u64,
 }
@@ -249,7 +281,10 @@ impl Views {
             match state.rollouts.get(id) {
                 Some(rollout) => {
                     let view = Arc::new(open_view(state, rollout, now));
-                    self.open.insert(id.clone(), (rollout.created, view));
+                    if self.open.insert(id.clone(), (rollout.created, view)).is_none() {
+                        // A completed one that is taken back is open again.
+                        self.ended.retain(|ended| ended.rollout != id.0);
+                    }
                 }
                 None => drop(self.open.remove(id)),
             }
@@ -333,6 +368,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         Stage::Queued => Standing::Queued,
         Stage::Applying { .. } => Standing::Applying,
         Stage::RollingBack => Standing::RollingBack,
+        Stage::Releasing => Standing::Releasing,
         Stage::Baking(_) | Stage::Soaking(_) if rollout.paused.is_some() => Standing::Paused,
         Stage::Baking(bake) | Stage::Soaking(bake) if bake.held.is_some() => Standing::Holding,
         Stage::Baking(_) => Standing::Baking,
@@ -347,14 +383,19 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         rollout.sent.iter().flat_map(|sent| &sent.waiting).map(|a| a.0.clone()).collect();
     let text = |gate: &Gate| words::reason(&gate.reason, &judgement.readings);
     let last = rollout.last_choice.as_ref();
+    let waits = waits(state, rollout);
     let summary = match (standing, gates.iter().find(|gate| !gate.met)) {
-        (Standing::Queued, _) => match &rollout.opening.behind {
-            Some(behind) => format!("behind {behind}: same service, one change at a time"),
+        (Standing::Queued, _) => match waits.first() {
+            Some(WaitView { rollout, scope: None, .. }) => {
+                format!("behind {rollout}: same service, one change at a time")
+            }
+            Some(WaitView { rollout, scope: Some(scope), .. }) => {
+                format!("behind {rollout}: both use {scope}, one at a time")
+            }
+            None if rollout.paused.is_some() => "paused before its start".into(),
             None => "about to start".into(),
         },
-        (Standing::Applying | Standing::RollingBack, _) => {
-            format!("waits for {} to confirm", unconfirmed.join(", "))
-        }
+        (Standing::Applying | Standing::RollingBack | Standing::Releasing, _) => waits_for(rollout),
         (_, Some(gate)) => text(gate),
         (_, None) => "every gate is met".into(),
     };
@@ -371,7 +412,12 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         steps: policy
             .steps
             .iter()
-            .map(|step| StepView { weight: step.to.as_percent(), bake_ms: step.bake.0 })
+            .enumerate()
+            .map(|(i, step)| StepView {
+                name: policy.step_name(i as u16),
+                weight: step.to.as_percent(),
+                bake_ms: step.bake.0,
+            })
             .collect(),
         since_ms: rollout.bake().map(|bake| bake.since.0),
         watched_ms: rollout.watched(now).0,
@@ -382,6 +428,11 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         reason: o.reason.clone(),
         attempt: o.attempt,
         behind: o.behind.as_ref().map(|id| id.0.clone()),
+        waits,
+        scopes: o.scopes.iter().map(|scope| scope.0.clone()).collect(),
+        finding: o.finding.clone(),
+        claimed_by: rollout.claimed.as_ref().map(|claim| claim.by.clone()),
+        superseded_by: rollout.superseded.as_ref().map(|id| id.0.clone()),
         created_ms: rollout.created_at.0,
         ended_ms: None,
         seq: rollout.moved,
@@ -408,6 +459,40 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     }
 }
 
+/// `waits for index-eu (1,200 of 8,000 done), index-us to confirm`
+fn waits_for(rollout: &Rollout) -> String {
+    let waiting = rollout.sent.iter().flat_map(|sent| sent.waiting.iter().map(move |name| (name, sent)));
+    let told = waiting.map(|(name, sent)| match sent.progress.get(name) {
+        Some((_, Some((done, of)))) => {
+            format!("{name} ({} of {} done)", words::count(*done), words::count(*of))
+        }
+        Some((_, None)) => format!("{name} (at work)"),
+        None => name.to_string(),
+    });
+    format!("waits for {} to confirm", told.collect::<Vec<_>>().join(", "))
+}
+
+/// Whom a rollout that has not started waits for: of its service the one just before it, of each scope whoever has it.
+pub fn waits(state: &State, rollout: &Rollout) -> Vec<WaitView> {
+    if rollout.stage != Stage::Queued {
+        return Vec::new();
+    }
+    let since_ms = rollout.created_at.0;
+    let wait = |id: &RolloutId, scope: Option<&Scope>| WaitView {
+        rollout: id.0.clone(),
+        scope: scope.map(|scope| scope.0.clone()),
+        since_ms,
+    };
+    let service = state.services.get(&rollout.opening.service);
+    let line = service.into_iter().flat_map(|service| service.active.iter().chain(&service.queue));
+    let ahead = line.take_while(|id| **id != rollout.id).last().map(|id| wait(id, None));
+    let scopes = rollout.opening.scopes.iter().filter_map(|scope| {
+        let first = state.scopes.get(scope)?.first().filter(|first| **first != rollout.id)?;
+        Some(wait(first, Some(scope)))
+    });
+    ahead.into_iter().chain(scopes).collect()
+}
+
 fn ended_view(ended: &Ended) -> RolloutView {
     let o = &ended.opening;
     let decision = ended.decision.as_ref();
@@ -415,6 +500,7 @@ fn ended_view(ended: &Ended) -> RolloutView {
         Outcome::Completed => (Standing::Completed, 100.0),
         Outcome::RolledBack => (Standing::RolledBack, 0.0),
         Outcome::Aborted => (Standing::Aborted, 0.0),
+        Outcome::Superseded => (Standing::Superseded, 0.0),
     };
     RolloutView {
         rollout: ended.id.0.clone(),
@@ -435,10 +521,19 @@ fn ended_view(ended: &Ended) -> RolloutView {
         reason: o.reason.clone(),
         attempt: o.attempt,
         behind: None,
+        waits: Vec::new(),
+        scopes: o.scopes.iter().map(|scope| scope.0.clone()).collect(),
+        finding: o.finding.clone(),
+        claimed_by: ended.claimed.as_ref().map(|claim| claim.by.clone()),
+        superseded_by: ended.superseded.as_ref().map(|id| id.0.clone()),
         created_ms: ended.created_at.0,
         ended_ms: Some(ended.ended_at.0),
         seq: ended.ended,
-        summary: decision.map_or_else(|| "withdrawn before any traffic".into(), |(_, d)| words::decision(d)),
+        summary: match (decision, &ended.superseded) {
+            (Some((_, d)), _) => words::decision(d),
+            (None, Some(by)) => format!("{by} took its place before any traffic"),
+            (None, None) => "withdrawn before any traffic".into(),
+        },
         gates: Vec::new(),
         guardrails: decision
             .map(|(_, d)| d.readings.iter().map(guardrail_view).collect())

@@ -40,6 +40,7 @@ fn write(name: &str, scenario: &str) {
         actuator: "router-eu".into(),
         status: AckStatus::Rejected("unknown command".into()),
         took_ms: None,
+        done: None,
     };
     for fact in [
         Event::InputRejected { rejection, origin: Origin::default() },

@@ -39,6 +39,8 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
         policy: Some("p".into()),
         by: "maya".into(),
         reason: String::new(),
+        finding: None,
+        scopes: Vec::new(),
         content: digest,
     };
     let mut command = None;
@@ -52,8 +54,14 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
     let command = command.expect("a command");
     let actuator = command.actuators[0].clone();
     let (id, service) = (command.id, Service::from("chat"));
-    let ack =
-        Ack { service: service.clone(), command: id, actuator, status: AckStatus::Applied, took_ms: None };
+    let ack = Ack {
+        service: service.clone(),
+        command: id,
+        actuator,
+        status: AckStatus::Applied,
+        took_ms: None,
+        done: None,
+    };
     runner.take(START, Event::AckReceived { ack, origin: Origin::default() }, &mut |_, _, _| {});
     let mut random = Random::new(3);
     for minute in 0..120 {

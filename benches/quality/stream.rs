@@ -6,7 +6,7 @@ use sluice::core::cohort::{Arm, unit_key};
 use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::judge::harm_ln;
-use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Rule, Step};
+use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Retry, Rule, Step};
 use sluice::core::reference;
 use sluice::core::time::{Span, Timestamp};
 use sluice::core::watch::{Observation, Role, Watch};
@@ -123,23 +123,24 @@ fn evidence_rules() -> EvidenceRules {
 
 /// A policy of one guardrail, with the steps of a scenario.
 fn policy(scenario: &Scenario) -> Policy {
-    let step = |share: f64| Step {
-        to: Weight((share * 10_000.0).round() as u16),
-        bake: Span::ZERO,
-        min_samples: BTreeMap::new(),
-        deadline: None,
-    };
+    let step = |share: f64| Step::plain(Weight((share * 10_000.0).round() as u16), Span::ZERO);
     Policy {
         name: "quality".into(),
         applies_to: vec![],
         steps: vec![step(scenario.share)],
         soak: Span::ZERO,
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![scenario.guardrail.clone()],
         evidence: evidence_rules(),
         stale_after: Span::mins(10),
         approvals: vec![],
         concurrency: Concurrency::Queue,
+        segments: None,
+        ab: false,
+        release: false,
+        retry_after_rollback: Retry::Allowed,
+        scopes: Vec::new(),
         actuators: vec![],
         ack_timeout: Span::mins(1),
     }

@@ -21,7 +21,8 @@ pub struct Args {
     /// Only if nothing happened to the rollout after this event
     #[arg(long, value_name = "SEQ")]
     if_seq: Option<u64>,
-    /// Go past gates that are not met; marked as such for ever. A failing rollback guardrail stays in force
+    /// promote: go past gates that are not met; a failing rollback guardrail stays in force. claim: take it over.
+    /// Marked as such for ever
     #[arg(long = "override", requires = "reason")]
     force: bool,
     /// Say what would happen, and send nothing
@@ -68,7 +69,7 @@ pub struct AckArgs {
 
 pub async fn run(common: &Common, verb: Verb, args: Args) -> Result<u8, CliError> {
     // The same rule as the daemon's, so that a forgotten reason is noticed before anything is sent.
-    let needs_reason = matches!(verb, Verb::Rollback | Verb::Note);
+    let needs_reason = matches!(verb, Verb::Rollback | Verb::Note | Verb::Skip);
     if needs_reason && args.reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
         let (verb, id) = (verb.as_str(), &args.rollout);
         let message = format!("{verb} needs --reason TEXT (it is written to the log)");

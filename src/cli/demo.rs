@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::CliError;
 use super::exit;
 use crate::core::event::{Choice, Event, Intent, Origin, Outcome};
-use crate::core::ids::{Digest, EventSeq, Service, Version, Weight};
+use crate::core::ids::{Digest, EventSeq, Service, Version};
 use crate::core::policy::ChangeKind;
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
@@ -137,7 +137,7 @@ impl Stage {
             versions,
             baseline: BASELINE.0.into(),
             canary: BASELINE.0.into(),
-            weight: Weight::ZERO,
+            ..Traffic::default()
         });
         let group = Group::after(log.head());
         Stage { world, runner: Runner::default(), log, group }
@@ -180,6 +180,8 @@ impl Stage {
             policy: None,
             by: "maya".into(),
             reason: change.title.into(),
+            finding: None,
+            scopes: Vec::new(),
             content,
         };
         let now = self.world.now;
@@ -245,6 +247,7 @@ fn line(event: &Event) -> Option<String> {
                 Outcome::Completed => "completed: serves all traffic",
                 Outcome::RolledBack => "rolled back, confirmed by the router",
                 Outcome::Aborted => "aborted",
+                Outcome::Superseded => "superseded by a newer change",
             };
             Some(format!("{rollout}  {outcome}"))
         }

@@ -36,13 +36,19 @@ pub struct Args {
     /// Why; it is written to the log
     #[arg(short, long, value_name = "TEXT", required_unless_present = "file")]
     reason: Option<String>,
+    /// What you found out about the last attempt, if a guardrail or a deadline took it back
+    #[arg(long, value_name = "TEXT")]
+    finding: Option<String>,
+    /// What it shares with rollouts of other services, such as a vector database: one at a time has it. Repeatable
+    #[arg(long = "scope", value_name = "NAME")]
+    scopes: Vec<String>,
     #[command(flatten)]
     who: Who,
     /// Your own id of the request: submitting it again changes nothing
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Submit this intent (JSON, - for standard input) instead
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "from", "kind", "policy", "reason", "id"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "from", "kind", "policy", "reason", "finding", "scopes", "id"])]
     file: Option<std::path::PathBuf>,
     /// Check the request and say what would happen, and send nothing
     #[arg(long)]
@@ -110,7 +116,10 @@ fn intent(args: Args) -> Result<Value, CliError> {
     if let Some(from) = args.from {
         body["change"]["from"] = from.into();
     }
-    for (field, value) in [("policy", args.policy), ("id", args.id)] {
+    if !args.scopes.is_empty() {
+        body["scopes"] = args.scopes.into();
+    }
+    for (field, value) in [("policy", args.policy), ("finding", args.finding), ("id", args.id)] {
         if let Some(value) = value {
             body[field] = value.into();
         }
@@ -195,6 +204,11 @@ fn show(common: &Common, answer: &Answer) -> Result<(), CliError> {
             if !answer.text("behind").is_empty() {
                 text +=
                     &format!("behind     {}: same service, one change at a time\n", answer.text("behind"));
+            }
+            let waits = answer.value["waits"].as_array().map(Vec::as_slice).unwrap_or_default();
+            for wait in waits.iter().filter(|wait| wait["scope"].is_string()) {
+                let of = |field: &str| wait[field].as_str().unwrap_or_default().to_owned();
+                text += &format!("behind     {}: both use {}, one at a time\n", of("rollout"), of("scope"));
             }
             text += &format!("next       sluice explain {rollout}  ·  sluice wait {rollout} --for promoted");
             output::lines(&text)

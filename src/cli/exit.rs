@@ -25,7 +25,7 @@ Exit codes:
   4    refused: a guardrail, a permission, a stale --if-seq, a folder in use
   5    sluice or NATS cannot be reached: the state is UNKNOWN, not failed
   10   the rollout was rolled back
-  11   the rollout was aborted
+  11   the rollout was aborted, or superseded by a newer one
   12   timed out; the rollout is still running
   13   the rollout waits for a person (wait --fail-on hold)
   20   a check failed

@@ -84,6 +84,7 @@ fn page(r: &RolloutView, next: &[String], you_can: &[String]) -> String {
         page += &format!("Not in the way: {}\n", met.join(", "));
     }
     page.extend(r.alerts.iter().map(|alert| format!("  ! {alert}\n")));
+    page.extend(r.claimed_by.iter().map(|by| format!("Claimed by {by}\n")));
     if !next.is_empty() {
         page += "What happens next\n";
         page.extend(next.iter().map(|sentence| format!("  {sentence}\n")));

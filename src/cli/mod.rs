@@ -131,6 +131,12 @@ enum Verb {
         before_help = "  $ sluice windows support-bot\n  $ sluice windows why support-bot --at \"2026-12-24 15:00 Europe/Berlin\""
     )]
     Windows(windows::Args),
+    /// Say that you take responsibility for a rollout
+    #[command(before_help = "  $ sluice claim 118")]
+    Claim(act::Args),
+    /// Advance one step without the rest of its bake time and sample minimum, past nothing else
+    #[command(before_help = "  $ sluice skip 118 --reason \"seen enough at night traffic\"")]
+    Skip(act::Args),
     /// Confirm a command as an actuator does
     #[command(
         before_help = "  $ sluice ack 0190a0b0-0000-7000-8000-000000000001 --actuator router-us --service support-bot"
@@ -257,6 +263,8 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
         Verb::Freeze(args) => windows::freeze(common, args).await,
         Verb::Unfreeze(args) => windows::unfreeze(common, args).await,
         Verb::Windows(args) => windows::run(common, args).await,
+        Verb::Claim(args) => act::run(common, Act::Claim, args).await,
+        Verb::Skip(args) => act::run(common, Act::Skip, args).await,
         Verb::Ack(args) => act::ack(common, args).await,
         Verb::Emit(args) => emit::run(common, args).await,
         Verb::Log { verb } => log::run(common, verb).await,

@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::output::{self, table};
-use super::rollouts::percent;
 use super::{CliError, Common, exit};
 use crate::core::plan::rough;
 use crate::core::time::Span;
@@ -55,7 +54,7 @@ fn row(step: &PlannedStepView) -> Vec<String> {
         None => format!("{} ?", gate.gate),
     };
     vec![
-        percent(step.weight),
+        step.name.clone(),
         rough(Span(step.bake_ms)),
         time(step.takes_ms),
         step.deadline_ms.map_or("-".into(), |ms| rough(Span(ms))),

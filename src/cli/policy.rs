@@ -7,9 +7,11 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
+use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::Digest;
 use crate::core::policy::{
-    Better, Guardrail, Margin, OnDeadline, OnFail, Policy, Rule, Window, Windows, quiet_below,
+    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, Window, Windows,
+    quiet_below,
 };
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
@@ -104,21 +106,40 @@ fn in_words(p: &Policy, hash: &str) -> String {
     };
     let mut text = format!("{} ({hash}), {used}\n", p.name);
     let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
-    let steps: Vec<String> = p.steps.iter().map(|step| timed(step.to.to_string(), step.bake)).collect();
+    let steps: Vec<String> = (0..).zip(&p.steps).map(|(i, step)| timed(p.step_name(i), step.bake)).collect();
     text += &format!(
         "Ramp {}{}.\n",
         steps.join(" → "),
         if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) }
     );
+    if let Some(segments) = &p.segments {
+        text.extend(segments.parts.iter().map(|part| format!("{}.\n", member(segments.kind, part))));
+        if segments.on_failure == OnSegmentFailure::Alone {
+            text +=
+                "Take back only the region that fails, and ask; the first, or when a person says so, all.\n";
+        }
+    }
+    if p.ab {
+        text += "Decide at the horizon: the new version wins if every gate is met, else the old one stays.\n";
+    }
+    if p.release {
+        text += "Give up the old one at the end.\n";
+    }
+    if p.keep_old != Span::ZERO {
+        text +=
+            &format!("Keep the old version for {} after that: so long it can be taken back.\n", p.keep_old);
+    }
     text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
-    for step in p.steps.iter().filter(|step| !step.min_samples.is_empty()) {
+    for (i, step) in (0..).zip(&p.steps).filter(|(_, step)| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
             step.min_samples.iter().map(|(metric, n)| format!("{n} of {metric}")).collect();
-        text += &format!("Leave {} with no fewer canary observations than {}.\n", step.to, needs.join(", "));
+        let name = p.step_name(i);
+        text += &format!("Leave {name} with no fewer canary observations than {}.\n", needs.join(", "));
     }
-    text.extend(
-        p.approvals.iter().map(|a| format!("Ask {} to approve before {}.\n", people(a.by), a.before)),
-    );
+    text.extend(p.approvals.iter().map(|a| {
+        let others = if a.not_submitter { ", none of whom submitted the change" } else { "" };
+        format!("Ask {} to approve before {}{others}.\n", people(a.by), a.before)
+    }));
     if p.steps.iter().any(|step| step.deadline.is_some()) {
         let then = match p.on_deadline {
             OnDeadline::Hold => "hold and ask",
@@ -129,6 +150,21 @@ fn in_words(p: &Policy, hash: &str) -> String {
     if let Some(windows) = &p.windows {
         text.extend(in_time(windows));
     }
+    if !p.scopes.is_empty() {
+        let names: Vec<&str> = p.scopes.iter().map(|scope| scope.as_str()).collect();
+        text += &format!("Have {} to itself while it runs.\n", names.join(", "));
+    }
+    text += match p.concurrency {
+        Concurrency::Queue => "",
+        Concurrency::Refuse => "Refused while another change of the service runs.\n",
+        Concurrency::Supersede => "Take the place of another change of the service that runs or waits.\n",
+    };
+    text += match p.retry_after_rollback {
+        Retry::NeedsFinding => {
+            "After a rollback that nobody ordered, the version is tried again with a finding only.\n"
+        }
+        Retry::Allowed => "After a rollback that nobody ordered, the version may be tried again.\n",
+    };
     let e = &p.evidence;
     text += &format!(
         "Act on evidence of harm of {}x; promote on evidence of safety of {}x, to 100% of {}x.\n",
@@ -158,6 +194,16 @@ fn in_time(windows: &Windows) -> Vec<String> {
     );
     said.push("Windows and freezes never keep a rollback from happening.\n".into());
     said
+}
+
+/// `cohort beta: plan is one of pro, team`
+fn member(kind: SegmentKind, part: &Segment) -> String {
+    let test = match &part.test {
+        Test::In(values) => format!("is one of {}", values.join(", ")),
+        Test::StartsWith(text) => format!("starts with {text}"),
+        Test::EndsWith(text) => format!("ends with {text}"),
+    };
+    format!("{} {}: {} {test}", kind.as_str(), part.name, part.attribute)
 }
 
 fn people(n: u8) -> String {

@@ -75,7 +75,9 @@ fn row(r: &RolloutView) -> Vec<String> {
         percent(r.weight),
         step.unwrap_or_default(),
         worst.map(|g| format!("{} {:.0}%", g.name, g.harm * 100.0)).unwrap_or_default(),
-        r.summary.clone(),
+        r.claimed_by
+            .as_ref()
+            .map_or_else(|| r.summary.clone(), |by| format!("{} (claimed by {by})", r.summary)),
     ]
 }
 
@@ -118,6 +120,17 @@ fn page(r: &RolloutView) -> String {
         let label = if r.state.is_over() { "because" } else { "now" };
         page += &format!("{label}: {}\n", r.summary);
     }
+    for wait in &r.waits {
+        let why = wait.scope.as_ref().map_or("same service".into(), |scope| format!("both use {scope}"));
+        page += &format!("waits for {} since {}: {why}\n", wait.rollout, time(wait.since_ms));
+    }
+    let said = [
+        ("claimed by", r.claimed_by.clone()),
+        ("found", r.finding.clone()),
+        ("superseded by", r.superseded_by.clone()),
+        ("scopes", Some(r.scopes.join(", ")).filter(|scopes| !scopes.is_empty())),
+    ];
+    page.extend(said.into_iter().filter_map(|(what, text)| Some(format!("{what}: {}\n", text?))));
     page.extend(r.alerts.iter().map(|alert| format!("! {alert}\n")));
     if !r.unconfirmed.is_empty() {
         let command = r.command.as_deref().unwrap_or_default();
@@ -248,9 +261,11 @@ pub fn state(state: Standing) -> String {
         Standing::Paused => "‖",
         Standing::Soaking => "◐",
         Standing::RollingBack => "↓",
+        Standing::Releasing => "◑",
         Standing::Completed => "✓",
         Standing::RolledBack => "✗",
         Standing::Aborted => "∅",
+        Standing::Superseded => "⇢",
     };
     format!("{shape} {}", word(state))
 }
@@ -282,7 +297,7 @@ fn bar(weight: f64) -> String {
 fn ramp(r: &RolloutView) -> String {
     let here = r.step.map_or(0, usize::from);
     let step = |(i, step): (usize, &crate::view::StepView)| {
-        let weight = percent(step.weight);
+        let weight = &step.name;
         let bake = Span(step.bake_ms);
         if i + 1 < here || r.state == Standing::Completed {
             format!("{weight} ✓")
@@ -295,7 +310,7 @@ fn ramp(r: &RolloutView) -> String {
                 left => format!("[{weight}: {watched} of {need}, {left} left]"),
             }
         } else if bake == Span::ZERO {
-            weight
+            weight.clone()
         } else {
             format!("{weight} {bake}")
         }

@@ -93,7 +93,7 @@ impl Goal {
 fn over(r: &RolloutView, goals: &[Goal], fail_on_hold: bool) -> Option<u8> {
     match r.state {
         Standing::RolledBack => Some(exit::ROLLED_BACK),
-        Standing::Aborted => Some(exit::ABORTED),
+        Standing::Aborted | Standing::Superseded => Some(exit::ABORTED),
         _ if goals.iter().any(|goal| goal.reached(r)) => Some(exit::OK),
         Standing::Completed => Some(exit::CHECK_FAILED),
         Standing::Holding | Standing::Paused if fail_on_hold => Some(exit::NEEDS_HUMAN),

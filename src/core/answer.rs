@@ -1,14 +1,17 @@
 //! Answers to what comes from outside: an intent becomes a rollout or is refused, an act is accepted or refused, a
 //! confirmation that nothing waits for is refused. What an accepted act leads to is decided in `decide`.
 
+use std::collections::BTreeSet;
+
 use super::event::{Ack, Act, Event, FreezeOrder, Intent, Opening, Outcome, Reason, Refusal, Verb};
 use super::evidence::GuardrailReading;
-use super::ids::RolloutId;
+use super::ids::{RolloutId, Scope};
 use super::judge;
 use super::planted::{Bug, planted};
 use super::policy::Concurrency;
-use super::rollout::{Bake, Rollout, Stage};
-use super::state::State;
+use super::rollout::{Bake, Claim, Rollout, Stage};
+use super::state::{Ended, Quarantine, State};
+use super::time::Span;
 use super::verdict::Verdict;
 use super::windows::{self, FREEZES_MAX, Freeze};
 use super::words;
@@ -68,10 +71,19 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
     if from == intent.to {
         return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
     }
+    if let Some(quarantine) = known.and_then(|s| s.quarantined.get(&intent.to))
+        && intent.finding.is_none()
+    {
+        let (to, Quarantine { rollout, decision, why }) = (&intent.to, quarantine);
+        let message = format!(
+            "{rollout} took {to} back (decision {decision}: {why}); a new attempt needs what you found: sluice deploy {service} {to} --finding \"...\""
+        );
+        return Err(refusal("E1035", message));
+    }
     let active = known.and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
     let active = active.filter(|_| !planted(Bug::TwoActive));
     let waiting = known.map_or(0, |s| s.queue.len());
-    let mut behind = None;
+    let (mut behind, mut supersedes) = (None, Vec::new());
     if let (Some(active), Some(known)) = (active, known) {
         let ahead = known.queue.back().unwrap_or(&active.id);
         let same = std::iter::once(&active.id).chain(&known.queue);
@@ -82,20 +94,39 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
                 format!("{} is already being rolled out by {}", intent.to, same.id),
             ));
         }
-        if state.policies[&policy].concurrency == Concurrency::Refuse {
-            let message = format!("{} is active on {service}, and the policy takes one at a time", active.id);
-            return Err(refusal("E1033", message));
-        }
-        if waiting >= QUEUE_MAX {
-            return Err(refusal(
-                "E1034",
-                format!("{waiting} rollouts already wait on {service}; limit {QUEUE_MAX}"),
-            ));
+        match state.policies[&policy].concurrency {
+            Concurrency::Refuse => {
+                let message =
+                    format!("{} is active on {service}, and the policy takes one at a time", active.id);
+                return Err(refusal("E1033", message));
+            }
+            Concurrency::Supersede if known.serving.as_ref() == Some(&intent.to) => {
+                let (to, id) = (&intent.to, &active.id);
+                let message = format!("{to} is what {id} goes back to; to go back now: sluice rollback {id}");
+                return Err(refusal("E1031", message));
+            }
+            // What is being taken back already is waited for, not superseded.
+            Concurrency::Supersede => {
+                let open = std::iter::once(&active.id).chain(&known.queue);
+                let open = open.filter_map(|id| state.rollouts.get(id));
+                let open = open.filter(|r| r.stage != Stage::RollingBack && r.superseded.is_none());
+                supersedes.extend(open.map(|r| r.id.clone()));
+            }
+            Concurrency::Queue if waiting >= QUEUE_MAX => {
+                return Err(refusal(
+                    "E1034",
+                    format!("{waiting} rollouts already wait on {service}; limit {QUEUE_MAX}"),
+                ));
+            }
+            Concurrency::Queue => {}
         }
         behind = Some(ahead.clone());
     }
     let number = known.map_or(0, |s| s.number) + 1;
     let attempt = known.and_then(|s| s.attempts.get(&intent.to)).copied().unwrap_or(0) + 1;
+    let rollout = RolloutId(format!("{service}-{number}"));
+    let scopes: BTreeSet<&Scope> = intent.scopes.iter().chain(&state.policies[&policy].scopes).collect();
+    let scopes: Vec<Scope> = scopes.into_iter().cloned().collect();
     let opening = Opening {
         intent: id.clone(),
         service: service.clone(),
@@ -107,10 +138,14 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         by: intent.by.clone(),
         reason: intent.reason.clone(),
         attempt,
+        finding: intent.finding.clone(),
         behind,
+        supersedes,
+        blocked: state.blocked(&rollout, &scopes),
+        scopes,
         traceparent: trace.clone(),
     };
-    Ok((RolloutId(format!("{service}-{number}")), opening))
+    Ok((rollout, opening))
 }
 
 /// Accepts what a person asks for, or says why not.
@@ -135,8 +170,12 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             Outcome::Completed => "completed",
             Outcome::RolledBack => "rolled back",
             Outcome::Aborted => "aborted",
+            Outcome::Superseded => "was superseded",
         };
         let at = ended.ended;
+        if act.verb == Verb::Rollback && ended.outcome == Outcome::Completed {
+            return check_undo(state, ended, act);
+        }
         if act.verb == Verb::Rollback && ended.outcome == Outcome::RolledBack {
             return Err(refusal("E1022", format!("{id} was rolled back at seq {at}; nothing sent")));
         }
@@ -150,7 +189,25 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
     let policy = state.policy_of(rollout);
     match (act.verb, &rollout.stage) {
         (Verb::Note, _) => Ok(()),
+        (Verb::Claim, _) => match &rollout.claimed {
+            Some(Claim { by, seq, .. }) if *by == act.actor => {
+                Err(refusal("E0323", format!("{by} has claimed {id} already, at seq {seq}")))
+            }
+            Some(Claim { by, seq, .. }) if !act.force => {
+                let message = format!(
+                    "{by} has claimed {id}, at seq {seq}. take it over: sluice claim {id} --override --reason \"...\""
+                );
+                Err(refusal("E0323", message))
+            }
+            _ => Ok(()),
+        },
         (Verb::Promote, Stage::RollingBack) if planted(Bug::PromotesAfterRollback) => Ok(()),
+        (_, Stage::Releasing) => {
+            let message = format!(
+                "{id} is complete and gives up what served before; nothing sent. Start a new rollout: sluice deploy"
+            );
+            Err(refusal("E1021", message))
+        }
         (_, Stage::RollingBack) => {
             let seq = rollout.last_choice.as_ref().map_or(0, |last| last.0);
             let code = if act.verb == Verb::Rollback { "E1022" } else { "E1021" };
@@ -171,6 +228,13 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         (Verb::Pause | Verb::Resume, _) => Ok(()),
         (Verb::Approve, Stage::Baking(_)) => match judge::approvals(rollout, policy) {
             (_, 0) => Err(refusal("E0318", format!("the next step of {id} needs no approval"))),
+            _ if act.actor == rollout.opening.by
+                && judge::not_submitter(rollout, policy)
+                && !planted(Bug::SubmitterCounts) =>
+            {
+                let message = format!("{} submitted {id}; its next step needs the word of others", act.actor);
+                Err(refusal("E0324", message))
+            }
             _ if rollout.approvals.contains(&act.actor) => {
                 Err(refusal("E0319", format!("{} has already approved the next step of {id}", act.actor)))
             }
@@ -180,12 +244,13 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         (Verb::Promote, Stage::Queued) if state.turn_of(rollout) && rollout.paused.is_none() => {
             past_shut(state, rollout, act, "before its first step")
         }
-        (Verb::Promote | Verb::Approve, Stage::Applying { .. }) => {
+        (Verb::Skip, Stage::Baking(bake)) => check_skip(state, rollout, bake),
+        (Verb::Promote | Verb::Skip | Verb::Approve, Stage::Applying { .. }) => {
             let message =
                 format!("{verb} refused: not every actuator of {id} has confirmed the current step");
             Err(refusal("E0320", message))
         }
-        (Verb::Promote | Verb::Approve, stage) => {
+        (Verb::Promote | Verb::Skip | Verb::Approve, stage) => {
             let why = match stage {
                 Stage::Soaking(_) => "it already has all traffic",
                 _ => "it has not started",
@@ -193,6 +258,46 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             Err(refusal("E0321", format!("{verb} refused: {id}: {why}")))
         }
     }
+}
+
+/// A completed rollout can be taken back while what served before is kept, and nothing has come in between.
+fn check_undo(state: &State, ended: &Ended, act: &Act) -> Result<(), Refusal> {
+    let Ended { id, opening, baseline, .. } = ended;
+    let (service, keep) = (&opening.service, state.policies[&opening.policy].keep_old);
+    if keep == Span::ZERO {
+        let at = ended.ended;
+        let message = format!("{id} completed at seq {at}; nothing sent. Start a new rollout: sluice deploy");
+        return Err(refusal("E1021", message));
+    }
+    if act.if_seq.is_some_and(|seen| seen < ended.ended) {
+        let message = format!("{id} has completed since: see seq {}; nothing sent", ended.ended);
+        return Err(refusal("E0313", message));
+    }
+    let known = &state.services[service];
+    if let Some(active) = &known.active {
+        let message = format!(
+            "{active} is active on {service}; nothing sent. Take that back first: sluice rollback {active}"
+        );
+        return Err(refusal("E0322", message));
+    }
+    let of_service = |e: &&Ended| e.opening.service == *service && e.outcome == Outcome::Completed;
+    let newest = state.ended.iter().rev().find(of_service).is_some_and(|newest| newest.id == *id);
+    let again = format!("roll {baseline} out: sluice deploy {service} {baseline}");
+    if !newest || known.serving.as_ref() != Some(&opening.to) {
+        let serves = known.serving.as_ref().map_or("something else", |version| version.as_str());
+        let message = format!(
+            "{id} completed, and {serves} has come to serve {service} since; nothing sent. To go back, {again}"
+        );
+        return Err(refusal("E0322", message));
+    }
+    let since = state.now.since(ended.ended_at);
+    if since >= keep && !planted(Bug::KeepsForEver) {
+        let message = format!(
+            "{id} completed {since} ago, and {baseline} was kept for {keep}; nothing sent. To go back, {again}"
+        );
+        return Err(refusal("E0322", message));
+    }
+    Ok(())
 }
 
 /// A person may skip time, sample counts and what is undecided. Past anything else they must say so.
@@ -212,12 +317,13 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
             let of = |r: &&GuardrailReading| r.name == *name;
             !gate.met && judgement.readings.iter().find(of).is_some_and(|r| r.verdict != Verdict::Undecided)
         }
-        Reason::Approvals { .. } => !gate.met,
+        Reason::Approvals { .. } | Reason::Segment { .. } => !gate.met,
         _ => false,
     };
     match gates.iter().find(serious) {
         Some(gate) if !act.force => {
             let why = words::reason(&gate.reason, &judgement.readings);
+            let at = policy.step_name(bake.step);
             let message = format!(
                 "promote refused: {id} at {at}: {why}. override: sluice promote {id} --override --reason \"...\""
             );
@@ -294,6 +400,25 @@ pub fn freeze(state: &State, order: &FreezeOrder) -> Event {
         _ => "nothing is frozen; there is no freeze to end".into(),
     };
     refuse("E0342", message)
+}
+
+/// Skipping passes the bake time and the sample minimum, and nothing else.
+fn check_skip(state: &State, rollout: &Rollout, bake: &Bake) -> Result<(), Refusal> {
+    let (id, policy) = (&rollout.id, state.policy_of(rollout));
+    let judgement = judge::judge(rollout, policy, state.now);
+    let gates = judge::gates(state, rollout, &judgement.readings, state.now);
+    let passable = |reason: &Reason| matches!(reason, Reason::Samples { .. } | Reason::Bake { .. });
+    match gates.iter().find(|gate| !gate.met && !passable(&gate.reason)) {
+        Some(_) if planted(Bug::SkipsGuardrail) => Ok(()),
+        Some(gate) => {
+            let why = words::reason(&gate.reason, &judgement.readings);
+            let at = policy.step_name(bake.step);
+            let message =
+                format!("skip refused: {id} at {at}: {why}. It passes bake time and sample minimum only");
+            Err(refusal("E0325", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// An acknowledgement that matched no open command of its service.

@@ -6,7 +6,8 @@
 
 use super::answer;
 use super::event::{Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, Outcome, Reason, Verb};
-use super::evidence::GuardrailReading;
+use super::evidence::{GuardrailKind, GuardrailReading};
+use super::exposure::Task;
 use super::ids::{CommandId, Weight, derived_id};
 use super::judge::{self, Judgement};
 use super::planted::{Bug, planted};
@@ -41,6 +42,13 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         return Some(Event::RolloutEnded { rollout: id(), outcome });
     }
     if let Some((decision, weight)) = rollout.to_issue {
+        let (parts, task) = match rollout.stage {
+            Stage::Applying { step } => {
+                (policy.exposure_at(step).parts, policy.steps[usize::from(step)].task)
+            }
+            Stage::Releasing => (Vec::new(), Some(Task::Release)),
+            _ => (Vec::new(), None),
+        };
         let command = Command {
             id: CommandId(derived_id(state.log, "command", decision)),
             service: rollout.opening.service.clone(),
@@ -48,6 +56,8 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             baseline: rollout.baseline.clone(),
             canary: rollout.opening.to.clone(),
             weight,
+            parts,
+            task,
             actuators: policy.actuators.clone(),
         };
         return Some(Event::CommandIssued { rollout: id(), command });
@@ -57,17 +67,33 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
         _ => {}
     }
+    // What is on its way to its end gets there.
+    let ending = matches!(rollout.stage, Stage::RollingBack | Stage::Releasing);
+    if let Some(by) = rollout.superseded.as_ref().filter(|_| !ending) {
+        let because = vec![Reason::Superseded { by: by.clone() }];
+        return Some(match rollout.exposed() {
+            true => {
+                made(state, rollout, Choice::Rollback, because, &judge::judge(rollout, policy, state.now))
+            }
+            false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
+        });
+    }
     if rollout.armed()
         && let Some(event) = weigh(state, rollout, policy)
     {
         return Some(event);
     }
-    if let Some(event) = chase(state, rollout) {
+    if let Some(event) = chase(state, rollout, policy) {
         return Some(event);
     }
     match &rollout.stage {
+        Stage::Releasing if rollout.sent.is_none() => {
+            Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Completed })
+        }
         Stage::RollingBack if rollout.sent.is_none() => {
-            Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::RolledBack })
+            let superseded = rollout.superseded.is_some();
+            let outcome = if superseded { Outcome::Superseded } else { Outcome::RolledBack };
+            Some(Event::RolloutEnded { rollout: id(), outcome })
         }
         Stage::Queued => {
             if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
@@ -83,7 +109,7 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
 }
 
 /// Keeps after the command on its way: all confirmed, refused, or silent for too long.
-fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
+fn chase(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
     let sent = rollout.sent.as_ref()?;
     let id = rollout.id.clone();
     if sent.waiting.is_empty() {
@@ -94,19 +120,31 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
         (!rollout.alerts.contains_key(&alert.kind))
             .then(|| Event::AlertRaised { rollout: rollout.id.clone(), alert })
     };
-    let to = sent.command.weight;
+    let what = words::asked(&sent.command);
     for (actuator, why) in &sent.rejected {
-        let summary = format!("actuator {actuator} rejected setting {to}: {why}");
+        let summary = format!("actuator {actuator} rejected {what}: {why}");
         if let Some(event) = alert(AlertKind::ActuatorRejected(actuator.clone()), summary) {
             return Some(event);
         }
     }
-    let overdue = sent.resend_at <= state.now;
+    if let Some((step, within)) = rollout.not_applied(policy, state.now) {
+        let waiting = sent.waiting.clone();
+        let because = Reason::NotApplied { waiting, within_ms: within.0 };
+        let summary = words::reason(&because, &[]);
+        if let Some(event) = alert(AlertKind::NotApplied(step), summary) {
+            return Some(event);
+        }
+        if policy.on_deadline == OnDeadline::Rollback {
+            let judgement = judge::judge(rollout, policy, state.now);
+            return Some(made(state, rollout, Choice::Rollback, vec![because], &judgement));
+        }
+    }
+    let overdue = sent.resend_due(policy.ack_timeout) <= state.now;
+    let silent = sent.silent(policy.ack_timeout, state.now);
     if overdue && !rollout.resend {
-        for actuator in &sent.waiting {
-            let timeout = state.policy_of(rollout).ack_timeout;
-            let summary =
-                format!("actuator {actuator} has not confirmed setting {to} within {timeout}; resending");
+        for actuator in &silent {
+            let timeout = policy.ack_timeout;
+            let summary = format!("actuator {actuator} has not confirmed {what} within {timeout}; resending");
             if let Some(event) = alert(AlertKind::ActuatorSilent(actuator.clone()), summary) {
                 return Some(event);
             }
@@ -120,7 +158,7 @@ fn chase(state: &State, rollout: &Rollout) -> Option<Event> {
             sent.command.id
         },
         attempt: sent.attempt + 1,
-        actuators: sent.waiting.clone(),
+        actuators: if rollout.resend { sent.waiting.clone() } else { silent },
     })
 }
 
@@ -189,8 +227,16 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
             return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
         }
     }
+    if let Some(name) = &rollout.parked {
+        let kind = AlertKind::Segment(name.clone());
+        if !rollout.alerts.contains_key(&kind) {
+            let summary = words::reason(&Reason::Segment { name: name.clone() }, &judgement.readings);
+            let alert = Alert { kind, summary, reading: None };
+            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        }
+    }
     let bake = rollout.bake()?;
-    if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
+    if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
         return Some(ordered(state, rollout, Choice::Promote));
     }
     let gates = judge::gates(state, rollout, &judgement.readings, state.now);
@@ -210,12 +256,17 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
         let kind = AlertKind::Deadline(bake.step);
         if !rollout.alerts.contains_key(&kind) {
             let first = words::reason(&unmet[0].reason, &judgement.readings);
-            let at = policy.steps[usize::from(bake.step)].to;
+            let at = policy.step_name(bake.step);
             let summary = format!("no promotion out of {at} within {after}: {first}");
             let alert = Alert { kind, summary, reading: None };
             return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
         }
-        if policy.on_deadline == OnDeadline::Rollback {
+        // What a broken split has measured says nothing about the versions.
+        let split = |r: &GuardrailReading| {
+            r.kind == GuardrailKind::Split && r.verdict == Verdict::Fail && r.does() == OnFail::Hold
+        };
+        let unsound = policy.ab && judgement.readings.iter().any(split);
+        if policy.on_deadline == OnDeadline::Rollback && !unsound {
             return Some(made(state, rollout, Choice::Rollback, because, judgement));
         }
     }
@@ -242,7 +293,10 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::Paused { by } => ("paused", by.clone()),
         Reason::Operator { by, .. } => ("operator", by.clone()),
         Reason::ActuatorRejected { actuator, .. } => ("actuator", actuator.0.clone()),
+        Reason::Superseded { by } => ("superseded", by.0.clone()),
         Reason::SoakOver => ("soak", String::new()),
+        Reason::Segment { name } => ("segment", name.clone()),
+        Reason::NotApplied { .. } => ("not_applied", String::new()),
     };
     a.iter().map(key).eq(b.iter().map(key))
 }
@@ -285,6 +339,26 @@ fn made(
         Choice::Rollback => Weight::ZERO,
         Choice::Hold | Choice::Complete => rollout.weight,
     };
+    // Where parts of the traffic come one after another, a failure may be answered in the one that failed.
+    let of_all = rollout.order.is_some() || rollout.superseded.is_some();
+    let back_to = match (choice, step) {
+        (Choice::Rollback, Some(step)) if !of_all => policy.step_before_segment(step),
+        _ => None,
+    };
+    let about = match choice {
+        Choice::Promote => Some(step.map_or(0, |step| step + 1)),
+        Choice::Rollback if back_to.is_none() => None,
+        _ => step,
+    };
+    let task = match choice {
+        Choice::Promote => about.and_then(|step| policy.steps[usize::from(step)].task),
+        Choice::Complete if policy.release => Some(Task::Release),
+        _ => None,
+    };
+    let weight_from = match about {
+        Some(next) if choice == Choice::Promote && policy.segments.is_some() => policy.weight_before(next),
+        _ => rollout.weight,
+    };
     // A queued rollout is compared with what serves when its turn comes.
     let serving = state.services.get(&rollout.opening.service).and_then(|s| s.serving.clone());
     let baseline = serving.filter(|_| step.is_none()).unwrap_or_else(|| rollout.baseline.clone());
@@ -293,8 +367,11 @@ fn made(
         baseline,
         canary: rollout.opening.to.clone(),
         step,
-        weight_from: rollout.weight,
+        weight_from,
         weight_to,
+        segment: about.and_then(|step| policy.segment_of(step)).map(str::to_owned),
+        task,
+        back_to,
         because,
         readings: judgement.readings.clone(),
         harm_ln: judgement.harm_ln,

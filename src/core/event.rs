@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::columns::Columns;
 use super::evidence::{GuardrailReading, Scored};
+use super::exposure::{SegmentShare, Task};
 use super::ids::{
-    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Service, Version, Weight,
+    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, Version, Weight,
 };
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
@@ -278,6 +279,12 @@ pub struct Intent {
     pub policy: Option<String>,
     pub by: String,
     pub reason: String,
+    /// What an investigation of the last attempt's rollback came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// What it shares with rollouts of other services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
 }
@@ -290,6 +297,9 @@ pub struct Ack {
     pub actuator: Actuator,
     pub status: AckStatus,
     pub took_ms: Option<u64>,
+    /// How much of a task is done, of how much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<(u64, u64)>,
 }
 
 /// Whether the command is carried out; if not, why.
@@ -297,6 +307,8 @@ pub struct Ack {
 #[serde(rename_all = "snake_case")]
 pub enum AckStatus {
     Applied,
+    /// At work on it.
+    Progress,
     Rejected(String),
 }
 
@@ -327,11 +339,24 @@ pub enum Verb {
     Abort,
     Approve,
     Note,
+    /// Takes responsibility for a rollout.
+    Claim,
+    /// Promotes without waiting for time and sample counts, and past nothing else.
+    Skip,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 7] =
-        [Verb::Promote, Verb::Pause, Verb::Resume, Verb::Rollback, Verb::Abort, Verb::Approve, Verb::Note];
+    pub const ALL: [Verb; 9] = [
+        Verb::Promote,
+        Verb::Pause,
+        Verb::Resume,
+        Verb::Rollback,
+        Verb::Abort,
+        Verb::Approve,
+        Verb::Note,
+        Verb::Claim,
+        Verb::Skip,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -342,6 +367,8 @@ impl Verb {
             Verb::Abort => "abort",
             Verb::Approve => "approve",
             Verb::Note => "note",
+            Verb::Claim => "claim",
+            Verb::Skip => "skip",
         }
     }
 }
@@ -397,10 +424,30 @@ pub struct Opening {
     pub reason: String,
     /// 1 for the first rollout of this `to` on this service, 2 for the second, ...
     pub attempt: u32,
+    /// As the intent gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
+    /// Rollouts whose place it takes: they end first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<RolloutId>,
+    /// What it shares with rollouts of other services, by its intent and its policy, in order of name. Of those that
+    /// share a scope, one at a time has traffic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// Of the rollouts that come before it in a scope, the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Blocked>,
     /// Trace context of the intent; everything sent about the rollout continues it.
     pub traceparent: Option<String>,
+}
+
+/// Who has a scope, as long as another waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    pub scope: Scope,
+    pub by: RolloutId,
 }
 
 /// What can be decided about a rollout.
@@ -434,8 +481,18 @@ pub struct Decision {
     pub canary: Version,
     /// Index of the step it was made at; `None` before the first.
     pub step: Option<u16>,
+    /// Of the part of the traffic that it is about.
     pub weight_from: Weight,
     pub weight_to: Weight,
+    /// That part, where a policy has parts; a rollback without one is of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
+    /// What actuators do at the step that is entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// Of a rollback of one part: the step that serves then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u16>,
     /// What made the choice, binding first. Empty only for a promotion that nothing spoke against.
     pub because: Vec<Reason>,
     /// Every guardrail as it stood.
@@ -448,6 +505,13 @@ pub struct Decision {
     pub inputs: (EventSeq, EventSeq),
     /// Who ordered it; `None` when the policy did.
     pub actor: Option<String>,
+}
+
+impl Decision {
+    /// Whether guardrails or a deadline made it, and not somebody's word.
+    pub fn is_automatic(&self) -> bool {
+        !matches!(self.because.first(), Some(Reason::Operator { .. } | Reason::Superseded { .. }))
+    }
 }
 
 /// One thing that binds a decision.
@@ -498,6 +562,19 @@ pub enum Reason {
         why: String,
     },
     SoakOver,
+    /// A part of the traffic was taken back by itself; what comes next is a person's decision.
+    Segment {
+        name: String,
+    },
+    /// Not every actuator has confirmed in time.
+    NotApplied {
+        waiting: Vec<Actuator>,
+        within_ms: u64,
+    },
+    /// A newer change of the service takes its place.
+    Superseded {
+        by: RolloutId,
+    },
 }
 
 /// An instruction to actuators: serve this share from the canary.
@@ -509,7 +586,13 @@ pub struct Command {
     pub decision: EventSeq,
     pub baseline: Version,
     pub canary: Version,
+    /// Share of whoever is in no named part of the traffic.
     pub weight: Weight,
+    /// Shares of the named parts that have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<SegmentShare>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     pub actuators: Vec<Actuator>,
 }
 
@@ -533,6 +616,10 @@ pub enum AlertKind {
     ActuatorSilent(Actuator),
     ActuatorRejected(Actuator),
     Deadline(u16),
+    /// A step was not applied in time.
+    NotApplied(u16),
+    /// A part of the traffic was taken back by itself.
+    Segment(String),
 }
 
 /// How a rollout ended.
@@ -542,6 +629,8 @@ pub enum Outcome {
     Completed,
     RolledBack,
     Aborted,
+    /// A newer change took its place; it was taken back if it had traffic.
+    Superseded,
 }
 
 /// Counts of one arm, for display and gates.

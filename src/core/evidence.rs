@@ -265,6 +265,14 @@ impl Evidence {
         self.epoch_canary = 0;
     }
 
+    /// That one part of the traffic is safe says nothing about the next, and what is shown is about one. What speaks
+    /// against the canary stays.
+    pub fn enter_segment(&mut self) {
+        self.safe = Wealth::new(self.safe.words.len());
+        self.display = Display::default();
+        (self.baseline, self.canary) = (ArmCount::default(), ArmCount::default());
+    }
+
     /// Begins an epoch when `step` is not the last scored one.
     pub fn enter_step(&mut self, step: u16) {
         if step != self.step {

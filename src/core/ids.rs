@@ -55,6 +55,10 @@ name!(
     Actuator
 );
 name!(
+    /// Something that rollouts of several services share: a vector database, a gateway. `[a-z0-9][a-z0-9-]{0,62}`
+    Scope
+);
+name!(
     /// The submitter's own identity of an intent, unique for the life of the log.
     IntentId
 );

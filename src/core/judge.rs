@@ -6,9 +6,10 @@
 use super::bets::ln_weighted;
 use super::event::{ArmCount, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
+use super::exposure::Task;
 use super::ids::Weight;
 use super::planted::{Bug, planted};
-use super::policy::{Better, Guardrail, OnFail, Policy, Rule};
+use super::policy::{Approval, Better, Guardrail, OnFail, Policy, Rule};
 use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
 use super::state::State;
@@ -105,7 +106,7 @@ fn read(
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();
     }
-    let silent = rollout.quiet_since(watch).is_some_and(|at| now.since(at) >= policy.stale_after);
+    let silent = rollout.quiet_since(policy, watch).is_some_and(|at| now.since(at) >= policy.stale_after);
     let verdict = if failed {
         Verdict::Fail
     } else if watch.canary_seen == 0 {
@@ -211,17 +212,25 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
     };
     let soaking = matches!(rollout.stage, Stage::Soaking(_));
     let step = &policy.steps[usize::from(bake.step)];
+    // Without traffic there is nothing to see but what a copy of it is answered with.
+    let idle = step.to == Weight::ZERO;
+    let shadowed = step.task == Some(Task::Shadow);
     let mut gates = Vec::new();
+    if let Some(name) = &rollout.parked {
+        gates.push(Gate { met: false, time: false, reason: Reason::Segment { name: name.clone() } });
+    }
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
         let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-        let watches = absolute && guardrail.on_fail != OnFail::Alert;
+        let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
+        let paired = matches!(guardrail.rule, Rule::Paired { .. });
+        let needed = guardrail.gates && (!idle || shadowed && paired);
         let met = match reading.verdict {
             Verdict::Fail => reading.does() == OnFail::Alert,
             Verdict::Pass => true,
             Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
-            _ => !watches && (soaking || !guardrail.gates),
+            _ => !watches && (soaking || !needed),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }
@@ -250,16 +259,31 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
 
 /// Approvals given for, and needed by, the next promotion.
 pub fn approvals(rollout: &Rollout, policy: &Policy) -> (u8, u8) {
+    let need = asked(rollout, policy).map(|a| a.by).max().unwrap_or(0);
+    (rollout.approvals.len().min(255) as u8, need)
+}
+
+/// Whether the approval of who submitted the change does not count for the next promotion.
+pub fn not_submitter(rollout: &Rollout, policy: &Policy) -> bool {
+    asked(rollout, policy).any(|a| a.not_submitter)
+}
+
+/// What the policy asks for before the next promotion.
+fn asked<'a>(rollout: &Rollout, policy: &'a Policy) -> impl Iterator<Item = &'a Approval> {
     let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
     let to = policy.steps.get(next).map_or(Weight::ZERO, |step| step.to);
-    let from = rollout.step().map_or(Weight::ZERO, |step| policy.steps[usize::from(step)].to);
-    let needed = policy.approvals.iter().filter(|a| from < a.before && a.before <= to).map(|a| a.by);
-    (rollout.approvals.len().min(255) as u8, needed.max().unwrap_or(0))
+    let known = next < policy.steps.len();
+    let from = if known { policy.weight_before(next as u16) } else { Weight::FULL };
+    policy.approvals.iter().filter(move |a| from < a.before && a.before <= to)
 }
 
 /// Time since the step was applied after which `on_deadline` happens, when that has passed.
 pub fn deadline_passed(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<Span> {
     let Stage::Baking(bake) = &rollout.stage else { return None };
+    // A person is asked already.
+    if rollout.parked.is_some() {
+        return None;
+    }
     let deadline = policy.steps[usize::from(bake.step)].deadline?;
     (rollout.watched(now) >= deadline).then_some(deadline)
 }

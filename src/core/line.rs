@@ -2,7 +2,7 @@
 //! character, always the same for the same event.
 
 use super::event::{AckStatus, AlertKind, Event};
-use super::ids::{CommandId, EventSeq};
+use super::ids::{CommandId, EventSeq, Scope};
 use super::time::Timestamp;
 use super::words;
 
@@ -15,9 +15,15 @@ pub fn text(event: &Event) -> String {
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());
+            let finding = finding(&intent.finding);
             format!(
-                "{} {} {from} -> {} by {}: {}",
-                intent.id, intent.service, intent.to, intent.by, intent.reason
+                "{} {} {from} -> {} by {}{}: {}{finding}",
+                intent.id,
+                intent.service,
+                intent.to,
+                intent.by,
+                scopes(&intent.scopes),
+                intent.reason
             )
         }
         Event::BatchReceived { service, columns, .. } => {
@@ -28,7 +34,23 @@ pub fn text(event: &Event) -> String {
             )
         }
         Event::AckReceived { ack, .. } => match &ack.status {
-            AckStatus::Applied => format!("{} {} {} applied", ack.service, short(&ack.command), ack.actuator),
+            AckStatus::Applied => {
+                let done =
+                    ack.done.map(|(done, of)| format!(", {} of {}", words::count(done), words::count(of)));
+                let done = done.unwrap_or_default();
+                format!("{} {} {} applied{done}", ack.service, short(&ack.command), ack.actuator)
+            }
+            AckStatus::Progress => {
+                let done =
+                    ack.done.map(|(done, of)| format!(": {} of {}", words::count(done), words::count(of)));
+                format!(
+                    "{} {} {} at work{}",
+                    ack.service,
+                    short(&ack.command),
+                    ack.actuator,
+                    done.unwrap_or_default()
+                )
+            }
             AckStatus::Rejected(why) => {
                 format!("{} {} {} rejected: {why}", ack.service, short(&ack.command), ack.actuator)
             }
@@ -66,10 +88,20 @@ pub fn text(event: &Event) -> String {
         }
         Event::RolloutCreated { rollout, opening } => {
             let wait = opening.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
+            let scopes = scopes(&opening.scopes);
+            let blocked = opening.blocked.as_ref();
+            let blocked = blocked.map(|b| format!(", behind {} for {}", b.by, b.scope)).unwrap_or_default();
+            let names: Vec<&str> = opening.supersedes.iter().map(|id| id.as_str()).collect();
+            let instead =
+                if names.is_empty() { String::new() } else { format!(", in place of {}", names.join(", ")) };
             let attempt =
                 if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
             let policy = format!("{} {}", opening.policy_name, opening.policy.short());
-            format!("{rollout} {} -> {} policy {policy}{attempt}{wait}", opening.from, opening.to)
+            let finding = finding(&opening.finding);
+            format!(
+                "{rollout} {} -> {} policy {policy}{attempt}{scopes}{wait}{blocked}{instead}{finding}",
+                opening.from, opening.to
+            )
         }
         Event::ActAccepted { rollout, verb, actor } => format!("{rollout} {} by {actor}", verb.as_str()),
         Event::ActRefused { rollout, verb, actor, refusal } => {
@@ -106,14 +138,18 @@ pub fn text(event: &Event) -> String {
         }
         Event::VerdictReached { rollout, reading } => format!("{rollout} {}", words::reading(reading)),
         Event::DecisionMade { rollout, decision } => {
-            let (from, to) = (decision.weight_from, decision.weight_to);
             let choice = decision.choice.as_str().to_uppercase();
-            format!("{rollout} {choice} {from} -> {to}: {}", words::decision(decision))
+            format!("{rollout} {choice} {}: {}", words::moves(decision), words::decision(decision))
         }
         Event::CommandIssued { rollout, command } => {
             let names: Vec<&str> = command.actuators.iter().map(|a| a.as_str()).collect();
             let id = short(&command.id);
-            format!("{rollout} {id} set {} = {} to {}", command.canary, command.weight, names.join(", "))
+            let task = command.task.map(|task| format!("{}, ", task.as_str())).unwrap_or_default();
+            let shares: String =
+                command.parts.iter().map(|part| format!("{} {}, ", part.segment.name, part.weight)).collect();
+            let others = if command.parts.is_empty() { "" } else { "others " };
+            let (to, weight) = (names.join(", "), command.weight);
+            format!("{rollout} {id} {task}set {} = {shares}{others}{weight} to {to}", command.canary)
         }
         Event::CommandResent { rollout, command, attempt, actuators } => {
             let names: Vec<&str> = actuators.iter().map(|a| a.as_str()).collect();
@@ -129,7 +165,10 @@ pub fn text(event: &Event) -> String {
             let kind = match &alert.kind {
                 AlertKind::Guardrail(_) => "guardrail",
                 AlertKind::Unjudgeable(_) => "unjudgeable",
-                AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_) => "actuator",
+                AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_) | AlertKind::NotApplied(_) => {
+                    "actuator"
+                }
+                AlertKind::Segment(_) => "segment",
                 AlertKind::Deadline(_) => "deadline",
             };
             format!("{rollout} {kind}: {}", alert.summary)
@@ -147,6 +186,16 @@ pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> St
     let ms = at.since(start).0;
     let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms as f64 / 1_000.0 % 60.0);
     format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", text(event))
+}
+
+/// `, scopes gateway, vector-db`
+fn scopes(scopes: &[Scope]) -> String {
+    let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    if names.is_empty() { String::new() } else { format!(", scopes {}", names.join(", ")) }
+}
+
+fn finding(finding: &Option<String>) -> String {
+    finding.as_ref().map(|finding| format!("; found: {finding}")).unwrap_or_default()
 }
 
 /// The first eight digits of a command's id.

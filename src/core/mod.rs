@@ -8,6 +8,7 @@ pub mod columns;
 pub mod decide;
 pub mod event;
 pub mod evidence;
+pub mod exposure;
 pub mod ids;
 pub mod intake;
 pub mod judge;

@@ -27,6 +27,8 @@ pub struct Plan {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedStep {
+    /// As [`Policy::step_name`] has it.
+    pub name: String,
     pub to: Weight,
     pub bake: Span,
     /// At least the bake time; `None` when some gate cannot be told.
@@ -86,9 +88,17 @@ pub fn plan(
                 takes: hours.filter(|hours| *hours < FOREVER_HOURS).map(span),
             }
         };
-        let mut gates: Vec<PlannedGate> = gating.iter().map(gate).collect();
+        // Without traffic there is nothing to wait for that traffic brings.
+        let idle = step.to == Weight::ZERO;
+        let mut gates: Vec<PlannedGate> = if idle { Vec::new() } else { gating.iter().map(gate).collect() };
+        if step.segment.is_some() {
+            // How much of the traffic it has is not known.
+            gates.iter_mut().for_each(|gate| gate.takes = None);
+        }
         for (metric, need) in &step.min_samples {
+            let share = if idle { 1.0 } else { share };
             let per_hour = metrics.of(metric.as_str()).map(|lately| lately.per_hour * share);
+            let per_hour = per_hour.filter(|_| step.segment.is_none());
             let takes = per_hour.map(|per_hour| *need as f64 / per_hour).filter(|h| *h < FOREVER_HOURS);
             gates.push(PlannedGate {
                 guardrail: format!("min_samples of {metric}"),
@@ -107,7 +117,14 @@ pub fn plan(
                 slowest = Some((own, guardrail, *lately, share, level));
             }
         }
-        steps.push(PlannedStep { to: step.to, bake: step.bake, takes, deadline: step.deadline, gates });
+        steps.push(PlannedStep {
+            name: policy.step_name(i as u16),
+            to: step.to,
+            bake: step.bake,
+            takes,
+            deadline: step.deadline,
+            gates,
+        });
     }
     let total: Option<u64> = steps.iter().map(|step| step.takes.map(|takes| takes.0)).sum();
     let mut advice = Vec::new();
@@ -115,8 +132,12 @@ pub fn plan(
         if let (Some(takes), Some(deadline)) = (step.takes, step.deadline)
             && takes > deadline
         {
-            advice.push(format!("{} will hardly be decided by its deadline of {deadline}", step.to));
+            advice.push(format!("{} will hardly be decided by its deadline of {deadline}", step.name));
         }
+    }
+    if let Some(segments) = &policy.segments {
+        let kind = segments.kind.as_str();
+        advice.push(format!("how much traffic each {kind} has is not known, and so not how long it takes"));
     }
     for (guardrail, _) in gating.iter().filter(|(_, lately)| lately.is_none()) {
         advice.push(format!("{} has come in too little lately to tell", guardrail.metric));

@@ -67,6 +67,12 @@ bugs! {
     ForgetsFreeze "forgets-freeze" "a restart forgets the freezes"
     StaleWindowOpens "stale-window-opens" "a window that is not known for now counts as open"
     PromotesAfterRollback "promotes-after-rollback" "a person can promote what is being rolled back"
+    ForgetsQuarantine "forgets-quarantine" "after a restart a version that was taken back may be tried again as it is"
+    KeepsForEver "keeps-for-ever" "a completed rollout can be taken back when the old version is gone"
+    ScopeTwice "scope-twice" "a rollout begins while another has its scope"
+    SupersededServes "superseded-serves" "the next change is compared with the one it took the place of"
+    SubmitterCounts "submitter-counts" "who submitted a change may approve it where others must"
+    SkipsGuardrail "skips-guardrail" "skipping the bake time passes a guardrail too"
 }
 
 #[cfg(feature = "planted")]

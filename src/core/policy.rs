@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{Actuator, Metric, Weight};
+use super::exposure::{Segments, Task};
+use super::ids::{Actuator, Metric, Scope, Weight};
 use super::time::Span;
 
 /// What sort of thing is changed.
@@ -47,10 +48,22 @@ pub struct Policy {
     pub name: String,
     /// Kinds this policy is the default for.
     pub applies_to: Vec<ChangeKind>,
-    /// Strictly rising weights; the last is 100 %.
+    /// Weights rise within each part of the traffic; the last is everybody at 100 %.
     pub steps: Vec<Step>,
+    /// The parts of the traffic that steps name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Segments>,
+    /// One fixed split until a horizon, which is the first step's deadline; without a pass the baseline stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ab: bool,
+    /// Whether actuators are told, at the end, to give up what served before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub release: bool,
     /// Watched time after 100 %, guardrails armed.
     pub soak: Span,
+    /// How long after completion the old version stays able to serve: so long a completed rollout can be taken back.
+    #[serde(default, skip_serializing_if = "Span::is_zero")]
+    pub keep_old: Span,
     pub on_deadline: OnDeadline,
     /// At least one; names are unique.
     pub guardrails: Vec<Guardrail>,
@@ -62,6 +75,13 @@ pub struct Policy {
     /// When a rollout may move forward; `None`: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
+    /// What it takes to try a version again that was taken back without a person's order. Policies of before this was
+    /// asked for allow it.
+    #[serde(default, skip_serializing_if = "Retry::is_allowed")]
+    pub retry_after_rollback: Retry,
+    /// What every rollout of the policy shares with others, beside what its intent names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
     /// Everyone who must confirm a command. At least one.
     pub actuators: Vec<Actuator>,
     /// After this long without a confirmation the actuator is named and the command resent.
@@ -72,12 +92,36 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     pub to: Weight,
+    /// Index of the part of the traffic it is about; `None`: everybody who is in no named part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<u16>,
+    /// What actuators do beside setting the share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// From the command; when not every actuator has confirmed by then, `on_deadline` happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_within: Option<Span>,
     /// Watched time at this step, counted from the applied ack.
     pub bake: Span,
     /// Canary observations each metric must have settled at this step.
     pub min_samples: BTreeMap<Metric, u64>,
     /// From the applied ack; then `on_deadline` happens.
     pub deadline: Option<Span>,
+}
+
+impl Step {
+    /// A share of everybody for a time, and nothing else.
+    pub fn plain(to: Weight, bake: Span) -> Step {
+        Step {
+            to,
+            segment: None,
+            task: None,
+            apply_within: None,
+            bake,
+            min_samples: BTreeMap::new(),
+            deadline: None,
+        }
+    }
 }
 
 /// What a step does when its deadline passes without a promotion.
@@ -94,6 +138,23 @@ pub enum OnDeadline {
 pub enum Concurrency {
     Queue,
     Refuse,
+    /// It takes the place of the active one, which is taken back, and of those that wait.
+    Supersede,
+}
+
+/// What it takes to try a version again that a guardrail or a deadline took back under this policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    NeedsFinding,
+    #[default]
+    Allowed,
+}
+
+impl Retry {
+    fn is_allowed(&self) -> bool {
+        *self == Retry::Allowed
+    }
 }
 
 /// `by` persons must approve before the step that reaches `before`.
@@ -101,6 +162,9 @@ pub enum Concurrency {
 pub struct Approval {
     pub before: Weight,
     pub by: u8,
+    /// Whoever submitted the change is none of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_submitter: bool,
 }
 
 /// When a rollout may move forward: in some `allow` window (or always, where none is declared), in no `deny` window, in

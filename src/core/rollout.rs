@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cohort::{Arm, position_key, unit_key};
 use super::columns::Columns;
 use super::event::{Act, AlertKind, Command, Decision, Opening, Outcome, Reason, Verb};
+use super::exposure::Task;
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy, Rule};
@@ -28,6 +29,8 @@ pub enum Stage {
     /// At 100 %, guardrails armed.
     Soaking(Bake),
     RollingBack,
+    /// Completed, and what served before is being given up.
+    Releasing,
     Ended(Outcome),
 }
 
@@ -43,6 +46,14 @@ pub struct Bake {
     pub held: Option<Vec<Reason>>,
 }
 
+/// Somebody takes responsibility.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub by: String,
+    pub at: Timestamp,
+    pub seq: EventSeq,
+}
+
 /// A command on its way to the actuators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
@@ -55,6 +66,25 @@ pub struct Sent {
     pub resend_at: Timestamp,
     /// Who refused it, and why.
     pub rejected: Vec<(Actuator, String)>,
+    /// Who reported to be at work: when last, and how much is done of how much.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub progress: BTreeMap<Actuator, (Timestamp, Option<(u64, u64)>)>,
+}
+
+impl Sent {
+    /// Who has said nothing for `timeout`.
+    pub fn silent(&self, timeout: Span, now: Timestamp) -> Vec<Actuator> {
+        let heard =
+            |actuator: &&Actuator| self.progress.get(*actuator).is_none_or(|(at, _)| at.plus(timeout) <= now);
+        self.waiting.iter().filter(heard).cloned().collect()
+    }
+
+    /// When it is sent again: as planned, unless everybody it waits for reports to be at work.
+    pub fn resend_due(&self, timeout: Span) -> Timestamp {
+        let heard = self.waiting.iter().map(|actuator| self.progress.get(actuator).map(|(at, _)| *at));
+        let silent_at = heard.min().flatten().map_or(Timestamp::default(), |at| at.plus(timeout));
+        self.resend_at.max(silent_at)
+    }
 }
 
 /// All that is known of one open rollout.
@@ -81,8 +111,17 @@ pub struct Rollout {
     /// A decision whose command has not been issued yet, with the share it asks for.
     pub to_issue: Option<(EventSeq, Weight)>,
     pub paused: Option<(String, Timestamp)>,
+    /// The part of the traffic that was taken back by itself; what comes next is a person's decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<String>,
     /// Who approved the promotion out of the current step.
     pub approvals: BTreeSet<String>,
+    /// Who takes responsibility for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Claim>,
+    /// The newer rollout that takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<RolloutId>,
     /// An accepted order of a person that no decision has carried out yet.
     pub order: Option<Act>,
     /// Raised once each, with what they said. Those about actuators end with the command they were about.
@@ -117,7 +156,10 @@ impl Rollout {
             sent: None,
             to_issue: None,
             paused: None,
+            parked: None,
             approvals: BTreeSet::new(),
+            claimed: None,
+            superseded: None,
             order: None,
             alerts: BTreeMap::new(),
             resend: false,
@@ -146,8 +188,12 @@ impl Rollout {
     }
 
     /// Since when a watch has heard nothing of the canary; `None` before the first step.
-    pub fn quiet_since(&self, watch: &Watch) -> Option<Timestamp> {
-        let began = self.steps.first().map(|(at, _)| *at)?;
+    pub fn quiet_since(&self, policy: &Policy, watch: &Watch) -> Option<Timestamp> {
+        let answers = |step: u16| {
+            let step = &policy.steps[usize::from(step)];
+            step.to > Weight::ZERO || step.task == Some(Task::Shadow)
+        };
+        let began = self.steps.iter().find(|(_, step)| answers(*step)).map(|(at, _)| *at)?;
         Some(watch.last_canary.unwrap_or(began).max(self.resumed))
     }
 
@@ -191,13 +237,20 @@ impl Rollout {
         self.steps.iter().rev().find(|(since, _)| *since <= served_at).copied()
     }
 
-    /// The start of the cohort a request belongs to, and whether it was served before the step had warmed up:
-    /// buckets are counted from when its step was applied.
-    fn cohort_at(&self, served_at: Timestamp, policy: &Policy) -> Option<(Timestamp, bool)> {
-        let (since, _) = self.step_at(served_at)?;
+    /// Where a request served at `served_at` belongs. Buckets are counted from when its step was applied.
+    fn moment(&self, served_at: Timestamp, policy: &Policy) -> Option<Moment> {
+        let (since, step) = self.step_at(served_at)?;
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
-        let start = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
-        Some((start, offset < policy.evidence.warm_up))
+        let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
+        let segment = policy.steps[usize::from(step)].segment;
+        Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment })
+    }
+
+    /// The step on its way that was not applied in the time it has, and that time.
+    pub fn not_applied(&self, policy: &Policy, now: Timestamp) -> Option<(u16, Span)> {
+        let Stage::Applying { step } = self.stage else { return None };
+        let within = policy.steps[usize::from(step)].apply_within?;
+        (self.sent.as_ref()?.issued_at.plus(within) <= now).then_some((step, within))
     }
 
     fn arm_of(&self, version: &Version) -> Option<Arm> {
@@ -242,6 +295,15 @@ impl Rollout {
                 None => Vec::new(),
             })
             .collect();
+        // To which part of the traffic the samples of each tag set belong.
+        let members: Vec<Option<u16>> = policy.segments.as_ref().map_or(Vec::new(), |segments| {
+            let part = |tags: &String| {
+                let name = value_of(tags, segments.kind.as_str())?;
+                Some(segments.parts.iter().position(|part| part.name == name)? as u16)
+            };
+            columns.tags.iter().map(part).collect()
+        });
+        let divided = policy.segments.is_some();
         let length = policy.evidence.cohort;
         // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.
         let (mut known_for, mut known) = (None, None);
@@ -250,9 +312,11 @@ impl Rollout {
             let Some((arm, fed)) = &targets[sample.series as usize] else { continue };
             if known_for != Some(sample.served_at) {
                 let at = if planted(Bug::ArrivalOrder) { now } else { sample.served_at };
-                (known_for, known) = (Some(sample.served_at), self.cohort_at(at, policy));
+                (known_for, known) = (Some(sample.served_at), self.moment(at, policy));
             }
-            let Some((cohort, cold)) = known else { continue };
+            let Some(Moment { cohort, cold, segment }) = known else { continue };
+            let member = || sample.tag.and_then(|tag| *members.get(tag as usize)?);
+            let elsewhere = divided && member() != segment;
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -265,7 +329,7 @@ impl Rollout {
             };
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
-                if cold && !matches!(guardrail.rule, Rule::Absolute { .. }) {
+                if (cold || elsewhere) && !matches!(guardrail.rule, Rule::Absolute { .. }) {
                     continue;
                 }
                 observation.role = *role;
@@ -280,7 +344,11 @@ impl Rollout {
         }
         for (index, aggregate) in columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
             let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
-            let Some((cohort, cold)) = self.cohort_at(aggregate.from, policy) else { continue };
+            let Some(Moment { cohort, cold, segment }) = self.moment(aggregate.from, policy) else {
+                continue;
+            };
+            // Sums have no tags.
+            let elsewhere = segment.is_some();
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -293,7 +361,7 @@ impl Rollout {
             };
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
-                if cold && !matches!(guardrail.rule, Rule::Absolute { .. }) {
+                if (cold || elsewhere) && !matches!(guardrail.rule, Rule::Absolute { .. }) {
                     continue;
                 }
                 observation.role = *role;
@@ -311,7 +379,7 @@ impl Rollout {
         if self.armed() && !self.steps.is_empty() {
             for (watch, guardrail) in self.watches.iter().zip(&policy.guardrails) {
                 times.extend(watch.oldest().map(|start| self.settles(policy, guardrail, start)));
-                times.extend(self.quiet_since(watch).map(|at| at.plus(policy.stale_after)));
+                times.extend(self.quiet_since(policy, watch).map(|at| at.plus(policy.stale_after)));
             }
         }
         if let (Some(bake), None) = (self.bake(), &self.paused) {
@@ -325,7 +393,11 @@ impl Rollout {
                 }
             }
         }
-        times.extend(self.sent.as_ref().map(|sent| sent.resend_at));
+        times.extend(self.sent.as_ref().map(|sent| sent.resend_due(policy.ack_timeout)));
+        if let (Stage::Applying { step }, Some(sent)) = (&self.stage, &self.sent) {
+            let within = policy.steps[usize::from(*step)].apply_within;
+            times.extend(within.map(|within| sent.issued_at.plus(within)));
+        }
         times.into_iter().filter(|at| *at > now).min()
     }
 
@@ -348,6 +420,7 @@ impl Rollout {
             attempt: 1,
             resend_at: at.plus(policy.ack_timeout),
             rejected: Vec::new(),
+            progress: BTreeMap::new(),
         });
     }
 
@@ -378,12 +451,24 @@ impl Rollout {
         }
     }
 
+    /// Folds that an actuator is at work.
+    pub fn apply_progress(&mut self, actuator: &Actuator, done: Option<(u64, u64)>, at: Timestamp) {
+        if let Some(sent) = &mut self.sent {
+            sent.progress.insert(actuator.clone(), (at, done));
+        }
+    }
+
     /// All actuators have confirmed: the step begins, or the rollback is done.
     pub fn apply_applied(&mut self, policy: &Policy, seq: EventSeq, at: Timestamp) {
         let Some(sent) = self.sent.take() else { return };
-        self.weight = sent.command.weight;
-        let about_actuators =
-            |kind: &AlertKind| matches!(kind, AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_));
+        self.weight = match self.stage {
+            Stage::Applying { step } => policy.steps[usize::from(step)].to,
+            _ => sent.command.weight,
+        };
+        let about_actuators = |kind: &AlertKind| {
+            use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied};
+            matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_))
+        };
         self.alerts.retain(|kind, _| !about_actuators(kind));
         self.moved = seq;
         if let Stage::Applying { step } = self.stage {
@@ -401,6 +486,10 @@ impl Rollout {
     pub fn apply_act(&mut self, act: &Act, seq: EventSeq, at: Timestamp) {
         match act.verb {
             Verb::Note => return,
+            Verb::Claim => {
+                self.claimed = Some(Claim { by: act.actor.clone(), at, seq });
+                return;
+            }
             Verb::Pause => self.paused = Some((act.actor.clone(), at)),
             Verb::Resume => {
                 if let Some((_, since)) = self.paused.take()
@@ -412,7 +501,7 @@ impl Rollout {
             Verb::Approve => {
                 self.approvals.insert(act.actor.clone());
             }
-            Verb::Promote | Verb::Rollback | Verb::Abort => {
+            Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
                 if act.verb == Verb::Promote && act.force {
                     // Who promotes past a failing guardrail has seen it: it does not stop the rollout again.
                     for watch in self.watches.iter_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
@@ -434,6 +523,14 @@ impl Rollout {
             bake.unwatched = bake.unwatched.plus(gap);
         }
     }
+}
+
+/// Where a request belongs: its cohort, whether the step had not warmed up, and the part of the traffic the step is about.
+#[derive(Clone, Copy)]
+struct Moment {
+    cohort: Timestamp,
+    cold: bool,
+    segment: Option<u16>,
 }
 
 /// The value of `tag` in a set written `key=value,key=value`.

@@ -8,16 +8,19 @@ use uuid::Uuid;
 
 use super::columns::{Columns, Series, Sums};
 use super::event::{
-    Ack, AckStatus, Act, AlertKind, Choice, Decision, Event, FreezeOrder, Intent, Opening, Outcome, Refusal,
+    Ack, AckStatus, Act, AlertKind, Blocked, Choice, Decision, Event, FreezeOrder, Intent, Opening, Outcome,
+    Refusal, Verb,
 };
-use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use super::intake::Intake;
 use super::planted::{Bug, planted};
-use super::policy::{ChangeKind, Policy, Windows};
-use super::rollout::{Rollout, Stage};
+use super::policy::{ChangeKind, Policy, Retry, Windows};
+use super::rollout::{Bake, Claim, Rollout, Stage};
 use super::time::{Span, Timestamp};
 use super::traffic::Seen;
+use super::watch::Watch;
 use super::windows::{Bounds, Freeze};
+use super::words;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
@@ -40,6 +43,9 @@ pub struct State {
     pub services: BTreeMap<Service, ServiceState>,
     /// Open rollouts.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Open rollouts that name a scope, in the order in which they came. The first has it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<Scope, Vec<RolloutId>>,
     /// The last [`ENDED_MAX`], oldest first.
     pub ended: VecDeque<Ended>,
     /// Every intent ever accepted or refused: what it said and where it stands.
@@ -110,11 +116,24 @@ pub struct ServiceState {
     pub serving: Option<Version>,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
+    /// Versions that a guardrail or a deadline took back, until they complete.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<Version, Quarantine>,
     /// The last commands issued, newest last, at most 32: a late or repeated confirmation of one is
     /// nothing to complain of.
     pub commands: VecDeque<CommandId>,
     /// Series seen, and what they have been like.
     pub series: BTreeMap<Series, Seen>,
+}
+
+/// Why a version may not be tried again as if nothing had been.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The last rollout that was taken back, and the decision.
+    pub rollout: RolloutId,
+    pub decision: EventSeq,
+    /// The decision in words.
+    pub why: String,
 }
 
 /// A fact that asks for an answer.
@@ -141,6 +160,10 @@ pub struct Ended {
     pub ended_at: Timestamp,
     /// The decision that ended it, with its sequence.
     pub decision: Option<(EventSeq, Decision)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<RolloutId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Claim>,
 }
 
 impl State {
@@ -158,6 +181,13 @@ impl State {
             .iter()
             .find(|(_, digest)| self.policies[digest].applies_to.contains(&kind))
             .map(|(name, digest)| (name.as_str(), *digest))
+    }
+
+    /// The scope that the rollout waits for, and who has it: all scopes are taken at once, in the order in which
+    /// rollouts were created, so that no two can wait for each other.
+    pub fn blocked(&self, id: &RolloutId, scopes: &[Scope]) -> Option<Blocked> {
+        let first = |scope| self.scopes.get(scope)?.first().filter(|first| *first != id);
+        scopes.iter().find_map(|scope| Some(Blocked { scope: scope.clone(), by: first(scope)?.clone() }))
     }
 
     /// The next moment at which a `TimePassed` fact is needed.
@@ -198,9 +228,11 @@ impl State {
         moves && self.turn_of(rollout) && self.policies[&rollout.opening.policy].windows.is_some()
     }
 
-    /// Whether a rollout is the one of its service that moves.
+    /// Whether a rollout is the one that moves, of its service and of each of its scopes.
     pub fn turn_of(&self, rollout: &Rollout) -> bool {
-        self.services.get(&rollout.opening.service).is_some_and(|s| s.active.as_ref() == Some(&rollout.id))
+        let service = self.services.get(&rollout.opening.service);
+        let free = planted(Bug::ScopeTwice) || self.blocked(&rollout.id, &rollout.opening.scopes).is_none();
+        free && service.is_some_and(|service| service.active.as_ref() == Some(&rollout.id))
     }
 
     /// Folds one event, fact or conclusion, recorded at `at` as number `seq`.
@@ -213,6 +245,9 @@ impl State {
             Event::DaemonStarted { .. } => {
                 if planted(Bug::ForgetsFreeze) {
                     self.freezes.clear();
+                }
+                if planted(Bug::ForgetsQuarantine) {
+                    self.services.values_mut().for_each(|service| service.quarantined.clear());
                 }
                 let watched = planted(Bug::DowntimeCountsAsWatched);
                 let down = if watched { Span::ZERO } else { at.since(before) };
@@ -245,7 +280,7 @@ impl State {
             Event::AckReceived { ack, origin } => {
                 self.intake.note(origin);
                 self.question = Some(Question::Ack(ack.clone()));
-                self.apply_ack(ack);
+                self.apply_ack(at, ack);
             }
             Event::OperatorActed { act, origin } => {
                 self.intake.note(origin);
@@ -284,10 +319,12 @@ impl State {
                 self.question = None;
             }
             Event::ActAccepted { rollout: id, .. } => {
+                let Some(Question::Act(act)) = self.question.take() else { return };
+                if act.verb == Verb::Rollback {
+                    self.reopen(id, seq, at);
+                }
                 // A note may be about a rollout that is over: then the record of it is all there is to do.
-                if let (Some(Question::Act(act)), Some(rollout)) =
-                    (self.question.take(), self.rollouts.get_mut(id))
-                {
+                if let Some(rollout) = self.rollouts.get_mut(id) {
                     rollout.apply_act(&act, seq, at);
                     self.touched.insert(id.clone());
                 }
@@ -303,6 +340,31 @@ impl State {
     fn touch_service(&mut self, service: Option<&Service>) {
         let of = |r: &&Rollout| service.is_none_or(|service| r.opening.service == *service);
         self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
+    }
+
+    /// Opens a completed rollout again, to be taken back: with everything exposed, and nothing to weigh any more.
+    fn reopen(&mut self, id: &RolloutId, seq: EventSeq, at: Timestamp) {
+        let completed = |ended: &Ended| ended.id == *id && ended.outcome == Outcome::Completed;
+        let Some(ended) = self.ended.iter().rposition(completed).and_then(|i| self.ended.remove(i)) else {
+            return;
+        };
+        let policy = &self.policies[&ended.opening.policy];
+        let step = policy.steps.len() as u16 - 1;
+        let mut rollout = Rollout::new(id.clone(), ended.opening, policy, ended.created, ended.created_at);
+        rollout.stage = Stage::Soaking(Bake { step, since: at, unwatched: Span::ZERO, held: None });
+        rollout.baseline = ended.baseline;
+        rollout.weight = policy.steps[usize::from(step)].to;
+        rollout.steps.push((at, step));
+        rollout.last_choice = ended.decision.map(Box::new);
+        rollout.watches.clear();
+        rollout.claimed = ended.claimed;
+        rollout.moved = seq;
+        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        service.active = Some(id.clone());
+        for scope in &rollout.opening.scopes {
+            self.scopes.entry(scope.clone()).or_default().insert(0, id.clone());
+        }
+        self.rollouts.insert(id.clone(), rollout);
     }
 
     fn apply_batch(&mut self, seq: EventSeq, at: Timestamp, service: &Service, columns: &Columns) {
@@ -322,7 +384,7 @@ impl State {
         }
     }
 
-    fn apply_ack(&mut self, ack: &Ack) {
+    fn apply_ack(&mut self, at: Timestamp, ack: &Ack) {
         let Some(service) = self.services.get(&ack.service) else { return };
         let known = service.commands.contains(&ack.command);
         let active = service.active.clone().filter(|id| self.rollouts.contains_key(id));
@@ -334,11 +396,22 @@ impl State {
             // From somebody it was not sent to: that is worth a refusal.
             Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
             Some(_) => {
-                let refused = match &ack.status {
-                    AckStatus::Applied => None,
-                    AckStatus::Rejected(why) => Some(why.as_str()),
-                };
-                rollout.apply_ack(ack.command, &ack.actuator, refused);
+                let unfinished = ack.done.filter(|(done, of)| done < of);
+                match (&ack.status, unfinished) {
+                    (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
+                    (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
+                    (AckStatus::Applied, Some((done, of))) => {
+                        let why = format!(
+                            "says that it is done, with {} of {}",
+                            words::count(done),
+                            words::count(of)
+                        );
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(&why));
+                    }
+                    (AckStatus::Rejected(why), _) => {
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(why.as_str()));
+                    }
+                }
                 self.question = None;
                 self.touched.extend(active);
             }
@@ -360,6 +433,15 @@ impl State {
             service.active = Some(id.clone());
             // The submitter knows best what serves while nothing is being rolled out.
             service.serving = Some(opening.from.clone());
+        }
+        for scope in &opening.scopes {
+            self.scopes.entry(scope.clone()).or_default().push(id.clone());
+        }
+        for old in &opening.supersedes {
+            if let Some(rollout) = self.rollouts.get_mut(old) {
+                rollout.superseded = Some(id.clone());
+                self.touched.insert(old.clone());
+            }
         }
         self.rollouts.insert(id.clone(), rollout);
         self.touched.insert(id.clone());
@@ -397,7 +479,7 @@ impl State {
                 }
             }
             Event::DecisionMade { decision, .. } => {
-                apply_decision(rollout, decision, seq);
+                apply_decision(rollout, policy, decision, seq, at);
             }
             Event::CommandIssued { command, .. } => {
                 rollout.apply_issued(command, policy, at);
@@ -416,6 +498,7 @@ impl State {
 
     fn apply_ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) {
         let Some(rollout) = self.rollouts.remove(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
         let service = self.services.entry(rollout.opening.service.clone()).or_default();
         service.queue.retain(|queued| queued != id);
         if service.active.as_ref() == Some(id) {
@@ -427,8 +510,32 @@ impl State {
                 next.watches = rollout.watches.clone();
             }
         }
-        if outcome == Outcome::Completed {
-            service.serving = Some(rollout.opening.to.clone());
+        for scope in &rollout.opening.scopes {
+            let Some(line) = self.scopes.get_mut(scope) else { continue };
+            line.retain(|waiting| waiting != id);
+            self.touched.extend(line.first().cloned());
+            if line.is_empty() {
+                self.scopes.remove(scope);
+            }
+        }
+        match (outcome, &rollout.last_choice) {
+            (Outcome::Superseded, _) if planted(Bug::SupersededServes) => {
+                service.serving = Some(rollout.opening.to.clone());
+            }
+            (Outcome::Completed, _) => {
+                service.serving = Some(rollout.opening.to.clone());
+                service.quarantined.remove(&rollout.opening.to);
+            }
+            // What served before serves again, also after a completion.
+            (Outcome::RolledBack, Some(last)) if !last.1.is_automatic() => {
+                service.serving = Some(rollout.baseline.clone());
+            }
+            (Outcome::RolledBack, Some(last)) if policy.retry_after_rollback == Retry::NeedsFinding => {
+                let (decision, why) = (last.0, words::decision(&last.1));
+                let quarantine = Quarantine { rollout: id.clone(), decision, why };
+                service.quarantined.insert(rollout.opening.to.clone(), quarantine);
+            }
+            _ => {}
         }
         self.ended.push_back(Ended {
             id: id.clone(),
@@ -440,6 +547,8 @@ impl State {
             ended: seq,
             ended_at: at,
             decision: rollout.last_choice.map(|last| *last),
+            superseded: rollout.superseded,
+            claimed: rollout.claimed,
         });
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();
@@ -472,7 +581,7 @@ fn look(known: &mut ServiceState, columns: &Columns) {
     }
 }
 
-fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
+fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, seq: EventSeq, at: Timestamp) {
     rollout.moved = seq;
     rollout.order = None;
     rollout.last_choice = Some(Box::new((seq, decision.clone())));
@@ -483,7 +592,8 @@ fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
                 rollout.baseline = decision.baseline.clone();
             }
             rollout.stage = Stage::Applying { step };
-            rollout.to_issue = Some((seq, decision.weight_to));
+            rollout.parked = None;
+            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
         }
         Choice::Hold => {
             if let Some(bake) = rollout.bake_mut() {
@@ -493,9 +603,25 @@ fn apply_decision(rollout: &mut Rollout, decision: &Decision, seq: EventSeq) {
                 .alerts
                 .retain(|kind, _| !(planted(Bug::AlertsTwice) && matches!(kind, AlertKind::Deadline(_))));
         }
+        Choice::Rollback if decision.back_to.is_some() => {
+            let step = decision.back_to.unwrap_or(0);
+            rollout.stage = Stage::Applying { step };
+            rollout.sent = None;
+            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
+            rollout.parked = decision.segment.clone();
+            // What was found is about the part that is taken back.
+            rollout.watches = policy.guardrails.iter().map(Watch::new).collect();
+            rollout.resumed = at;
+            rollout.alerts.clear();
+            rollout.approvals.clear();
+        }
         Choice::Rollback => {
             rollout.stage = Stage::RollingBack;
             rollout.sent = None;
+            rollout.to_issue = Some((seq, decision.weight_to));
+        }
+        Choice::Complete if policy.release => {
+            rollout.stage = Stage::Releasing;
             rollout.to_issue = Some((seq, decision.weight_to));
         }
         Choice::Complete => rollout.stage = Stage::Ended(Outcome::Completed),

@@ -327,6 +327,10 @@ impl Watch {
         let mut evidence = self.evidence.clone();
         let (mut baseline, mut canary) = (ArmCount::default(), ArmCount::default());
         if self.reference.is_some() {
+            let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
+            if policy.segments.is_some() && segment(step) != segment(evidence.step) {
+                evidence.enter_segment();
+            }
             evidence.enter_step(step);
         }
         for (at, portion) in self.portions(guardrail, policy, start, step) {

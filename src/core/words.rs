@@ -3,7 +3,7 @@
 //!
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
-use super::event::{ArmCount, Choice, Decision, Reason};
+use super::event::{ArmCount, Choice, Command, Decision, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::ids::Service;
 use super::policy::OnFail;
@@ -169,6 +169,14 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::ActuatorRejected { actuator, why } => {
             format!("actuator {actuator} rejected the command: {why}")
         }
+        Reason::Segment { name } => {
+            format!("{name} was taken back by itself; the next step is a person's decision")
+        }
+        Reason::NotApplied { waiting, within_ms } => {
+            let names: Vec<&str> = waiting.iter().map(|actuator| actuator.as_str()).collect();
+            format!("{} has not confirmed within {}", names.join(", "), Span(*within_ms))
+        }
+        Reason::Superseded { by } => format!("{by} takes its place"),
         Reason::SoakOver => "the soak is over and nothing stands against it".into(),
     }
 }
@@ -176,6 +184,25 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
 /// What a freeze is of.
 pub fn scope(service: Option<&Service>) -> String {
     service.map_or_else(|| "everything".into(), |service| service.to_string())
+}
+
+/// What a command asks for: `setting 25%`, `setting beta 10%, others 0%`, `populate at 0%`.
+pub fn asked(command: &Command) -> String {
+    let others = if command.parts.is_empty() { String::new() } else { "others ".into() };
+    let parts: String =
+        command.parts.iter().map(|part| format!("{} {}, ", part.segment.name, part.weight)).collect();
+    let task = match command.task {
+        Some(task) => format!("{} at ", task.as_str()),
+        None => "setting ".into(),
+    };
+    format!("{task}{parts}{others}{}", command.weight)
+}
+
+/// What a decision moves: `5% -> 25%`, `beta 10% -> 50%`, `populate, 0% -> 0%`.
+pub fn moves(d: &Decision) -> String {
+    let task = d.task.map(|task| format!("{}, ", task.as_str())).unwrap_or_default();
+    let segment = d.segment.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
+    format!("{task}{segment}{} -> {}", d.weight_from, d.weight_to)
 }
 
 /// A decision in one sentence: what binds it first.

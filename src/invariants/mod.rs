@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::core::answer::QUEUE_MAX;
-use crate::core::event::{Act, Choice, Decision, Event, FreezeOrder, Reason, Verb};
-use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service};
-use crate::core::policy::Policy;
+use crate::core::event::{Act, Choice, Decision, Event, FreezeOrder, Outcome, Reason, Verb};
+use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use crate::core::policy::{Policy, Retry};
 use crate::core::time::{Span, Timestamp};
 use intake::Intake;
 use rollout::Followed;
@@ -47,6 +47,12 @@ pub struct Checker {
     intents: BTreeMap<IntentId, Option<RolloutId>>,
     rollouts: BTreeMap<RolloutId, Followed>,
     active: BTreeMap<Service, RolloutId>,
+    /// Versions that no person took back, with the rollout in which they were.
+    quarantined: BTreeMap<(Service, Version), RolloutId>,
+    /// What serves while nothing is exposed.
+    serving: BTreeMap<Service, Version>,
+    /// Completed rollouts and when they were, as long as none of them is taken back.
+    completed: BTreeMap<Service, Vec<(Followed, Timestamp)>>,
     commands: BTreeSet<CommandId>,
     intake: Intake,
     asked: Option<Asked>,
@@ -139,7 +145,7 @@ impl Checker {
             }
             Event::WindowsComputed { policy, bounds } => {
                 let fresh = bounds.from == at && bounds.until > at;
-                ensure(fresh, "I35", || format!("windows of {}: {bounds:?}", policy.short()))?;
+                ensure(fresh, "I38", || format!("windows of {}: {bounds:?}", policy.short()))?;
                 self.windows.insert(*policy, (bounds.open, bounds.until));
             }
             Event::FreezeOrdered { order, .. } => {
@@ -154,7 +160,7 @@ impl Checker {
             }
             Event::FreezeEnded { service, by } => {
                 let until = self.freezes.remove(service);
-                ensure(until.is_some(), "I35", || {
+                ensure(until.is_some(), "I38", || {
                     format!("a freeze of {service:?} ends, and there was none")
                 })?;
                 match by {
@@ -166,7 +172,7 @@ impl Checker {
                     }
                     None => {
                         let over = until.flatten().is_some_and(|until| until <= at);
-                        ensure(over, "I35", || format!("the freeze of {service:?} ends before its time"))?;
+                        ensure(over, "I38", || format!("the freeze of {service:?} ends before its time"))?;
                     }
                 }
             }
@@ -215,7 +221,7 @@ impl Checker {
         let service = &rollout.opening.service;
         for of in [None, Some(service.clone())] {
             let on = self.freezes.get(&of).is_some_and(|until| until.is_none_or(|until| at < until));
-            ensure(!on, "I35", || {
+            ensure(!on, "I38", || {
                 format!("{} is promoted while {of:?} is frozen (None: everything)", rollout.id)
             })?;
         }
@@ -223,9 +229,9 @@ impl Checker {
         if policy.windows.is_none() || known.is_some_and(|(open, _)| *open) {
             return Ok(());
         }
-        ensure(rollout.forced(), "I35", || format!("{} is promoted, its windows say {known:?}", rollout.id))?;
+        ensure(rollout.forced(), "I38", || format!("{} is promoted, its windows say {known:?}", rollout.id))?;
         let told = decision.because.iter().any(|reason| matches!(reason, Reason::Window { .. }));
-        ensure(told, "I35", || {
+        ensure(told, "I38", || {
             format!("{} passes a closed window, and the record does not say so", rollout.id)
         })
     }
@@ -236,19 +242,38 @@ impl Checker {
         let policy = self.policies.get(&opening.policy);
         ensure(policy.is_some(), "I11", || format!("policy {} is not in the log", opening.policy.short()))?;
         ensure(!self.rollouts.contains_key(id), "I22", || format!("{id} exists already"))?;
+        let quarantine = self.quarantined.get(&(opening.service.clone(), opening.to.clone()));
+        ensure(quarantine.is_none() || opening.finding.is_some(), "I35", || {
+            format!("{id} tries {} again after {quarantine:?}, and nothing was found out", opening.to)
+        })?;
         self.intents.insert(opening.intent.clone(), Some(id.clone()));
         let active = self.active.get(&opening.service);
         ensure(active.is_some() == opening.behind.is_some(), "I22", || {
             format!("{id} starts behind {:?} while {active:?} is active", opening.behind)
         })?;
         self.active.entry(opening.service.clone()).or_insert_with(|| id.clone());
+        let all = policy.is_none_or(|policy| policy.scopes.iter().all(|s| opening.scopes.contains(s)));
+        ensure(all, "I36", || format!("{id} leaves out a scope of its policy"))?;
+        if opening.behind.is_none() {
+            self.serving.insert(opening.service.clone(), opening.from.clone());
+        }
+        for old in &opening.supersedes {
+            let rollout = self.rollouts.get_mut(old).filter(|old| old.opening.service == opening.service);
+            let Some(rollout) = rollout else { return Err(("I22", format!("{id} supersedes {old}"))) };
+            rollout.superseded = true;
+            self.owed.insert(old.clone(), format!("{old} superseded by {id}"));
+        }
         self.rollouts.insert(id.clone(), Followed::new(id, opening, seq));
         let waiting = self.rollouts.values().filter(|r| r.opening.service == opening.service).count();
-        ensure(waiting <= QUEUE_MAX + 1, "I25", || format!("{waiting} rollouts open on {}", opening.service))
+        let left = waiting - opening.supersedes.len();
+        ensure(left <= QUEUE_MAX + 1, "I25", || format!("{waiting} rollouts open on {}", opening.service))
     }
 
     fn accepted(&mut self, at: Timestamp, id: &RolloutId, act: &Act) -> Checked {
         let Some(rollout) = self.rollouts.get_mut(id) else {
+            if act.verb == Verb::Rollback {
+                return self.undone(at, id, act);
+            }
             // About a rollout that is over there can be remarks, and nothing else.
             return ensure(act.verb == Verb::Note, "I16", || {
                 format!("{} of {id} is over", act.verb.as_str())
@@ -262,9 +287,51 @@ impl Checker {
         Ok(())
     }
 
+    /// A completed rollout is taken back: it was the last of its service, and what served before is still there.
+    fn undone(&mut self, at: Timestamp, id: &RolloutId, act: &Act) -> Checked {
+        let mut lines = self.completed.iter_mut();
+        let line = lines.find(|(_, line)| line.last().is_some_and(|(last, _)| last.id == *id));
+        let Some((service, line)) = line else {
+            return Err(("I37", format!("{id} is taken back, and it is not the last that completed")));
+        };
+        let Some((mut rollout, completed)) = line.pop() else { return Ok(()) };
+        let active = self.active.insert(service.clone(), id.clone());
+        ensure(active.is_none(), "I37", || format!("{id} is taken back while {active:?} is active"))?;
+        let policy = &self.policies[&rollout.opening.policy];
+        let (since, keep) = (at.since(completed), policy.keep_old);
+        ensure(since < keep, "I37", || format!("{id} is taken back after {since}, kept was it for {keep}"))?;
+        rollout.accepted(self.seq + 1, at, policy, act)?;
+        self.rollouts.insert(id.clone(), rollout);
+        self.owed.insert(id.clone(), format!("{} ordered by {}", act.verb.as_str(), act.actor));
+        Ok(())
+    }
+
+    /// A rollout begins: against what serves, and alone with its scopes, of which the first that came has each.
+    fn begins(&self, id: &RolloutId, baseline: &Version) -> Checked {
+        let rollout = &self.rollouts[id];
+        let serving = self.serving.get(&rollout.opening.service);
+        ensure(serving == Some(baseline), "I20", || {
+            format!("{id} is compared with {baseline} while {serving:?} serves")
+        })?;
+        let scopes = &rollout.opening.scopes;
+        let shares = |other: &&Followed| other.opening.scopes.iter().any(|scope| scopes.contains(scope));
+        let others = self.rollouts.values().filter(|other| other.id != *id).filter(shares);
+        let mut before = others.filter(|other| other.step().is_some() || other.created < rollout.created);
+        let before = before.next().map(|other| &other.id);
+        ensure(before.is_none(), "I36", || {
+            format!("{id} begins while {before:?} has or awaits a scope of it")
+        })
+    }
+
     /// A conclusion about one open rollout.
     fn concluded(&mut self, seq: EventSeq, at: Timestamp, event: &Event) -> Checked {
         let Some(id) = event.rollout() else { return Ok(()) };
+        if let Event::DecisionMade { decision, .. } = event
+            && decision.choice == Choice::Promote
+            && self.rollouts.get(id).is_some_and(|rollout| rollout.step().is_none())
+        {
+            self.begins(id, &decision.baseline)?;
+        }
         let Some(rollout) = self.rollouts.get(id) else {
             return Err(("I16", format!("{} about {id}, which is not open", event.kind())));
         };
@@ -296,14 +363,30 @@ impl Checker {
             Event::CommandIssued { command, .. } => {
                 let fresh = self.commands.insert(command.id);
                 ensure(fresh, "I15", || format!("command {} was issued before", command.id))?;
-                rollout.issued(self.log, policy, command)?;
+                rollout.issued(at, self.log, policy, command)?;
             }
             Event::CommandResent { command, actuators, .. } => rollout.resent(*command, actuators)?,
-            Event::CommandApplied { command, .. } => rollout.applied(at, policy, *command)?,
+            Event::CommandApplied { command, .. } => rollout.applied(at, *command)?,
             Event::AlertRaised { alert, .. } => rollout.alerted(alert)?,
             Event::RolloutEnded { outcome, .. } => {
                 rollout.ended(*outcome)?;
                 let service = rollout.opening.service.clone();
+                let version = (service.clone(), rollout.opening.to.clone());
+                match outcome {
+                    Outcome::Completed => {
+                        self.serving.insert(service.clone(), version.1.clone());
+                        self.quarantined.remove(&version);
+                        let line = self.completed.entry(service.clone()).or_default();
+                        line.push((rollout.kept(seq), at));
+                    }
+                    Outcome::RolledBack if rollout.by_person(Choice::Rollback) => {
+                        self.serving.insert(service.clone(), rollout.baseline().clone());
+                    }
+                    Outcome::RolledBack if policy.retry_after_rollback == Retry::NeedsFinding => {
+                        self.quarantined.insert(version, id.clone());
+                    }
+                    _ => {}
+                }
                 self.rollouts.remove(id);
                 self.owed.remove(id);
                 if active {

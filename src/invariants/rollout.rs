@@ -11,6 +11,7 @@ use crate::core::event::{
     Ack, AckStatus, Act, Alert, AlertKind, Choice, Command, Decision, Opening, Outcome, Verb,
 };
 use crate::core::evidence::{EPOCH_CANARY, Evidence, GuardrailReading, Scored};
+use crate::core::exposure::{OnSegmentFailure, Task};
 use crate::core::ids::{Actuator, CommandId, EventSeq, Metric, RolloutId, Version, Weight, derived_id};
 use crate::core::labels;
 use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule};
@@ -29,10 +30,19 @@ pub struct Followed {
     step: Option<u16>,
     applied: Option<(Timestamp, u16)>,
     first_applied: Option<Timestamp>,
+    /// The step that begins when the open command is applied.
+    entering: Option<u16>,
+    /// When the last command was issued.
+    issued_at: Timestamp,
+    /// A part of the traffic was taken back by itself, and no person has said how to go on.
+    parked: bool,
     weight: Weight,
     unwatched: Span,
     paused: Option<Timestamp>,
     approvals: BTreeSet<String>,
+    /// A newer one takes its place.
+    pub superseded: bool,
+    claimed: bool,
     order: Option<Act>,
     /// The last event that a person's view had to include.
     moved: EventSeq,
@@ -41,11 +51,13 @@ pub struct Followed {
     open: Option<Command>,
     confirmed: BTreeSet<Actuator>,
     choice: Option<Choice>,
+    /// Whether a person ordered that.
+    ordered: bool,
     commands: u32,
     /// Observations recorded by version and metric since the first step was applied.
     received: BTreeMap<(Version, Metric), u64>,
     /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
-    served: BTreeMap<(Version, Metric), BTreeMap<u64, u64>>,
+    served: BTreeMap<(Version, Metric, Option<usize>), BTreeMap<u64, u64>>,
     /// Of metrics that are compared in pairs: how often each unit answered in each arm, and the pairs that these can make.
     units: BTreeMap<Metric, (BTreeMap<String, [u64; 2]>, u64)>,
     watched: BTreeMap<String, Watched>,
@@ -87,16 +99,22 @@ impl Followed {
             step: None,
             applied: None,
             first_applied: None,
+            entering: None,
+            issued_at: Timestamp::default(),
+            parked: false,
             weight: Weight::ZERO,
             unwatched: Span::ZERO,
             paused: None,
             approvals: BTreeSet::new(),
+            superseded: false,
+            claimed: false,
             order: None,
             moved: created,
             to_issue: None,
             open: None,
             confirmed: BTreeSet::new(),
             choice: None,
+            ordered: false,
             commands: 0,
             received: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -114,6 +132,27 @@ impl Followed {
     /// Whether an order to promote past what is in the way waits to be carried out.
     pub fn forced(&self) -> bool {
         self.order.as_ref().is_some_and(|act| act.verb == Verb::Promote && act.force)
+    }
+
+    /// Whether its last decision is `choice`, and somebody's order.
+    pub fn by_person(&self, choice: Choice) -> bool {
+        self.choice == Some(choice) && self.ordered
+    }
+
+    pub fn baseline(&self) -> &Version {
+        &self.baseline
+    }
+
+    /// What is left of it when it has completed: it can still be taken back, and be it for nothing that was seen.
+    pub fn kept(&self, seq: EventSeq) -> Followed {
+        Followed {
+            step: self.step,
+            weight: self.weight,
+            baseline: self.baseline.clone(),
+            moved: seq,
+            commands: self.commands,
+            ..Followed::new(&self.id, &self.opening, self.created)
+        }
     }
 
     /// Time that nobody watched. A pause counts by itself.
@@ -155,25 +194,29 @@ impl Followed {
             *self.received.entry(of(series)).or_default() += n;
         }
         // Samples come in runs of one series and second.
-        let samples = columns.samples().map(|s| (s.series, s.served_at.0 / 1000, 1));
-        let mut runs: Vec<(u32, u64, u64)> = Vec::new();
-        for (series, second, n) in
-            samples.chain(columns.aggregates.iter().map(|a| (a.series, a.from.0 / 1000, a.n)))
-        {
-            match runs.iter_mut().rev().take(8).find(|run| (run.0, run.1) == (series, second)) {
-                Some(run) => run.2 += n,
-                None => runs.push((series, second, n)),
+        let parts: Vec<Option<usize>> = columns.tags.iter().map(|tags| part(policy, tags)).collect();
+        let samples = columns
+            .samples()
+            .map(|s| ((s.series, s.served_at.0 / 1000, s.tag.and_then(|tag| parts[tag as usize])), 1));
+        type Run = ((u32, u64, Option<usize>), u64);
+        let mut runs: Vec<Run> = Vec::new();
+        let sums = columns.aggregates.iter().map(|a| ((a.series, a.from.0 / 1000, None), a.n));
+        for (key, n) in samples.chain(sums) {
+            match runs.iter_mut().rev().take(8).find(|run| run.0 == key) {
+                Some(run) => run.1 += n,
+                None => runs.push((key, n)),
             }
         }
-        for (series, second, n) in runs {
-            let served = self.served.entry(of(&columns.series[series as usize])).or_default();
-            *served.entry(second).or_default() += n;
+        for ((series, second, part), n) in runs {
+            let (version, metric) = of(&columns.series[series as usize]);
+            *self.served.entry((version, metric, part)).or_default().entry(second).or_default() += n;
         }
     }
 
     pub fn ack(&mut self, ack: &Ack) {
         let Some(open) = self.open.as_ref().filter(|open| open.id == ack.command) else { return };
-        if ack.status == AckStatus::Applied && open.actuators.contains(&ack.actuator) {
+        let whole = ack.done.is_none_or(|(done, of)| done >= of);
+        if ack.status == AckStatus::Applied && whole && open.actuators.contains(&ack.actuator) {
             self.confirmed.insert(ack.actuator.clone());
         }
     }
@@ -201,7 +244,11 @@ impl Followed {
                 let fresh = self.approvals.insert(act.actor.clone());
                 ensure(fresh, "I33", || format!("{} had approved", act.actor))?;
             }
-            Verb::Promote | Verb::Rollback | Verb::Abort => {
+            Verb::Claim => {
+                let taken = std::mem::replace(&mut self.claimed, true);
+                return ensure(!taken || act.force, "I33", || format!("{} was claimed", self.id));
+            }
+            Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
                 ensure(self.choice != Some(Choice::Rollback), "I16", || {
                     format!("{} accepted after the rollback of {}", act.verb.as_str(), self.id)
                 })?;
@@ -294,7 +341,9 @@ impl Followed {
         // A sample of a count stands for as many events as it says.
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         for (version, n) in arms.iter().filter(|_| !counts) {
-            let served = self.served.get(&(version.clone(), counted(guardrail).clone()));
+            // Where one part of the traffic is exposed, only it is compared.
+            let part = policy.steps[usize::from(scored.step)].segment.map(usize::from);
+            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), part));
             let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
             ensure(*n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
@@ -343,8 +392,8 @@ impl Followed {
         let scored = policy.guardrails.iter().filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
         let looked = scored.filter(|g| counted(g) == metric).map(|g| self.watched.get(&g.name)?.cohort);
         let Some(looked) = looked.min().flatten() else { return };
-        for version in [&self.baseline, &self.opening.to] {
-            if let Some(served) = self.served.get_mut(&(version.clone(), metric.clone())) {
+        for ((_, of, _), served) in &mut self.served {
+            if of == metric {
                 *served = served.split_off(&(looked.0 / 1000));
             }
         }
@@ -434,20 +483,38 @@ impl Followed {
             format!("{id} is decided by {:?}, ordered was it by {actor:?}", decision.actor)
         })?;
         match decision.choice {
-            Choice::Promote => self.promoted(at, policy, decision, ordered.as_ref())?,
+            Choice::Promote => {
+                self.promoted(at, policy, decision, ordered.as_ref())?;
+                (self.entering, self.parked) = (self.step, false);
+            }
             Choice::Rollback => {
                 ensure(decision.weight_to == Weight::ZERO, "I21", || {
                     format!("{id} is taken back to {}", decision.weight_to)
                 })?;
+                let alone = self.alone(policy).filter(|_| ordered.is_none() && !self.superseded);
+                ensure(decision.back_to == alone, "I21", || {
+                    format!("{id} goes back to step {:?}, its policy says {alone:?}", decision.back_to)
+                })?;
                 let failing = self.failing(policy, OnFail::Rollback).is_some();
-                let late = policy.on_deadline == OnDeadline::Rollback && self.late(at, policy);
-                ensure(ordered.is_some() || failing || late, "I18", || {
+                let late = policy.on_deadline == OnDeadline::Rollback
+                    && (self.late(at, policy) || self.unapplied(at, policy));
+                ensure(ordered.is_some() || failing || late || self.superseded, "I18", || {
                     format!("{id} is taken back for nothing")
                 })?;
                 ensure(!decision.because.is_empty(), "I18", || {
                     format!("{id} is taken back without a reason")
                 })?;
                 self.open = None;
+                self.entering = None;
+                if let Some(step) = alone {
+                    (self.moved, self.parked) = (seq, true);
+                    (self.step, self.entering) = (alone, alone);
+                    self.to_issue = Some((seq, shares(policy, step).0));
+                    self.watched.clear();
+                    self.alerts.clear();
+                    self.approvals.clear();
+                    return Ok(true);
+                }
             }
             Choice::Complete => {
                 let last = policy.steps.len() as u16 - 1;
@@ -463,15 +530,31 @@ impl Followed {
         }
         self.moved = seq;
         self.choice = Some(decision.choice);
-        if decision.choice != Choice::Complete {
-            self.to_issue = Some((seq, decision.weight_to));
-        }
+        self.to_issue = match (decision.choice, self.entering) {
+            (Choice::Promote, Some(step)) => Some((seq, shares(policy, step).0)),
+            (Choice::Complete, _) if !policy.release => None,
+            _ => Some((seq, decision.weight_to)),
+        };
+        self.ordered = ordered.is_some();
         Ok(decision.choice == Choice::Rollback)
     }
 
     fn late(&self, at: Timestamp, policy: &Policy) -> bool {
         let step = self.applied.and_then(|(_, step)| policy.steps.get(usize::from(step)));
         step.and_then(|step| step.deadline).is_some_and(|deadline| self.watched_for(at) >= deadline)
+    }
+
+    /// Whether the step on its way was not confirmed in the time it has.
+    fn unapplied(&self, at: Timestamp, policy: &Policy) -> bool {
+        let within = self.entering.and_then(|step| policy.steps.get(usize::from(step))?.apply_within);
+        self.open.is_some() && within.is_some_and(|within| self.issued_at.plus(within) <= at)
+    }
+
+    /// Where a failure takes back only the part of the traffic that the rollout is at: the last step of the part before.
+    fn alone(&self, policy: &Policy) -> Option<u16> {
+        policy.segments.as_ref().filter(|segments| segments.on_failure == OnSegmentFailure::Alone)?;
+        let own = policy.steps.get(usize::from(self.step?))?.segment;
+        (0..self.step?).rev().find(|step| policy.steps[usize::from(*step)].segment != own)
     }
 
     fn promoted(
@@ -500,25 +583,32 @@ impl Followed {
         })?;
         let failing = self.failing(policy, OnFail::Rollback);
         ensure(failing.is_none(), "I19", || format!("{id} is promoted although {failing:?} fails"))?;
-        if ordered.is_none() {
-            self.gates(at, policy, current)?;
+        match ordered.map(|act| act.verb) {
+            Some(Verb::Promote) => {}
+            other => self.gates(at, policy, current, other == Some(Verb::Skip))?,
         }
         self.step = Some(next);
         Ok(())
     }
 
-    /// Everything that an automatic promotion needs.
-    fn gates(&self, at: Timestamp, policy: &Policy, current: u16) -> Checked {
+    /// Everything that an automatic promotion needs, and all but time and counts what one by skipping does.
+    fn gates(&self, at: Timestamp, policy: &Policy, current: u16, skip: bool) -> Checked {
         let id = &self.id;
         ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
+        ensure(!self.parked, "I18", || format!("{id} is promoted although a part was taken back"))?;
         let step = &policy.steps[usize::from(current)];
         let watched = self.watched_for(at);
-        ensure(watched >= step.bake, "I34", || format!("{id} is promoted after {watched} of {}", step.bake))?;
+        ensure(skip || watched >= step.bake, "I34", || {
+            format!("{id} is promoted after {watched} of {}", step.bake)
+        })?;
         for guardrail in &policy.guardrails {
             let name = &guardrail.name;
             let verdict = self.watched.get(name).and_then(|w| w.verdict);
             let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-            let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates);
+            // Without traffic only a copy of it can show anything.
+            let paired = matches!(guardrail.rule, Rule::Paired { .. });
+            let can_show = step.to > Weight::ZERO || step.task == Some(Task::Shadow) && paired;
+            let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates) && can_show;
             let passes = verdict == Some(Verdict::Pass) || self.does(guardrail) == OnFail::Alert;
             ensure(!needed || passes, "I19", || format!("{id} is promoted while {name} says {verdict:?}"))?;
             ensure(verdict != Some(Verdict::Fail) || self.does(guardrail) == OnFail::Alert, "I19", || {
@@ -529,18 +619,22 @@ impl Followed {
             let of = policy.guardrails.iter().filter(|g| g.metric == *metric);
             let settled = of.filter_map(|g| self.watched.get(&g.name)).map(|w| w.at_step);
             let have = settled.filter(|(step, _)| *step == current).map(|(_, n)| n).max().unwrap_or(0);
-            ensure(have >= *need, "I19", || format!("{id} is promoted with {have} of {need} {metric}"))?;
+            ensure(skip || have >= *need, "I19", || {
+                format!("{id} is promoted with {have} of {need} {metric}")
+            })?;
         }
         let next = policy.steps[usize::from(current) + 1].to;
         let between = |before: Weight| step.to < before && before <= next;
-        let need = policy.approvals.iter().filter(|a| between(a.before)).map(|a| usize::from(a.by)).max();
-        let have = self.approvals.len();
+        let asked: Vec<_> = policy.approvals.iter().filter(|a| between(a.before)).collect();
+        let need = asked.iter().map(|a| usize::from(a.by)).max();
+        let others = asked.iter().any(|a| a.not_submitter);
+        let have = self.approvals.iter().filter(|by| !others || **by != self.opening.by).count();
         ensure(need.is_none_or(|need| have >= need), "I18", || {
             format!("{id} is promoted with {have} of {need:?} approvals")
         })
     }
 
-    pub fn issued(&mut self, log: Uuid, policy: &Policy, command: &Command) -> Checked {
+    pub fn issued(&mut self, at: Timestamp, log: Uuid, policy: &Policy, command: &Command) -> Checked {
         let id = &self.id;
         let due = self.to_issue.take();
         ensure(due == Some((command.decision, command.weight)), "I15", || {
@@ -554,6 +648,17 @@ impl Followed {
         ensure(command.baseline == self.baseline && command.canary == self.opening.to, "I20", || {
             format!("{id} sets {} and {}", command.baseline, command.canary)
         })?;
+        let (parts, task) = match (self.entering, self.choice) {
+            (Some(step), _) => (shares(policy, step).1, policy.steps[usize::from(step)].task),
+            (None, Some(Choice::Complete)) => (Vec::new(), Some(Task::Release)),
+            _ => (Vec::new(), None),
+        };
+        let said: Vec<_> = command.parts.iter().map(|p| (p.segment.name.as_str(), p.weight)).collect();
+        ensure(said == parts, "I17", || format!("{id} sets {said:?}, its policy says {parts:?}"))?;
+        ensure(command.task == task, "I17", || {
+            format!("{id} asks for {:?}, its policy for {task:?}", command.task)
+        })?;
+        self.issued_at = at;
         self.confirmed.clear();
         self.open = Some(command.clone());
         self.commands += 1;
@@ -571,26 +676,22 @@ impl Followed {
         })
     }
 
-    pub fn applied(&mut self, at: Timestamp, policy: &Policy, command: CommandId) -> Checked {
+    pub fn applied(&mut self, at: Timestamp, command: CommandId) -> Checked {
         let Some(open) = self.open.take_if(|open| open.id == command) else {
             return Err(("I17", format!("{} applies {command}, open is {:?}", self.id, self.open)));
         };
         let missing = open.actuators.iter().find(|actuator| !self.confirmed.contains(*actuator));
         ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
-        self.weight = open.weight;
-        self.alerts
-            .retain(|kind| !matches!(kind, AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_)));
-        if self.choice == Some(Choice::Promote)
-            && let Some(step) = self.step
-        {
+        self.weight = open.parts.iter().map(|part| part.weight).fold(open.weight, Weight::max);
+        self.alerts.retain(|kind| {
+            use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied};
+            !matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_))
+        });
+        if let Some(step) = self.entering.take() {
             self.applied = Some((at, step));
             self.first_applied.get_or_insert(at);
             self.unwatched = Span::ZERO;
             self.approvals.clear();
-            let weight = policy.steps[usize::from(step)].to;
-            ensure(weight == self.weight, "I17", || {
-                format!("step {step} is {weight}, set is {}", self.weight)
-            })?;
         }
         Ok(())
     }
@@ -601,17 +702,46 @@ impl Followed {
     }
 
     pub fn ended(&self, outcome: Outcome) -> Checked {
+        let back =
+            self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO;
         let fits = match outcome {
-            Outcome::Completed => self.choice == Some(Choice::Complete),
-            Outcome::RolledBack => {
-                self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO
-            }
+            Outcome::Completed => self.choice == Some(Choice::Complete) && self.open.is_none(),
+            Outcome::RolledBack => back && !self.superseded,
+            Outcome::Superseded => self.superseded && (back || self.commands == 0),
             Outcome::Aborted => {
                 self.commands == 0 && self.order.as_ref().is_some_and(|act| act.verb == Verb::Abort)
             }
         };
         ensure(fits, "I17", || format!("{} ends {outcome:?} after {:?}", self.id, self.choice))
     }
+}
+
+/// The canary's share of everybody in no named part once `step` is applied, and of each part that has one.
+fn shares(policy: &Policy, step: u16) -> (Weight, Vec<(&str, Weight)>) {
+    let (mut rest, mut shares) = (Weight::ZERO, Vec::<(&str, Weight)>::new());
+    if step as usize == policy.steps.len() - 1 {
+        return (Weight::FULL, shares);
+    }
+    let parts = policy.segments.iter().flat_map(|segments| &segments.parts);
+    let parts: Vec<&str> = parts.map(|part| part.name.as_str()).collect();
+    for step in &policy.steps[..=usize::from(step)] {
+        match step.segment {
+            None => rest = step.to,
+            Some(i) => {
+                shares.retain(|(name, _)| *name != parts[usize::from(i)]);
+                shares.push((parts[usize::from(i)], step.to));
+            }
+        }
+    }
+    (rest, shares)
+}
+
+/// To which part of the traffic samples of these tags belong.
+fn part(policy: &Policy, tags: &str) -> Option<usize> {
+    let segments = policy.segments.as_ref()?;
+    let prefix = format!("{}=", segments.kind.as_str());
+    let name = tags.split(',').find_map(|tag| tag.strip_prefix(&prefix))?;
+    segments.parts.iter().position(|part| part.name == name)
 }
 
 /// The words of harm of a count or a split after a cohort, worked out from its counts.

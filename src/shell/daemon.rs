@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -107,11 +108,12 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
         async move { http::serve(listener, api, until(stopped)).await.map_err(DaemonError::Http) }
     });
     tokio::spawn(observe::narrate(writer.clone(), until(stopped.clone())));
+    let mut signals = Signals::listen();
     ready(address);
 
     let failed = tokio::select! {
         ended = &mut thread => return Err(failure(ended)),
-        () = signalled() => None,
+        () = signals.next() => None,
         front = fronts.join_next() => Some(match front {
             Some(Ok(Err(error))) => error,
             _ => DaemonError::Panicked,
@@ -166,13 +168,23 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// SIGINT or SIGTERM.
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).expect("signal handlers can be installed");
-    let (mut int, mut term) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
+/// SIGINT and SIGTERM.
+struct Signals {
+    int: Signal,
+    term: Signal,
+}
+
+impl Signals {
+    /// From here on a signal is kept. One that came while a later call put its handler in place would be lost.
+    fn listen() -> Signals {
+        let listen = |kind| signal(kind).expect("signal handlers can be installed");
+        Signals { int: listen(SignalKind::interrupt()), term: listen(SignalKind::terminate()) }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+        }
     }
 }

@@ -61,7 +61,7 @@ pub struct Notice {
     windows: BTreeMap<Digest, (bool, Timestamp)>,
     frozen: BTreeSet<Option<Service>>,
     open: BTreeMap<RolloutId, Seen>,
-    over: Vec<Seen>,
+    over: Vec<(RolloutId, Seen)>,
 }
 
 /// What is true of a canary of shift `b` against a baseline of shift `a`, as each kind's limit has it.
@@ -110,7 +110,7 @@ impl Notice {
             let errors = service.error * b.error >= 2.0 * service.error * a.error + 0.01;
             (b.pass <= a.pass - 0.04 || errors).then_some(Truth::Beyond)
         };
-        let judged = self.over.iter().filter(|seen| !seen.pushed);
+        let judged = self.over.iter().map(|(_, seen)| seen).filter(|seen| !seen.pushed);
         let all = GuardrailKind::Proportion;
         let mut found: Vec<Judged> = judged
             .clone()
@@ -192,6 +192,7 @@ impl Notice {
                 match refusal.code.as_str() {
                     "E1014" => rare.insert(Rare::IntentAgain),
                     "E1015" => rare.insert(Rare::IntentReused),
+                    "E1035" => rare.insert(Rare::Quarantined),
                     _ => false,
                 };
             }
@@ -199,8 +200,13 @@ impl Notice {
                 if opening.behind.is_some() {
                     rare.insert(Rare::Queued);
                 }
+                let service = |id: &RolloutId| self.open.get(id).map(|seen| &seen.opening.service);
+                if opening.blocked.as_ref().is_some_and(|b| service(&b.by) != Some(&opening.service)) {
+                    rare.insert(Rare::ScopeWaited);
+                }
                 if opening.attempt > 1 {
                     rare.insert(Rare::SecondAttempt);
+                    rare.extend(opening.finding.is_some().then_some(Rare::Investigated));
                 }
                 let seen = Seen {
                     baseline: opening.from.clone(),
@@ -222,6 +228,10 @@ impl Notice {
                     "E0313" => rare.insert(Rare::StaleOrder),
                     "E1021" | "E1022" => rare.insert(Rare::OrderTooLate),
                     "E0319" => rare.insert(Rare::ApprovedTwice),
+                    "E0322" => rare.insert(Rare::UndoneTooLate),
+                    "E0323" => rare.insert(Rare::ClaimedTwice),
+                    "E0324" => rare.insert(Rare::OwnApproval),
+                    "E0325" => rare.insert(Rare::SkipRefused),
                     _ => false,
                 };
             }
@@ -249,6 +259,12 @@ impl Notice {
     }
 
     fn rollout(&mut self, id: RolloutId, now: Timestamp, event: &Event) {
+        if let Event::ActAccepted { verb: Verb::Rollback, .. } = event
+            && let Some(i) = self.over.iter().rposition(|(over, _)| *over == id)
+        {
+            self.rare.insert(Rare::Undone);
+            self.open.extend([self.over.remove(i)]);
+        }
         let Some(seen) = self.open.get_mut(&id) else { return };
         let rare = &mut self.rare;
         match event {
@@ -259,6 +275,11 @@ impl Notice {
                     rare.insert(Rare::Paused);
                 }
                 Verb::Promote => seen.pushed = true,
+                Verb::Claim => drop(rare.insert(Rare::Claimed)),
+                Verb::Skip => {
+                    seen.pushed = true;
+                    rare.insert(Rare::Skipped);
+                }
                 _ => {}
             },
             Event::ReferenceFrozen { guardrail, reference, .. } => {
@@ -366,10 +387,11 @@ impl Notice {
                 match outcome {
                     Outcome::Completed => rare.insert(Rare::Completed),
                     Outcome::Aborted => rare.insert(Rare::Aborted),
+                    Outcome::Superseded => rare.insert(Rare::Superseded),
                     Outcome::RolledBack => false,
                 };
                 let seen = self.open.remove(&id).expect("it is open");
-                self.over.push(seen);
+                self.over.push((id, seen));
             }
             _ => {}
         }

@@ -188,6 +188,9 @@ pub enum Stimulus {
         id: u64,
         policy: Option<&'static str>,
         reason: u64,
+        finding: bool,
+        /// Which of the scopes: bits.
+        scopes: u64,
     },
     Act {
         verb: Verb,
@@ -278,6 +281,8 @@ fn share(n: u64, events_min: u64) -> u64 {
 
 pub const MINUTE: u64 = 60_000;
 pub const TICK: u64 = 10_000;
+/// What services share.
+pub const SCOPES: [&str; 2] = ["gateway", "vector-db"];
 pub const ACTORS: [&str; 4] = ["maya", "li", "ada", "omar"];
 const SERVICES: [&str; 2] = ["assistant", "search"];
 
@@ -305,6 +310,8 @@ pub enum Draw {
     Kinds,
     /// Change windows and freezes.
     Windows,
+    /// What people say beside the change itself, and what policies ask of them.
+    People,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -343,7 +350,13 @@ impl Plan {
             }
         }
         let mut plan = Plan {
-            policies: policies(&mut r, &actuators, &kinds, &windows(seed)),
+            policies: policies(
+                &mut r,
+                &mut random(seed, Draw::People, 0),
+                &actuators,
+                &kinds,
+                &windows(seed),
+            ),
             stimuli: Vec::new(),
             healed: length,
             cleared: length + scaled(90 * MINUTE, events_min).max(20 * MINUTE),
@@ -434,8 +447,9 @@ impl Plan {
                 }
                 Fault::Operators => some(14, &mut all, &mut |r| Stimulus::Act {
                     // A pause lasts until somebody ends it.
-                    verb: match r.below(9) {
-                        n if n < 7 => Verb::ALL[n as usize],
+                    verb: match r.below(13) {
+                        n if n < 9 => Verb::ALL[n as usize],
+                        9 | 10 => Verb::Skip,
                         _ => Verb::Pause,
                     },
                     actor: r.below(ACTORS.len() as u64) as usize,
@@ -494,11 +508,14 @@ impl Plan {
                 _ => Some("quick"),
             };
             let from = (id == 0 || r.chance(0.3)).then_some(0);
-            let intent = Stimulus::Intent { service, from, to, id, policy, reason: 0 };
+            let mut said = random(self.seed, Draw::People, 1 + id);
+            let (finding, some) = (said.chance(0.5), said.chance(0.7));
+            let scopes = if some { 1 + said.below(3) } else { 0 };
+            let intent = Stimulus::Intent { service, from, to, id, policy, reason: 0, finding, scopes };
             if r.chance(0.3) {
                 // It is sent again later, or its id is used for something else.
                 let reason = r.below(2);
-                let again = Stimulus::Intent { service, from, to, id, policy, reason };
+                let again = Stimulus::Intent { service, from, to, id, policy, reason, finding, scopes };
                 all.push((at + 1_000 + r.below(scaled(30 * MINUTE, self.events_min)), again));
             }
             all.push((at, intent));
@@ -597,13 +614,24 @@ fn windows(seed: u64) -> String {
 }
 
 /// Two policies with the bakes, deadlines, gates and actuators of the seed.
-fn policies(r: &mut Random, actuators: &[&str], kinds: &Kinds, windows: &str) -> Vec<(String, Policy)> {
+fn policies(
+    r: &mut Random,
+    people: &mut Random,
+    actuators: &[&str],
+    kinds: &Kinds,
+    windows: &str,
+) -> Vec<(String, Policy)> {
     let actuators = actuators.join(", ");
     let further = kinds.guardrails();
     let (pass_weight, warm_up) = (if kinds.trade { 0.4 } else { 0.6 }, u8::from(kinds.warm_up));
     let mut make = |name: &str, steps: String, more: &str| {
         let deadline = if r.chance(0.5) { "hold" } else { "rollback" };
         let concurrency = if r.chance(0.8) { "queue" } else { "refuse" };
+        let concurrency = if people.chance(0.3) { "supersede" } else { concurrency };
+        let keep = if people.chance(0.6) { 1 + people.below(20) } else { 0 };
+        let scopes = if people.chance(0.1) { "gateway" } else { "" };
+        let more = more.replace("OTHERS", if people.chance(0.5) { "true" } else { "false" });
+        let retry = if people.chance(0.7) { "needs_finding" } else { "allowed" };
         let maturity = [if kinds.slow_grades { 1 } else { 0 }, 1, 3][r.below(3) as usize];
         let text = format!(
             "apiVersion: sluice.dev/v1\nkind: RolloutPolicy\nmetadata: {{name: {name}}}\nspec:\n  applies_to: [model]\n  \
@@ -613,7 +641,8 @@ fn policies(r: &mut Random, actuators: &[&str], kinds: &Kinds, windows: &str) ->
              - {{metric: error, kind: absolute, above: 35%, of_last: 100, on_fail: rollback}}\n    \
              - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n{further}  \
              evidence: {{reference_min: {min}, warm_up: {warm_up}m}}\n  actuators: [{actuators}]\n  stale_after: 5m\n  \
-             concurrency: {concurrency}\n{windows}{more}",
+             concurrency: {concurrency}\n  retry_after_rollback: {retry}\n  \
+             keep_old: {keep}m\n  scopes: [{scopes}]\n{windows}{more}",
             soak = 2 + r.below(8),
             min = 100 + r.below(200),
         );
@@ -627,7 +656,7 @@ fn policies(r: &mut Random, actuators: &[&str], kinds: &Kinds, windows: &str) ->
             "{to: 10%, bake: 4m, min_samples: {eval_pass: 60}, deadline: 20m}, {to: 50%, bake: 6m, min_samples: \
              {eval_pass: 300}, deadline: 30m}, {to: 100%}"
                 .into(),
-            "  approvals: [{before: 50%, by: 1}, {before: 100%, by: 2}]\n",
+            "  approvals: [{before: 50%, by: 1, not_submitter: OTHERS}, {before: 100%, by: 2, not_submitter: OTHERS}]\n",
         ),
     ]
 }

@@ -4,13 +4,16 @@
 //!
 //! ```text
 //!     traffic assistant 50/s                      users send 50 requests a second
+//!     traffic assistant 50/s region eu=30 us=50    of 100 users 30 are in eu; what they send is tagged
+//!     version b@us eval_pass=chance:0.80           how it answers users of us
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
-//!     intent a -> b by maya: shorter answers
+//!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
 //!     actuator router silent | rejects | after 2s
-//!     act pause by li: lunch                       on the newest rollout; also promote!, rollback, ...
 //!     freeze by li for 2h: outage                  of everything; "freeze assistant by li: ..." of one service
 //!     unfreeze by li: it is over
 //!     begin 2027-03-27T22:00Z                      the first line only: when it all begins
+//!     actuator index populates 10m 8000 lost 20    reports every minute, and confirms with 20 fewer
+//!     act pause by li: lunch                       on the newest rollout, or "by li on ID"; also promote!, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
 //!     clock 1h                                     the daemon's clock is set forward, and everybody else's
 //!     run 30m                                      or "run end 12h": until no rollout is open
@@ -22,7 +25,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
 use crate::core::event::{Act, Event, FreezeOrder, Intent, Origin, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version, Weight};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
@@ -116,7 +119,17 @@ impl Play {
     }
 
     fn traffic(&mut self, rest: &str) -> Result<(), String> {
-        let (service, rate) = rest.split_once(' ').ok_or("expected: SERVICE N/s")?;
+        let mut words = rest.split_whitespace();
+        let (Some(service), Some(rate)) = (words.next(), words.next()) else {
+            return Err("expected: SERVICE N/s".into());
+        };
+        let tag = words.next().unwrap_or_default().to_owned();
+        let part = |word: &str| {
+            let (name, share) = word.split_once('=')?;
+            Some((name.to_owned(), share.parse().ok()?))
+        };
+        let parts =
+            words.map(|word| part(word).ok_or("expected: NAME=HUNDREDTHS")).collect::<Result<_, _>>()?;
         let per_second = rate.trim_end_matches("/s").parse().map_err(|_| "expected: N/s")?;
         let baseline = Version::default();
         self.world.traffic.push(Traffic {
@@ -126,7 +139,9 @@ impl Play {
             versions: self.versions.clone(),
             canary: baseline.clone(),
             baseline,
-            weight: Weight::ZERO,
+            tag,
+            parts,
+            ..Traffic::default()
         });
         Ok(())
     }
@@ -161,7 +176,23 @@ impl Play {
         let (change, reason) = rest.split_once(": ").ok_or("expected: FROM -> TO by WHO: REASON")?;
         let (change, by) = change.split_once(" by ").ok_or("expected: by WHO")?;
         let (from, to) = change.split_once(" -> ").ok_or("expected: FROM -> TO")?;
-        let traffic = self.world.traffic.first_mut().ok_or("traffic comes first")?;
+        let (reason, finding) = match reason.split_once("; finding: ") {
+            Some((reason, finding)) => (reason, Some(finding.to_owned())),
+            None => (reason, None),
+        };
+        let mut words = by.split_whitespace();
+        let by = words.next().ok_or("expected: by WHO")?;
+        let (mut service, mut scopes) = (None, Vec::new());
+        while let (Some(word), Some(name)) = (words.next(), words.next()) {
+            match word {
+                "on" => service = Some(Service::from(name)),
+                "with" => scopes.extend(name.split(',').map(Scope::from)),
+                _ => return Err("expected: by WHO on SERVICE with SCOPE,SCOPE".into()),
+            }
+        }
+        let mut traffic = self.world.traffic.iter_mut();
+        let traffic = traffic.find(|t| service.as_ref().is_none_or(|name| *name == t.service));
+        let traffic = traffic.ok_or("traffic comes first")?;
         if traffic.baseline == Version::default() {
             traffic.baseline = from.into();
         }
@@ -175,6 +206,8 @@ impl Play {
             policy: Some(self.policy.clone()),
             by: by.into(),
             reason: reason.into(),
+            finding,
+            scopes,
             content: Digest::of(rest.as_bytes()),
         };
         let at = self.world.now;
@@ -188,7 +221,18 @@ impl Play {
             None if how == "silent" => Obedience::Silent,
             None if how == "rejects" => Obedience::Rejects,
             Some(("after", delay)) => Obedience::After(span(delay)?),
-            _ => return Err("expected: silent, rejects or after DURATION".into()),
+            Some(("populates", how)) => {
+                let words: Vec<&str> = how.split_whitespace().collect();
+                let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
+                match words.as_slice() {
+                    [over, of] => Obedience::Populates { over: span(over)?, of: number(of)?, lost: 0 },
+                    [over, of, "lost", lost] => {
+                        Obedience::Populates { over: span(over)?, of: number(of)?, lost: number(lost)? }
+                    }
+                    _ => return Err("expected: populates DURATION N [lost N]".into()),
+                }
+            }
+            _ => return Err("expected: silent, rejects, after DURATION or populates DURATION N".into()),
         };
         self.world.actuators.insert(name.into(), obedience);
         Ok(())
@@ -202,7 +246,11 @@ impl Play {
         let verb = Verb::ALL.into_iter().find(|v| v.as_str() == verb).ok_or("unknown verb")?;
         let state = &self.runner.state;
         let newest = state.rollouts.values().max_by_key(|r| r.created).map(|r| r.id.clone());
-        let rollout = newest.or_else(|| state.ended.back().map(|e| e.id.clone()));
+        let (actor, named) = match actor.split_once(" on ") {
+            Some((actor, id)) => (actor, Some(RolloutId::from(id))),
+            None => (actor, None),
+        };
+        let rollout = named.or(newest).or_else(|| state.ended.back().map(|e| e.id.clone()));
         let act = Act {
             rollout: rollout.unwrap_or(RolloutId::from("none")),
             verb,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::random::Random;
 use crate::core::columns::{Builder, Row};
 use crate::core::event::{Ack, AckStatus, Command, Event, Origin};
+use crate::core::exposure::Task;
 use crate::core::ids::{Actuator, CommandId, Service, Version, Weight};
 use crate::core::time::{Span, Timestamp};
 
@@ -12,6 +13,14 @@ use crate::core::time::{Span, Timestamp};
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
     pub metrics: Vec<(String, Draw)>,
+}
+
+impl Behaviour {
+    /// With what probability it is right in the shadow.
+    fn shadow(&self, metric: &str) -> Option<f64> {
+        let of = self.metrics.iter().filter(|(name, _)| name == metric);
+        of.filter_map(|(_, draw)| if let Draw::Shadow(p) = draw { Some(*p) } else { None }).next()
+    }
 }
 
 /// How a metric's values are drawn.
@@ -36,7 +45,7 @@ pub enum Draw {
 const SHADOW_NOISE: f64 = 0.1;
 
 /// The users of one service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Traffic {
     pub service: Service,
     pub per_second: u32,
@@ -46,6 +55,33 @@ pub struct Traffic {
     pub baseline: Version,
     pub canary: Version,
     pub weight: Weight,
+    /// The tag by which its users differ, and the share of them that each value has, in hundredths; the others have none.
+    pub tag: String,
+    pub parts: Vec<(String, u64)>,
+    /// The canary's share of parts, by name.
+    pub weights: BTreeMap<String, Weight>,
+    /// A copy of the traffic is answered by the canary as well.
+    pub shadowed: bool,
+}
+
+impl Traffic {
+    /// The part of the traffic a user belongs to.
+    fn part_of(&self, user: u64) -> Option<&str> {
+        let mut place = user % 100;
+        for (name, share) in &self.parts {
+            if place < *share {
+                return Some(name);
+            }
+            place -= share;
+        }
+        None
+    }
+
+    /// How a version answers users of a part.
+    fn behaviour(&self, version: &Version, part: Option<&str>) -> Option<&Behaviour> {
+        let own = part.and_then(|part| self.versions.get(&Version(format!("{version}@{part}"))));
+        own.or_else(|| self.versions.get(version))
+    }
 }
 
 /// What an actuator does with commands.
@@ -55,6 +91,12 @@ pub enum Obedience {
     After(Span),
     Silent,
     Rejects,
+    /// Reports every minute how much is done, and in the end confirms, having lost some.
+    Populates {
+        over: Span,
+        of: u64,
+        lost: u64,
+    },
 }
 
 /// Users, versions and actuators at one moment of virtual time.
@@ -99,6 +141,10 @@ impl World {
                 Obedience::After(delay) => (delay, AckStatus::Applied),
                 Obedience::Rejects => (Span::secs(1), AckStatus::Rejected("weights are frozen".into())),
                 Obedience::Silent => continue,
+                Obedience::Populates { over, of, lost } => {
+                    self.populate(&command, &actuator, over, of, lost);
+                    continue;
+                }
             };
             let ack = Ack {
                 service: command.service.clone(),
@@ -106,8 +152,30 @@ impl World {
                 actuator,
                 status,
                 took_ms: Some(delay.0),
+                done: None,
             };
             self.acks.push_back((self.now.plus(delay), ack, command.clone()));
+        }
+    }
+
+    /// Sends word of the work every minute, and at its end.
+    fn populate(&mut self, command: &Command, actuator: &Actuator, over: Span, of: u64, lost: u64) {
+        let of_task = command.task == Some(Task::Populate);
+        let ends = if of_task { over } else { Span::secs(1) };
+        let minutes = ends.0.div_ceil(60_000);
+        for minute in 1..=minutes {
+            let after = Span::mins(minute).min(ends);
+            let last = minute == minutes;
+            let done = (of - lost) * after.0 / ends.0.max(1);
+            let ack = Ack {
+                service: command.service.clone(),
+                command: command.id,
+                actuator: actuator.clone(),
+                status: if last { AckStatus::Applied } else { AckStatus::Progress },
+                took_ms: last.then_some(ends.0),
+                done: of_task.then_some((done, of)),
+            };
+            self.acks.push_back((self.now.plus(after), ack, command.clone()));
         }
     }
 
@@ -123,6 +191,9 @@ impl World {
                     traffic.baseline = command.baseline.clone();
                     traffic.canary = command.canary.clone();
                     traffic.weight = command.weight;
+                    let weights = command.parts.iter().map(|part| (part.segment.name.clone(), part.weight));
+                    traffic.weights = weights.collect();
+                    traffic.shadowed = command.task == Some(Task::Shadow);
                 }
             }
             facts.push((at, Event::AckReceived { ack, origin: Origin::default() }));
@@ -143,9 +214,13 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
     let mut builder = Builder::new(start);
     for i in 0..traffic.per_second {
         let user = random.below(traffic.users);
-        let canary = in_canary(&traffic.service, user, traffic.weight);
+        let part = traffic.part_of(user);
+        // Whom no command names is one of the others.
+        let weight = part.and_then(|part| traffic.weights.get(part)).copied().unwrap_or(traffic.weight);
+        let canary = in_canary(&traffic.service, user, weight);
         let version = if canary { &traffic.canary } else { &traffic.baseline };
-        let Some(behaviour) = traffic.versions.get(version) else { continue };
+        let Some(behaviour) = traffic.behaviour(version, part) else { continue };
+        let tags = part.map(|part| format!("{}={part}", traffic.tag));
         let served_at = start.plus(Span(u64::from(i) * 1_000 / u64::from(traffic.per_second)));
         for (metric, draw) in &behaviour.metrics {
             let value = match *draw {
@@ -169,13 +244,15 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
                     1.0
                 }
                 Draw::Shadow(p) => {
-                    if canary {
-                        shadow(traffic, metric, served_at, i, p, random, &mut builder);
+                    if canary || traffic.shadowed {
+                        let canary = traffic.behaviour(&traffic.canary, part).and_then(|b| b.shadow(metric));
+                        shadow(traffic, metric, served_at, i, canary.unwrap_or(p), random, &mut builder);
                     }
                     continue;
                 }
             };
-            builder.push(Row { version: version.as_str(), metric, served_at, unit: None, tags: None, value });
+            let tags = tags.as_deref();
+            builder.push(Row { version: version.as_str(), metric, served_at, unit: None, tags, value });
         }
     }
     let service = traffic.service.clone();
@@ -196,12 +273,8 @@ fn shadow(
     random: &mut Random,
     builder: &mut Builder,
 ) {
-    let others = traffic.versions.get(&traffic.baseline).into_iter().flat_map(|b| &b.metrics);
-    let mut other = others.filter(|(name, _)| name == metric).filter_map(|(_, draw)| match draw {
-        Draw::Shadow(p) => Some(*p),
-        _ => None,
-    });
-    let Some(baseline) = other.next() else { return };
+    let other = traffic.versions.get(&traffic.baseline).and_then(|b| b.shadow(metric));
+    let Some(baseline) = other else { return };
     let hard = random.unit();
     let own = if random.chance(SHADOW_NOISE) { random.unit() } else { hard };
     let unit = format!("request-{}-{i}", served_at.0);

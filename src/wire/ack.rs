@@ -31,6 +31,9 @@ pub struct AckBody {
     #[schemars(range(min = 0, max = 100))]
     pub canary_weight: Option<f64>,
     pub took_ms: Option<u64>,
+    /// Of a task, how much is done (documents, entries) and of how much. Applied with less than all is not applied.
+    pub done: Option<u64>,
+    pub of: Option<u64>,
     /// May be left out where the subject names it.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9-]{0,62}$"))]
     pub service: Option<String>,
@@ -40,6 +43,8 @@ pub struct AckBody {
 #[serde(rename_all = "snake_case")]
 pub enum StatusWord {
     Applied,
+    /// At work: not silent, and not done.
+    Progress,
     Rejected,
 }
 
@@ -64,11 +69,24 @@ pub fn parse_ack(bytes: &[u8], service_from_subject: Option<&str>) -> Result<Ack
     let service = names::agreed_service("ack", service_from_subject, body.service.as_deref())?;
     let status = match (body.status, body.why) {
         (StatusWord::Applied, _) => AckStatus::Applied,
+        (StatusWord::Progress, _) => AckStatus::Progress,
         (StatusWord::Rejected, Some(why)) => {
             AckStatus::Rejected(names::prose("ack.why", &why, names::REASON_MAX)?)
         }
         (StatusWord::Rejected, None) => {
             let message = "ack: required field why is missing; a rejection says why";
+            return Err(InputError::new("E1005", message));
+        }
+    };
+    let done = match (body.done, body.of) {
+        (None, None) => None,
+        (Some(done), Some(of)) if done <= of => Some((done, of)),
+        (Some(done), Some(of)) => {
+            let message = format!("ack.done: {done} is more than ack.of, {of}");
+            return Err(InputError::new("E1005", message));
+        }
+        _ => {
+            let message = "ack: done and of belong together: how much is done, and of how much";
             return Err(InputError::new("E1005", message));
         }
     };
@@ -78,6 +96,7 @@ pub fn parse_ack(bytes: &[u8], service_from_subject: Option<&str>) -> Result<Ack
         actuator: names::actuator("ack.actuator", &body.actuator)?,
         status,
         took_ms: body.took_ms,
+        done,
     })
 }
 

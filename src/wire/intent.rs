@@ -6,12 +6,14 @@ use serde::Deserialize;
 use super::error::{InputError, shown};
 use super::{json, names};
 use crate::core::event::Intent;
-use crate::core::ids::Digest;
+use crate::core::ids::{Digest, Scope};
 use crate::core::policy::ChangeKind;
 use crate::core::time::Timestamp;
 
 /// Bytes of an intent. Two fields of prose and a few names: a kilobyte is usual.
 pub const INTENT_MAX: usize = 256 * 1024;
+/// Scopes of an intent, and as many of a policy.
+pub const SCOPES_MAX: usize = 16;
 /// Content types of an intent; none counts as the first.
 pub const CONTENT_TYPES: [&str; 2] = ["application/json", "application/cloudevents+json"];
 
@@ -35,6 +37,13 @@ pub struct IntentBody {
     /// Why, for the record.
     #[schemars(length(min = 1, max = 2000))]
     pub reason: String,
+    /// What was found out about the last attempt, where it was taken back by a guardrail or a deadline.
+    #[schemars(length(min = 1, max = 2000))]
+    pub finding: Option<String>,
+    /// What it shares with rollouts of other services: one at a time has each.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(regex(pattern = "^[a-z0-9][a-z0-9-]{0,62}$")))]
+    pub scopes: Vec<String>,
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -107,7 +116,7 @@ pub fn parse_intent(
             }
         },
     };
-    let policy = body.policy.as_deref();
+    let (policy, finding) = (body.policy.as_deref(), body.finding.as_deref());
     Ok(Intent {
         id,
         service,
@@ -117,8 +126,26 @@ pub fn parse_intent(
         policy: policy.map(|policy| names::label("intent.policy", policy)).transpose()?,
         by: names::prose("intent.by", &body.by, names::BY_MAX)?,
         reason: names::prose("intent.reason", &body.reason, names::REASON_MAX)?,
+        finding: finding.map(|f| names::prose("intent.finding", f, names::REASON_MAX)).transpose()?,
+        scopes: scopes(&body.scopes)?,
         content,
     })
+}
+
+fn scopes(given: &[String]) -> Result<Vec<Scope>, InputError> {
+    if given.len() > SCOPES_MAX {
+        let message = format!("intent.scopes: must name at most {SCOPES_MAX}, got {}", given.len());
+        return Err(InputError::new("E1025", message));
+    }
+    let mut scopes = Vec::new();
+    for (i, name) in given.iter().enumerate() {
+        let scope = Scope(names::label(&format!("intent.scopes[{i}]"), name)?);
+        if scopes.contains(&scope) {
+            return Err(InputError::new("E1008", format!("intent.scopes[{i}]: {scope} is there twice")));
+        }
+        scopes.push(scope);
+    }
+    Ok(scopes)
 }
 
 /// The media type in lower case, without parameters; empty when none was given.

@@ -15,11 +15,14 @@ pub const NESTING_MAX: usize = 32;
 /// Most keys of one object. Bounds the search for equal keys.
 pub const KEYS_MAX: usize = 256;
 
+/// Fields of an object that are lists of names.
+pub const LISTS: [&str; 1] = ["scopes"];
+
 /// How many documents a text holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     One,
-    /// One object without arrays in it: serde would take one for a struct, by position.
+    /// One object without arrays in it but those of [`LISTS`]: serde would take one for a struct, by position.
     Object,
     /// One object that may hold lists. Only for types without structs in them.
     Flat,
@@ -254,7 +257,9 @@ impl<'a> Scanner<'a> {
                     }
                     let object = open == b'{';
                     let in_object = self.frames.first().is_some_and(|frame| frame.object);
-                    if self.form == Form::Object && in_object && !object {
+                    let key = self.frames.last().and_then(|frame| frame.key);
+                    let list = key.is_some_and(|(from, to)| LISTS.contains(&&self.text[from..to]));
+                    if self.form == Form::Object && in_object && !object && !list {
                         return Some(Fault::Array);
                     }
                     self.frames.push(Frame { object, key: None, keys_from: self.keys.len(), index: 0 });

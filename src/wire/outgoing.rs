@@ -8,6 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::core::event::{Choice, Decision, Event, Reason};
+use crate::core::exposure::{SegmentShare, Task, Test};
 use crate::core::ids::{CommandId, EventSeq, RolloutId, derived_id};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
@@ -71,7 +72,17 @@ pub struct DecisionMessage {
     pub canary: String,
     /// Number of the step it was made at, from 1.
     pub step: Option<u16>,
+    /// Of the part of the traffic that it is about.
     pub weight: WeightChange,
+    /// That part (cohort or region), where the policy has parts. A rollback without one is of everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
+    /// What actuators do at the step that is entered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// Of a rollback of one part: the number of the step that serves then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u16>,
     pub summary: String,
     /// What made the choice, binding first.
     pub because: Vec<Because>,
@@ -126,12 +137,30 @@ pub struct CommandMessage {
     pub decision: EventSeq,
     pub baseline: String,
     pub canary: String,
-    /// Share of traffic that the canary shall serve, in percent.
+    /// Share of traffic that the canary shall serve, in percent; with segments, of whoever is in none of them.
     pub canary_weight: f64,
+    /// Parts of the traffic with a share of their own. Whoever belongs to several is in the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentWeight>,
+    /// What is to be done beside setting the share, before the command is confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// Confirm within this time, or it is sent again.
     pub deadline_ms: u64,
     /// Applying it twice is the same as once.
     pub idempotent: bool,
+}
+
+/// The canary's share of one part of the traffic.
+#[derive(Serialize, JsonSchema)]
+pub struct SegmentWeight {
+    pub name: String,
+    /// Attribute of the evaluation context that says who belongs to it.
+    pub attribute: String,
+    /// What the attribute must be.
+    pub test: Test,
+    /// In percent.
+    pub canary_weight: f64,
 }
 
 /// `sluice.v1.alert.<service>`
@@ -197,6 +226,8 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::ActuatorSilent(_) => "actuator_silent",
                     AlertKind::ActuatorRejected(_) => "actuator_rejected",
                     AlertKind::Deadline(_) => "deadline",
+                    AlertKind::NotApplied(_) => "not_applied",
+                    AlertKind::Segment(_) => "segment",
                 },
                 summary: alert.summary.clone(),
                 guardrail: alert.reading.as_ref().map(guardrail_view),
@@ -258,7 +289,7 @@ impl DecisionBody {
 
     fn message(&self, seq: EventSeq) -> DecisionMessage {
         let d = &self.decision;
-        let commands = matches!(d.choice, Choice::Promote | Choice::Rollback);
+        let commands = matches!(d.choice, Choice::Promote | Choice::Rollback) || d.task.is_some();
         DecisionMessage {
             v: 1,
             seq,
@@ -270,6 +301,9 @@ impl DecisionBody {
             canary: d.canary.0.clone(),
             step: d.step.map(|step| step + 1),
             weight: WeightChange { from: d.weight_from.as_percent(), to: d.weight_to.as_percent() },
+            segment: d.segment.clone(),
+            task: d.task,
+            back_to: d.back_to.map(|step| step + 1),
             summary: words::decision(d),
             because: d.because.iter().map(|reason| because(reason, d)).collect(),
             guardrails: d.readings.iter().map(guardrail_view).collect(),
@@ -308,6 +342,16 @@ fn because(reason: &Reason, d: &Decision) -> Because {
     }
 }
 
+fn segment_weight(part: &SegmentShare) -> SegmentWeight {
+    let segment = &part.segment;
+    SegmentWeight {
+        name: segment.name.clone(),
+        attribute: segment.attribute.clone(),
+        test: segment.test.clone(),
+        canary_weight: part.weight.as_percent(),
+    }
+}
+
 /// One message per actuator. Empty when the command is no longer the one to obey.
 fn commands(
     state: &State,
@@ -332,6 +376,8 @@ fn commands(
             baseline: command.baseline.0.clone(),
             canary: command.canary.0.clone(),
             canary_weight: command.weight.as_percent(),
+            segments: command.parts.iter().map(segment_weight).collect(),
+            task: command.task,
             deadline_ms: deadline.0,
             idempotent: true,
         };

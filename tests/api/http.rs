@@ -113,8 +113,10 @@ async fn an_explanation_says_what_comes_next() {
     );
     let deadline = baking["next"][2].as_str().unwrap();
     assert!(deadline.starts_with("holds and asks for a person if it is not promoted by "), "{deadline}");
-    let can = ["rollback", "pause", "promote"];
-    assert_eq!(baking["you_can"], json!(can.map(|v| format!("sluice {v} support-bot-1 --reason TEXT"))));
+    let can =
+        ["rollback", "pause", "promote", "skip"].map(|v| format!("sluice {v} support-bot-1 --reason TEXT"));
+    let can: Vec<String> = can.into_iter().chain(["sluice claim support-bot-1".into()]).collect();
+    assert_eq!(baking["you_can"], json!(can));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,6 @@ mod support;
 mod traces;
 mod unread;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -56,17 +55,13 @@ struct Server {
 }
 
 fn policy() -> Policy {
-    let step = |percent, bake, deadline| Step {
-        to: Weight::percent(percent),
-        bake,
-        min_samples: BTreeMap::new(),
-        deadline,
-    };
+    let step = |percent, bake, deadline| Step { deadline, ..Step::plain(Weight::percent(percent), bake) };
     Policy {
         name: "prompt-default".into(),
         applies_to: vec![ChangeKind::Prompt],
         steps: vec![step(10, Span::hours(1), Some(Span::hours(3))), step(100, Span::ZERO, None)],
         soak: Span::hours(6),
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![Guardrail {
             name: "error.absolute".into(),
@@ -86,6 +81,11 @@ fn policy() -> Policy {
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
         windows: None,
+        segments: None,
+        ab: false,
+        release: false,
+        retry_after_rollback: Retry::NeedsFinding,
+        scopes: Vec::new(),
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
     }

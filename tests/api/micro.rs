@@ -59,6 +59,15 @@ async fn a_verb_over_nats_is_answered_like_one_over_http() {
 
     let (_, receipt) = ask(&client, "deploy", &intent("a").to_string()).await;
     assert_eq!((&receipt["ok"], &receipt["rollout"]), (&json!(true), &json!("a-1")));
+    let (_, claimed) = ask(&client, "claim", r#"{"rollout":"a-1","actor":"li"}"#).await;
+    assert_eq!((&claimed["ok"], &claimed["verb"]), (&json!(true), &json!("claim")));
+    let (_, status) = ask(&client, "status", r#"{"rollout":"a-1"}"#).await;
+    assert_eq!(status["claimed_by"], "li");
+    let (headers, refused) = ask(&client, "claim", r#"{"rollout":"a-1","actor":"omar"}"#).await;
+    assert_eq!(refused["code"], "E0323");
+    assert_eq!(headers.unwrap().get("Nats-Service-Error-Code").unwrap().as_str(), "409");
+    let (_, refused) = ask(&client, "skip", r#"{"rollout":"a-1","actor":"li"}"#).await;
+    assert_eq!(refused["code"], "E4003");
     let act = r#"{"rollout":"@last","actor":"maya","reason":"bad refunds"}"#;
     let (headers, done) = ask(&client, "rollback", act).await;
     assert_eq!((&done["ok"], &done["state"]), (&json!(true), &json!("rolling_back")));

@@ -23,7 +23,7 @@ fn policy(text: &str) -> Event {
 /// A log with the shipped policy of prompts: seq 1 and 2.
 fn begun() -> (Runner, Vec<Entry>) {
     let (mut runner, mut log) = (Runner::new(State::default()), Vec::new());
-    let [_, (_, text), _] = policy_file::shipped();
+    let [_, (_, text), ..] = policy_file::shipped();
     for fact in [Event::LogCreated { log: Uuid::from_u128(7), build: "test".into() }, policy(text)] {
         take(&mut runner, &mut log, 0, fact);
     }
@@ -119,7 +119,7 @@ fn an_edited_policy_changes_no_running_rollout() {
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     let id = RolloutId::from("chat-1");
     let old = runner.state.rollouts[&id].opening.policy;
-    let [_, (_, text), _] = policy_file::shipped();
+    let [_, (_, text), ..] = policy_file::shipped();
     let edited = format!("{text}# another digest\n");
     take(&mut runner, &mut log, 2, policy(&edited));
     assert_eq!(runner.state.rollouts[&id].opening.policy, old);

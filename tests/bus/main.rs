@@ -19,7 +19,7 @@ use sluice::core::columns::{Builder, Columns, Row};
 use sluice::core::event::{Delivery, Event, Inbound, Origin, Rejection};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::policy::{
-    Better, ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Rule, Step,
+    Better, ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use sluice::core::state::State;
 use sluice::core::time::Span;
@@ -163,17 +163,13 @@ fn policy() -> Policy {
         unless: None,
         benefit: None,
     };
-    let step = |percent| Step {
-        to: Weight::percent(percent),
-        bake: Span::mins(10),
-        min_samples: Default::default(),
-        deadline: None,
-    };
+    let step = |percent| Step::plain(Weight::percent(percent), Span::mins(10));
     Policy {
         name: "test".into(),
         applies_to: vec![ChangeKind::Prompt],
         steps: vec![step(5), step(100)],
         soak: Span::ZERO,
+        keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![guardrail],
         evidence: EvidenceRules::default(),
@@ -181,6 +177,11 @@ fn policy() -> Policy {
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
         windows: None,
+        segments: None,
+        ab: false,
+        release: false,
+        retry_after_rollback: Retry::Allowed,
+        scopes: Vec::new(),
         actuators: vec!["router".into()],
         // Longer than any test: what is resent here would only disturb.
         ack_timeout: Span::hours(1),

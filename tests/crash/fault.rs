@@ -26,7 +26,7 @@ use crate::check::{self, Promises};
 use crate::daemon::Daemon;
 use crate::disk::Disk;
 use crate::support::NatsServer;
-use crate::traffic::Traffic;
+use crate::traffic::{StopAtEnd, Traffic};
 
 /// Faults of one folder.
 const FAULTS: u64 = 5;
@@ -188,9 +188,8 @@ impl Broker {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
-            let result = meanwhile();
-            stop.store(true, Ordering::Relaxed);
-            result
+            let _stop = StopAtEnd(&stop);
+            meanwhile()
         })
     }
 

@@ -40,6 +40,15 @@ pub struct Traffic {
     acked: Mutex<Vec<Acked>>,
 }
 
+/// Tells senders to stop when it goes out of scope.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Traffic {
     pub fn new(prefix: String, intents_max: u32) -> Traffic {
         Traffic {
@@ -59,9 +68,9 @@ impl Traffic {
                 let base = base.clone();
                 scope.spawn(move || send(self, &Sender { base, client: http() }));
             }
-            let result = meanwhile();
-            self.stop.store(true, Ordering::Relaxed);
-            result
+            // Also when `meanwhile` panics: nobody would hear of it while they send.
+            let _stop = StopAtEnd(&self.stop);
+            meanwhile()
         })
     }
 

@@ -83,6 +83,8 @@ impl Play {
             policy: Some(policy.name.clone()),
             by: "maya".into(),
             reason: "recorded outcomes".into(),
+            finding: None,
+            scopes: Vec::new(),
             content: Digest::of(b"i1"),
         };
         play.take(Event::IntentReceived { intent, origin: Origin::default() });
@@ -126,6 +128,7 @@ impl Play {
                             actuator,
                             status: AckStatus::Applied,
                             took_ms: Some(0),
+                            done: None,
                         };
                         self.take(Event::AckReceived { ack, origin: Origin::default() });
                     }

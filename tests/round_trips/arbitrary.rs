@@ -106,12 +106,16 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("soak_over", vec![]),
             ("window", vec![("why", "t"), ("turns", "")]),
             ("frozen", vec![("service", "t"), ("by", "t"), ("reason", "t"), ("until", "")]),
+            ("superseded", vec![("by", "t")]),
+            ("segment", vec![("name", "t")]),
+            ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),
         ];
         let (gate, fields) = &forms[self.below(forms.len())];
         let mut map = serde_json::Map::from_iter([("gate".to_owned(), (*gate).into())]);
         for (name, kind) in fields {
             let value = match *kind {
                 "" => n.into(),
+                "as" => serde_json::json!(["a"]),
                 "small" => (n % 256).into(),
                 _ => serde_json::Value::from(text.clone()),
             };

@@ -52,9 +52,12 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::SoakOver => 8,
             Reason::Window { .. } => 9,
             Reason::Frozen { .. } => 10,
+            Reason::Segment { .. } => 11,
+            Reason::NotApplied { .. } => 12,
+            Reason::Superseded { .. } => 13,
         })
         .collect();
-    assert_eq!(reasons.len(), 11);
+    assert_eq!(reasons.len(), 14);
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use sluice::core::ids::{Actuator, Metric, Weight};
+use sluice::core::ids::{Actuator, Metric, Scope, Weight};
 use sluice::core::policy::*;
 use sluice::core::time::Span;
 
@@ -143,23 +143,26 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 let metrics = samples.into_iter().map(|(i, n)| (Metric::from(METRICS[i]), n));
                 let min_samples = metrics.filter(|(metric, _)| used.contains(&metric)).collect();
                 let deadline = deadline.map(|more| bake.plus(more));
-                by_weight.insert(to, Step { to: Weight(to), bake, min_samples, deadline });
+                let step = Step { min_samples, deadline, ..Step::plain(Weight(to), bake) };
+                by_weight.insert(to, step);
             }
             let mut steps: Vec<Step> = by_weight.into_values().collect();
-            steps.push(Step {
-                to: Weight::FULL,
-                bake: Span::ZERO,
-                min_samples: BTreeMap::new(),
-                deadline: None,
-            });
-            let approvals =
-                steps.iter().zip(approvers).map(|(step, by)| Approval { before: step.to, by }).collect();
+            steps.push(Step::plain(Weight::FULL, Span::ZERO));
+            let approvals = steps
+                .iter()
+                .zip(approvers)
+                .map(|(step, by)| Approval { before: step.to, by, not_submitter: queue })
+                .collect();
             let level = |n: u32| 1.0 + f64::from(n) / 100.0;
             Policy {
                 name,
                 applies_to,
                 steps,
+                segments: None,
+                ab: false,
+                release: false,
                 soak: times.0,
+                keep_old: times.2,
                 on_deadline: if hold { OnDeadline::Hold } else { OnDeadline::Rollback },
                 guardrails,
                 evidence: EvidenceRules {
@@ -175,6 +178,8 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 approvals,
                 windows: (hold && queue).then(some_windows),
                 concurrency: if queue { Concurrency::Queue } else { Concurrency::Refuse },
+                retry_after_rollback: if hold { Retry::NeedsFinding } else { Retry::Allowed },
+                scopes: actuators.iter().map(|name| Scope(name.clone())).collect(),
                 actuators: actuators.iter().map(|name| Actuator(name.clone())).collect(),
                 ack_timeout: times.2,
             }
@@ -291,7 +296,10 @@ pub fn text(policy: &Policy) -> String {
     writeln!(
         out,
         "  approvals: {}",
-        list(&p.approvals, |a| format!("{{before: {}, by: {}}}", a.before, a.by))
+        list(&p.approvals, |a| format!(
+            "{{before: {}, by: {}, not_submitter: {}}}",
+            a.before, a.by, a.not_submitter
+        ))
     )
     .unwrap();
     writeln!(out, "  concurrency: {}", word(p.concurrency)).unwrap();
@@ -309,6 +317,9 @@ pub fn text(policy: &Policy) -> String {
             |f: &Period| format!("{{from: {}, to: {}, tz: {}, reason: {}}}", f.from, f.to, f.tz, f.reason);
         writeln!(out, "    freeze: {}", list(&windows.freeze, freeze)).unwrap();
     }
+    writeln!(out, "  keep_old: {}", time(p.keep_old)).unwrap();
+    writeln!(out, "  scopes: {}", list(&p.scopes, |name| format!("\"{name}\""))).unwrap();
+    writeln!(out, "  retry_after_rollback: {}", word(p.retry_after_rollback)).unwrap();
     writeln!(out, "  actuators: {}", list(&p.actuators, |name| format!("\"{name}\""))).unwrap();
     out
 }

@@ -72,8 +72,9 @@ impl Api {
         };
         let rollout = RolloutId(self.writer.view().find(rollout)?.rollout.clone());
         let needs = match verb {
-            Verb::Rollback | Verb::Note => Some(verb.as_str()),
+            Verb::Rollback | Verb::Note | Verb::Skip => Some(verb.as_str()),
             Verb::Promote if request.force => Some("promote --override"),
+            Verb::Claim if request.force => Some("claim --override"),
             _ => None,
         };
         if let (Some(what), "") = (needs, request.reason.trim()) {
@@ -134,7 +135,7 @@ fn acted(id: &RolloutId, receipt: Receipt) -> Result<Acted, ApiError> {
         Answer::Refused { code, message, .. } => {
             let refused = ApiError::new(&code, message);
             // Those name what to do already.
-            let told = matches!(code.as_str(), "E0314" | "E0315" | "E1021" | "E1022" | "E4004");
+            let told = matches!(code.as_str(), "E0314" | "E0315" | "E0322" | "E1021" | "E1022" | "E4004");
             Err(if told { refused } else { refused.help(format!("sluice explain {id}")) })
         }
         Answer::Duplicate => Err(ApiError::new("E1021", "the act was already recorded; nothing sent")),
@@ -173,10 +174,16 @@ impl Told {
     }
 }
 
-/// The state as far as one rollout's service sees it.
+/// The state as far as it matters for one rollout: its service, and whoever shares a scope with it.
 fn part(state: &State, id: &RolloutId) -> State {
-    let service = state.rollouts.get(id).map(|rollout| &rollout.opening.service);
-    let of_service = |rollout: &&crate::core::rollout::Rollout| Some(&rollout.opening.service) == service;
+    let ended = state.ended.iter().find(|ended| ended.id == *id).map(|ended| &ended.opening);
+    let service = state.rollouts.get(id).map(|r| &r.opening).or(ended).map(|opening| &opening.service);
+    let scopes = state.rollouts.get(id).map_or(&[] as &[_], |rollout| &rollout.opening.scopes);
+    // With those that share a scope: one of them may have it.
+    let of_service = |rollout: &&crate::core::rollout::Rollout| {
+        let shares = rollout.opening.scopes.iter().any(|scope| scopes.contains(scope));
+        shares || Some(&rollout.opening.service) == service
+    };
     let rollouts = state.rollouts.values().filter(of_service);
     State {
         log: state.log,
@@ -184,15 +191,18 @@ fn part(state: &State, id: &RolloutId) -> State {
         now: state.now,
         policies: state.policies.clone(),
         policy_names: state.policy_names.clone(),
-        services: service
-            .and_then(|name| state.services.get_key_value(name))
+        services: rollouts
+            .clone()
+            .map(|rollout| &rollout.opening.service)
+            .chain(service)
+            .filter_map(|name| state.services.get_key_value(name))
             .map(|(name, service)| (name.clone(), service.clone()))
-            .into_iter()
             .collect(),
         windows: state.windows.clone(),
         freezes: state.freezes.clone(),
+        scopes: state.scopes.clone(),
         rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
-        ended: state.ended.iter().filter(|ended| ended.id == *id).cloned().collect(),
+        ended: state.ended.iter().filter(|ended| Some(&ended.opening.service) == service).cloned().collect(),
         ..State::default()
     }
 }

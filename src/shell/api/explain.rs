@@ -1,6 +1,6 @@
 //! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
 
-use crate::core::event::Reason;
+use crate::core::event::{Outcome, Reason};
 use crate::core::evidence::GuardrailKind;
 use crate::core::ids::RolloutId;
 use crate::core::judge::{self, Gate};
@@ -11,15 +11,33 @@ use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
 use crate::core::windows;
 use crate::core::words;
+use crate::view::{WaitView, waits};
 use crate::wire::outgoing::rfc3339;
 
 /// Sentences on what happens next, and command lines, about the rollout `id` at `now`.
 pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec<String>) {
+    let now = now.max(state.now);
     let Some(rollout) = state.rollouts.get(id) else {
-        return (vec!["nothing: it is over".into()], vec![format!("sluice deploy {} VERSION", service(id))]);
+        let mut can = vec![format!("sluice deploy {} VERSION", service(id))];
+        let ended = state.ended.iter().find(|ended| ended.id == *id);
+        let until = ended
+            .filter(|ended| ended.outcome == Outcome::Completed)
+            .map(|ended| ended.ended_at.plus(state.policies[&ended.opening.policy].keep_old));
+        let idle =
+            ended.and_then(|e| state.services.get(&e.opening.service)).is_some_and(|s| s.active.is_none());
+        if let Some(until) = until.filter(|until| idle && now < *until) {
+            can.push(format!("sluice rollback {id} --reason TEXT (until {})", clock_time(until, now)));
+        }
+        return (vec!["nothing: it is over".into()], can);
     };
     let now = now.max(state.now);
-    (next(state, rollout, now), you_can(state, rollout, now))
+    let mut next = next(state, rollout, now);
+    for WaitView { rollout, scope, since_ms } in waits(state, rollout) {
+        let why = scope
+            .map_or("same service, one change at a time".into(), |s| format!("both use {s}, one at a time"));
+        next.push(format!("waits for {rollout} since {}: {why}", clock_time(Timestamp(since_ms), now)));
+    }
+    (next, you_can(state, rollout, now))
 }
 
 fn service(id: &RolloutId) -> &str {
@@ -53,16 +71,20 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         Stage::Queued => next.push(match &rollout.opening.behind {
             Some(_) if rollout.paused.is_some() => "starts after it is resumed".into(),
             Some(behind) => format!("starts by itself when {behind} and whatever is before it are over"),
+            None if !rollout.opening.scopes.is_empty() => {
+                let names: Vec<&str> = rollout.opening.scopes.iter().map(|scope| scope.as_str()).collect();
+                format!("starts by itself as soon as it has {} to itself", names.join(", "))
+            }
             None => "starts by itself".into(),
         }),
         Stage::Applying { step } => {
-            let to = policy.steps[usize::from(*step)].to;
+            let to = policy.step_name(*step);
             next.push(format!(
                 "watches {to} as soon as {} has confirmed; the command is sent again until then",
                 unconfirmed()
             ));
         }
-        Stage::RollingBack => next.push(format!(
+        Stage::RollingBack | Stage::Releasing => next.push(format!(
             "is over as soon as {} has confirmed; the command is sent again until then",
             unconfirmed()
         )),
@@ -80,8 +102,10 @@ fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
     let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, now);
     let gates = judge::gates(state, rollout, &judgement.readings, now);
-    let does = match rollout.step().map(|step| policy.steps.get(usize::from(step) + 1)) {
-        Some(Some(step)) => format!("promotes to {}", step.to),
+    let does = match rollout.step().map(|step| step + 1) {
+        Some(next) if usize::from(next) < policy.steps.len() => {
+            format!("promotes to {}", policy.step_name(next))
+        }
         _ => "completes".into(),
     };
     let mut at = now;
@@ -176,6 +200,10 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
             can.push(format!("sluice approve {id} --reason TEXT"));
         }
         can.push(format!("sluice promote {id} --reason TEXT"));
+        can.push(format!("sluice skip {id} --reason TEXT"));
+    }
+    if rollout.claimed.is_none() {
+        can.push(format!("sluice claim {id}"));
     }
     let shut = |gate: &Gate| !gate.met && windows::shuts(gate);
     let gates: Vec<Gate> = judge::gates(state, rollout, &[], now).into_iter().filter(shut).collect();

@@ -214,15 +214,16 @@ impl Api {
             Some((ramp(policy), outlook(&plan)))
         });
         let (plan, outlook) = plan.await?.unwrap_or_default();
-        let state = self.writer.view().find(rollout.as_str())?.state;
+        let view = self.writer.view().find(rollout.as_str())?.clone();
         Ok(DeployAnswer {
             ok: true,
             rollout: rollout.0,
             seq,
-            state,
+            state: view.state,
             plan,
             outlook,
             behind: opening.behind.map(|id| id.0),
+            waits: view.waits.clone(),
             duplicate,
         })
     }

@@ -10,7 +10,7 @@ use crate::core::event::Verb;
 use crate::core::ids::EventSeq;
 use crate::core::plan::{Plan, PlannedGate, PlannedStep};
 use crate::core::policy::ChangeKind;
-use crate::view::{FreezeView, RolloutView, Standing};
+use crate::view::{FreezeView, RolloutView, Standing, WaitView};
 use crate::wire::error::InputError;
 use crate::wire::outgoing::DecisionMessage;
 use crate::wire::schema::schema;
@@ -144,6 +144,8 @@ pub struct PlanAnswer {
 /// One step of a plan.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedStepView {
+    /// As people call it: `25%`, `beta 10%`, `populate`.
+    pub name: String,
     /// In percent.
     pub weight: f64,
     pub bake_ms: u64,
@@ -170,6 +172,7 @@ impl PlanAnswer {
             takes_ms: gate.takes.map(|takes| takes.0),
         };
         let step = |step: PlannedStep| PlannedStepView {
+            name: step.name,
             weight: step.to.as_percent(),
             bake_ms: step.bake.0,
             takes_ms: step.takes.map(|takes| takes.0),
@@ -204,6 +207,9 @@ pub struct DeployAnswer {
     /// The rollout it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind: Option<String>,
+    /// What it needs and another has: the rollout and the scope.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<WaitView>,
     /// The same intent had come before; nothing was done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
@@ -225,13 +231,13 @@ pub struct ActRequest {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub args: Vec<String>,
-    /// Why. `rollback`, `note` and an overriding `promote` need one.
+    /// Why. `rollback`, `skip`, `note` and an overriding `promote` or `claim` need one.
     #[serde(default)]
     #[schemars(length(max = 2000))]
     pub reason: String,
     /// Refuse when the rollout has moved since this event.
     pub if_seq: Option<EventSeq>,
-    /// Promote although a guardrail or an approval is in the way.
+    /// Promote although a guardrail or an approval is in the way; claim what somebody else has claimed.
     #[serde(default, rename = "override")]
     pub force: bool,
     /// Only say what would happen.
@@ -466,7 +472,7 @@ pub struct PolicyView {
 }
 
 /// What a verb of the API does; the names of the NATS endpoints.
-pub const VERBS: [(&str, &str); 20] = [
+pub const VERBS: [(&str, &str); 22] = [
     ("ls", "open rollouts and the last ended ones"),
     ("status", "one rollout in full"),
     ("explain", "one rollout, what happens next, and what you can do"),
@@ -482,6 +488,8 @@ pub const VERBS: [(&str, &str); 20] = [
     ("freeze", "nothing of a service, or at all, moves forward; rollbacks do"),
     ("unfreeze", "ends a freeze"),
     ("windows", "whether a promotion could happen at a time, and why"),
+    ("claim", "says who takes responsibility for a rollout"),
+    ("skip", "one step now, past bake time and sample minimum only"),
     ("ack", "an actuator confirms a command"),
     ("events", "a page of the log"),
     ("event", "one event, and why it came"),

@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use super::{Happening, Run, Stop, Ticket};
-use crate::core::event::{Act, Event, FreezeOrder, Inbound, Origin, Verb};
+use crate::core::event::{Act, Event, FreezeOrder, Inbound, Origin, Outcome, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::OnFail;
 use crate::core::time::{Span, Timestamp};
 use crate::sim::broker::Stored;
 use crate::sim::disk::Mishap;
-use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, Stimulus};
+use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, SCOPES, Stimulus};
 use crate::sim::rare::Rare;
 use crate::sim::traffic;
 
@@ -18,7 +18,7 @@ impl Run<'_> {
         let stimulus = self.plan.stimuli[i].1.clone();
         match stimulus {
             Stimulus::Tick(service) => self.measure(service, self.now),
-            Stimulus::Intent { service, from, to, id, policy, reason } => {
+            Stimulus::Intent { service, from, to, id, policy, reason, finding, scopes } => {
                 let mut intent = json!({
                     "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
                     "change": {"kind": "model", "to": format!("m@{to}")},
@@ -28,6 +28,18 @@ impl Run<'_> {
                 }
                 if let Some(from) = from {
                     intent["change"]["from"] = json!(format!("m@{from}"));
+                }
+                let named: Vec<&str> = SCOPES
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(i, _)| scopes >> i & 1 == 1)
+                    .map(|(_, s)| s)
+                    .collect();
+                if !named.is_empty() {
+                    intent["scopes"] = json!(named);
+                }
+                if finding {
+                    intent["finding"] = json!("the gateway was cold");
                 }
                 let message = Stored {
                     service: self.plan.services[service].name.into(),
@@ -174,6 +186,12 @@ impl Run<'_> {
             0 => (RolloutId::from("nothing-1"), 1),
             n => known[(pick % n as u64) as usize].clone(),
         };
+        // Half of all rollbacks are second thoughts about what has completed.
+        let completed = state.ended.iter().rev().find(|e| e.outcome == Outcome::Completed);
+        let (rollout, moved) = match completed.filter(|_| verb == Verb::Rollback && pick >> 9 & 1 == 1) {
+            Some(ended) => (ended.id.clone(), ended.ended),
+            None => (rollout, moved),
+        };
         let if_seq = if stale { Some(moved.saturating_sub(1 + pick % 50)) } else { Some(moved) };
         Some(Act {
             rollout,
@@ -242,7 +260,7 @@ impl Run<'_> {
                 } else if rollout.paused.is_some() {
                     orders.push(order(Verb::Resume, "ada"));
                 } else if rollout.bake().is_some() {
-                    orders.extend(["li", "ada"].map(|actor| order(Verb::Approve, actor)));
+                    orders.extend(["maya", "li", "ada"].map(|actor| order(Verb::Approve, actor)));
                 }
             }
         }

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::columns::{Row, Sums};
 use crate::core::event::*;
 use crate::core::evidence::{Evidence, GuardrailKind, Range};
+use crate::core::exposure::*;
 use crate::core::ids::Weight;
 use crate::core::policy::*;
 use crate::core::time::Span;
@@ -50,6 +51,10 @@ fn reading() -> GuardrailReading {
     }
 }
 
+fn segment() -> Segment {
+    Segment { name: "beta".into(), attribute: "plan".into(), test: Test::EndsWith("-beta".into()) }
+}
+
 fn policy() -> Policy {
     let guardrail = |rule| Guardrail {
         name: "g".into(),
@@ -69,11 +74,23 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Model, ChangeKind::Prompt],
         steps: vec![Step {
             to: Weight::FULL,
+            segment: Some(1),
+            task: Some(Task::Shadow),
+            apply_within: Some(Span::mins(3)),
             bake: Span::hours(4),
             min_samples: [("m".into(), 400)].into(),
             deadline: None,
         }],
+        segments: Some(Segments {
+            kind: SegmentKind::Cohort,
+            parts: vec![segment()],
+            rest: "general".into(),
+            on_failure: OnSegmentFailure::Alone,
+        }),
+        ab: true,
+        release: true,
         soak: Span::hours(24),
+        keep_old: Span::hours(24),
         on_deadline: OnDeadline::Hold,
         guardrails: vec![
             guardrail(Rule::Proportion { margin: Margin::Points(0.03) }),
@@ -89,7 +106,7 @@ fn policy() -> Policy {
         ],
         evidence: EvidenceRules::default(),
         stale_after: Span::secs(60),
-        approvals: vec![Approval { before: Weight::percent(50), by: 1 }],
+        approvals: vec![Approval { before: Weight::percent(50), by: 1, not_submitter: true }],
         concurrency: Concurrency::Queue,
         windows: Some(Windows {
             allow: vec![Window {
@@ -106,6 +123,8 @@ fn policy() -> Policy {
                 reason: String::new(),
             }],
         }),
+        retry_after_rollback: Retry::NeedsFinding,
+        scopes: vec!["gateway".into()],
         actuators: vec!["router".into()],
         ack_timeout: Span::secs(30),
     }
@@ -161,6 +180,8 @@ fn one_of_each() -> Vec<Event> {
                 policy: Some("p".into()),
                 by: "ann".into(),
                 reason: "better".into(),
+                finding: Some("the cache was cold".into()),
+                scopes: vec!["vector-db".into()],
                 content: digest,
             },
             origin: origin(),
@@ -173,6 +194,7 @@ fn one_of_each() -> Vec<Event> {
                 actuator: "router".into(),
                 status: AckStatus::Rejected("busy".into()),
                 took_ms: Some(12),
+                done: Some((980, 1_000)),
             },
             origin: origin(),
         },
@@ -247,7 +269,11 @@ fn one_of_each() -> Vec<Event> {
                 by: "ann".into(),
                 reason: "better".into(),
                 attempt: 2,
+                finding: Some("the cache was cold".into()),
+                scopes: vec!["vector-db".into()],
                 behind: Some(rollout()),
+                supersedes: vec![rollout()],
+                blocked: Some(Blocked { scope: "vector-db".into(), by: rollout() }),
                 traceparent: None,
             },
         },
@@ -281,6 +307,9 @@ fn one_of_each() -> Vec<Event> {
                 step: Some(3),
                 weight_from: Weight::percent(5),
                 weight_to: Weight::ZERO,
+                segment: Some("beta".into()),
+                task: Some(Task::Release),
+                back_to: Some(2),
                 because: reasons,
                 readings: vec![reading()],
                 harm_ln: 3.5,
@@ -299,6 +328,8 @@ fn one_of_each() -> Vec<Event> {
                 baseline: "v@1".into(),
                 canary: "v@2".into(),
                 weight: Weight(33),
+                parts: vec![SegmentShare { segment: segment(), weight: Weight::FULL }],
+                task: Some(Task::Populate),
                 actuators: vec!["router".into()],
             },
         },

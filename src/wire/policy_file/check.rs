@@ -1,21 +1,17 @@
 //! What the values of a policy file may be, alone and together.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::grammar::{Exposed, Label, PolicyFile, Spec, StepBody};
+use super::exposure::exposure;
+use super::grammar::{Exposed, Label, PolicyFile, Spec};
 use super::guardrails::guardrails;
 use super::windows::windows;
-use crate::core::ids::{Actuator, Metric, Weight};
+use crate::core::ids::{Actuator, Scope, Weight};
 use crate::core::policy::{
-    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Rule, Step,
+    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use crate::core::time::{Span, Timestamp};
-use crate::wire::error::{did_you_mean, shown};
+use crate::wire::intent::SCOPES_MAX;
 use crate::wire::yaml::{At, Checker, Node, Scalar};
 
-const STEPS_MAX: usize = 50;
-/// The baseline keeps at least 5 % of traffic while anything is to be compared.
-const HOLDBACK: Weight = Weight(9_500);
 const ACTUATORS_MAX: usize = 16;
 const APPROVERS_MAX: u64 = 10;
 /// Cohorts of one guardrail that may wait for their maturity.
@@ -37,32 +33,40 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
             value => applies_to.extend(value),
         }
     }
-    let guardrails = guardrails(c, spec);
-    let steps = steps(c, spec, guardrails.as_deref().unwrap_or_default());
-    if let (Some(guardrails), Some(steps)) = (&guardrails, &steps) {
-        something_to_show(c, spec, guardrails, steps);
+    let mut guardrails = guardrails(c, spec);
+    let exposure = exposure(c, spec, guardrails.as_deref_mut().unwrap_or_default());
+    if let (Some(guardrails), Some(exposure)) = (&guardrails, &exposure) {
+        something_to_show(c, spec, guardrails, &exposure.steps);
     }
-    let soak = c.get_or("spec.exposure.soak", &spec.exposure.soak, Span::ZERO);
-    let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, OnDeadline::Hold);
+    let on_deadline = on_deadline(c, spec);
+    let keep_old = c.get_or("spec.keep_old", &spec.keep_old, Span::ZERO);
+    kept_or_released(c, spec);
     let evidence = evidence(c, spec);
     if let Some(rules) = evidence {
         waiting_cohorts(c, spec, rules.cohort);
     }
     let stale_after = c.get_or("spec.stale_after", &spec.stale_after, Span::mins(15));
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
-    let approvals = approvals(c, spec, &steps);
+    let approvals = approvals(c, spec, exposure.as_ref().map(|exposure| exposure.steps.as_slice()));
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
     let windows = windows(c, spec, now);
+    let scopes = scopes(c, spec);
+    let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
     let actuators = actuators(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
     let ack_timeout = at_least_a_second(c, "spec.ack_timeout", &spec.ack_timeout, ack_timeout);
 
     let (Some(_), Some(_)) = stamps else { return None };
+    let exposure = exposure?;
     Some(Policy {
         name: name?.0,
         applies_to,
-        steps: steps?,
-        soak: soak?,
+        steps: exposure.steps,
+        segments: exposure.segments,
+        ab: spec.exposure.value.ab.is_some(),
+        release: spec.exposure.value.parallel.is_some() || spec.exposure.value.blue_green.is_some(),
+        soak: exposure.soak,
+        keep_old: keep_old?,
         on_deadline: on_deadline?,
         guardrails: guardrails?,
         evidence: evidence?,
@@ -70,6 +74,8 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         approvals,
         concurrency: concurrency?,
         windows,
+        retry_after_rollback: retry?,
+        scopes,
         actuators: actuators?,
         ack_timeout: ack_timeout?,
     })
@@ -79,12 +85,36 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
 fn something_to_show(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail], steps: &[Step]) {
     let absolute = |g: &Guardrail| matches!(g.rule, Rule::Absolute { .. }) && g.on_fail != OnFail::Alert;
     let needed = guardrails.iter().any(|g| g.gates || absolute(g));
-    let counted =
-        steps.split_last().is_some_and(|(_, before)| before.iter().all(|s| !s.min_samples.is_empty()));
+    let seen = |step: &&Step| step.to > Weight::ZERO;
+    let counted = steps
+        .split_last()
+        .is_some_and(|(_, before)| before.iter().filter(seen).all(|s| !s.min_samples.is_empty()));
     if !needed && !counted {
         let message = "nothing has to be seen of the canary before a promotion; give a guardrail gates: true, or every step min_samples";
         c.refuse("E3007", spec.guardrails.place, "spec.guardrails", message);
     }
+}
+
+/// What is released at the end cannot be gone back to.
+fn kept_or_released(c: &mut Checker, spec: &Spec) {
+    let released = spec.exposure.value.parallel.is_some() || spec.exposure.value.blue_green.is_some();
+    if let Some(node) = spec.keep_old.as_ref().filter(|_| released) {
+        let message =
+            "parallel and blue_green release the old one at the end; how long it is kept is their keep";
+        c.refuse("E3018", node.place, "spec.keep_old", message);
+    }
+}
+
+/// At the horizon of an A/B the old version stays, unless the new one was shown to be no worse.
+fn on_deadline(c: &mut Checker, spec: &Spec) -> Option<OnDeadline> {
+    let ab = spec.exposure.value.ab.is_some();
+    let default = if ab { OnDeadline::Rollback } else { OnDeadline::Hold };
+    let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, default)?;
+    if let Some(node) = spec.on_deadline.as_ref().filter(|_| ab && on_deadline == OnDeadline::Hold) {
+        let message = "at the horizon of an ab the old version stays if the new one does not win: rollback, or leave it out";
+        c.refuse("E3010", node.place, "spec.on_deadline", message);
+    }
+    Some(on_deadline)
 }
 
 /// A cohort waits until it is mature: a long maturity with short cohorts would make many of them wait at once.
@@ -117,94 +147,6 @@ fn at_least_a_second(
         return None;
     }
     value
-}
-
-/// `guardrails`: empty where there was something wrong with them; then nothing is held against them.
-fn steps(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail]) -> Option<Vec<Step>> {
-    let At { value: bodies, place } = &spec.exposure.percent;
-    if bodies.is_empty() || bodies.len() > STEPS_MAX {
-        let message = format!("must have 1 to {STEPS_MAX} steps, got {}", bodies.len());
-        c.refuse("E3009", *place, "spec.exposure.percent", &message);
-        return None;
-    }
-    let metrics: BTreeSet<&str> = guardrails.iter().map(|guardrail| guardrail.metric.as_str()).collect();
-    let mut before = Weight::ZERO;
-    let mut steps = Vec::new();
-    let mut sound = true;
-    for (i, body) in bodies.iter().enumerate() {
-        let path = format!("spec.exposure.percent[{i}]");
-        let Some(step) = step(c, &path, body, &metrics, i + 1 == bodies.len()) else {
-            sound = false;
-            continue;
-        };
-        if step.to <= before {
-            let message = format!("{} does not rise above the step before it, {before}", step.to);
-            c.refuse("E3009", body.to.place, &format!("{path}.to"), &message);
-        }
-        if step.to > HOLDBACK && step.to < Weight::FULL {
-            let message = format!(
-                "{} leaves the baseline less than 5%, too little to compare with; end at 95% or below before 100%",
-                step.to
-            );
-            c.refuse("E3009", body.to.place, &format!("{path}.to"), &message);
-        }
-        before = step.to;
-        steps.push(step);
-    }
-    sound.then_some(steps)
-}
-
-fn step(c: &mut Checker, path: &str, body: &StepBody, metrics: &BTreeSet<&str>, last: bool) -> Option<Step> {
-    let to_path = format!("{path}.to");
-    let to = c.get(&to_path, &body.to).map(|Exposed(to)| to);
-    let bake_path = format!("{path}.bake");
-    let bake = c.get_or(&bake_path, &body.bake, Span::ZERO);
-    let deadline_path = format!("{path}.deadline");
-    let deadline = body.deadline.as_ref().map(|node| c.get(&deadline_path, node));
-
-    let mut min_samples = BTreeMap::new();
-    for (metric, node) in &body.min_samples {
-        let path = format!("{path}.min_samples.{}", shown(metric));
-        match c.get(&path, node) {
-            Some(0) => c.refuse("E3008", node.place, &path, "must be 1 or more"),
-            Some(n) if metrics.is_empty() || metrics.contains(metric.as_str()) => {
-                min_samples.insert(Metric(metric.clone()), n);
-            }
-            Some(_) => {
-                let message = match did_you_mean(metric, metrics.iter().copied()) {
-                    Some(near) => format!("no guardrail uses {}; did you mean {near}?", shown(metric)),
-                    None => format!("no guardrail uses {}", shown(metric)),
-                };
-                c.refuse("E3006", node.place, &path, &message);
-            }
-            None => {}
-        }
-    }
-
-    match to {
-        Some(Weight::FULL) if last => {
-            let given = [&body.bake, &body.deadline].into_iter().flatten().map(|node| node.place);
-            let given = given.chain(body.min_samples.values().map(|node| node.place)).next();
-            if let Some(place) = given {
-                let message = "nothing follows the step to 100%; how long it is watched is exposure.soak";
-                c.refuse("E3009", place, path, message);
-            }
-        }
-        Some(to) if last => {
-            c.refuse("E3009", body.to.place, &to_path, &format!("the last step must reach 100%, got {to}"));
-        }
-        Some(_) if body.bake.is_none() => {
-            c.refuse("E3017", body.to.place, path, "required key bake is missing");
-        }
-        _ => {}
-    }
-    if let (Some(bake), Some(Some(deadline)), Some(node)) = (bake, deadline, &body.deadline)
-        && deadline <= bake
-    {
-        let message = format!("{deadline} is not after bake, {bake}: the step could never be promoted");
-        c.refuse("E3010", node.place, &deadline_path, &message);
-    }
-    Some(Step { to: to?, bake: bake?, min_samples, deadline: deadline.map_or(Some(None), |d| d.map(Some))? })
 }
 
 fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {
@@ -247,14 +189,17 @@ fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {
     })
 }
 
-fn approvals(c: &mut Checker, spec: &Spec, steps: &Option<Vec<Step>>) -> Vec<Approval> {
+fn approvals(c: &mut Checker, spec: &Spec, steps: Option<&[Step]>) -> Vec<Approval> {
     let mut approvals: Vec<Approval> = Vec::new();
     for (i, body) in spec.approvals.iter().enumerate() {
         let path = format!("spec.approvals[{i}]");
         let before_path = format!("{path}.before");
         let by_path = format!("{path}.by");
         let (before, by) = (c.get(&before_path, &body.before), c.get(&by_path, &body.by));
-        let (Some(Exposed(before)), Some(by)) = (before, by) else { continue };
+        let not_submitter = c.get_or(&format!("{path}.not_submitter"), &body.not_submitter, false);
+        let (Some(Exposed(before)), Some(by), Some(not_submitter)) = (before, by, not_submitter) else {
+            continue;
+        };
         if !(1..=APPROVERS_MAX).contains(&by) {
             let message = format!("must be 1 to {APPROVERS_MAX} persons, got {by}");
             c.refuse("E3018", body.by.place, &by_path, &message);
@@ -264,10 +209,27 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: &Option<Vec<Step>>) -> Vec<App
             let message = format!("no step goes to {before}");
             c.refuse("E3009", body.before.place, &before_path, &message);
         } else {
-            approvals.push(Approval { before, by: by as u8 });
+            approvals.push(Approval { before, by: by as u8, not_submitter });
         }
     }
     approvals
+}
+
+fn scopes(c: &mut Checker, spec: &Spec) -> Vec<Scope> {
+    let mut scopes = Vec::new();
+    for (i, node) in spec.scopes.iter().enumerate() {
+        let path = format!("spec.scopes[{i}]");
+        let Some(Label(name)) = c.get(&path, node) else { continue };
+        if scopes.contains(&Scope(name.clone())) {
+            c.refuse("E3025", node.place, &path, &format!("{name} is there twice"));
+        } else if i >= SCOPES_MAX {
+            let message = format!("must name at most {SCOPES_MAX}, got {}", spec.scopes.len());
+            c.refuse("E3018", node.place, "spec.scopes", &message);
+            break;
+        }
+        scopes.push(Scope(name));
+    }
+    scopes
 }
 
 fn actuators(c: &mut Checker, spec: &Spec) -> Option<Vec<Actuator>> {

@@ -7,8 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use crate::core::exposure::OnSegmentFailure;
 use crate::core::ids::Weight;
-use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail};
+use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail, Retry};
 use crate::core::time::Span;
 use crate::windows;
 use crate::wire::error::{did_you_mean, shown};
@@ -16,18 +17,7 @@ use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 10] = [
-    "smoke",
-    "prepare",
-    "scopes",
-    "retry_after_rollback",
-    "cohorts",
-    "regions",
-    "ab",
-    "parallel",
-    "blue_green",
-    "when",
-];
+pub const NOT_YET: [&str; 3] = ["smoke", "prepare", "when"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -55,7 +45,7 @@ pub struct Spec {
     /// Change kinds this policy is the default for.
     #[serde(default)]
     pub applies_to: Vec<Node<ChangeKind>>,
-    pub exposure: Exposure,
+    pub exposure: At<Exposure>,
     /// What a step does that is not promoted by its deadline (default: hold).
     pub on_deadline: Option<Node<OnDeadline>>,
     #[schemars(length(min = 1, max = 32))]
@@ -71,6 +61,14 @@ pub struct Spec {
     pub concurrency: Option<Node<Concurrency>>,
     /// When a rollout may move forward (default: always). A rollback never waits for them.
     pub windows: Option<At<WindowsBody>>,
+    /// Time after completion in which the old version is kept and the rollout can be taken back (default: none).
+    pub keep_old: Option<Node<Span>>,
+    /// Resources that every rollout of this policy uses, beside those of its intent: one rollout at a time has each.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub scopes: Vec<Node<Label>>,
+    /// What it takes to try a version again that a guardrail or a deadline took back (default: needs_finding).
+    pub retry_after_rollback: Option<Node<Retry>>,
     /// Everyone who must confirm a command (default: one, called default).
     #[schemars(length(min = 1, max = 16))]
     pub actuators: Option<At<Vec<Node<Label>>>>,
@@ -83,9 +81,116 @@ pub struct Spec {
 pub struct Exposure {
     /// The steps, rising, the last to 100%.
     #[schemars(length(min = 1, max = 50))]
-    pub percent: At<Vec<StepBody>>,
+    pub percent: Option<At<Vec<StepBody>>>,
+    /// Cohorts of users one after another, the last everybody else.
+    #[schemars(length(min = 2, max = 16))]
+    pub cohorts: Option<At<Vec<CohortBody>>>,
+    /// Regions one after another, the last everywhere else.
+    #[schemars(length(min = 2, max = 16))]
+    pub regions: Option<At<Vec<RegionBody>>>,
+    /// Where a failure takes the canary back (default: all).
+    pub on_region_failure: Option<Node<OnSegmentFailure>>,
+    /// A fixed split for a set time.
+    pub ab: Option<At<AbBody>>,
+    /// A new index or cache beside the old one.
+    pub parallel: Option<At<ParallelBody>>,
+    /// A new serving stack beside the old one.
+    pub blue_green: Option<At<BlueGreenBody>>,
+    /// When on_deadline happens if not every actuator has confirmed a step, from its command (default: never).
+    pub apply_within: Option<Node<Span>>,
     /// Watched time after 100%, guardrails armed (default: none).
     pub soak: Option<Node<Span>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CohortBody {
+    /// What samples are tagged with: cohort=NAME.
+    pub name: Node<Label>,
+    /// Who belongs to it; for every cohort but the last.
+    pub r#where: Option<At<WhereBody>>,
+    /// Shares of the cohort, rising.
+    #[schemars(length(min = 1, max = 50))]
+    pub steps: At<Vec<StepBody>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegionBody {
+    /// What samples are tagged with: region=NAME. The last stands for everywhere else.
+    pub name: Node<Label>,
+    /// Shares of the region, rising.
+    #[schemars(length(min = 1, max = 50))]
+    pub steps: At<Vec<StepBody>>,
+}
+
+/// One of in, starts_with, ends_with.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhereBody {
+    /// Of the evaluation context.
+    pub attribute: Node<Words>,
+    #[schemars(length(min = 1, max = 1000))]
+    pub r#in: Option<Vec<Node<Words>>>,
+    pub starts_with: Option<Node<Words>>,
+    pub ends_with: Option<Node<Words>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AbBody {
+    /// Share of the new version.
+    pub split: Node<Exposed>,
+    /// How long the split is kept; then it is decided.
+    pub horizon: Node<Span>,
+    /// The guardrail that must be shown within its limit at the horizon.
+    pub primary: Node<MetricName>,
+    /// Canary observations by metric, without which the new version does not win.
+    #[serde(default)]
+    pub min_samples: BTreeMap<String, Node<u64>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParallelBody {
+    #[serde(default)]
+    pub populate: TaskBody,
+    /// A copy of the traffic is answered by both, and compared.
+    pub shadow: Option<At<ShadowBody>>,
+    #[schemars(length(min = 1, max = 48))]
+    pub percent: At<Vec<StepBody>>,
+    /// How long the old one is kept, and watched against, after 100% (default: none).
+    pub keep: Option<Node<Span>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlueGreenBody {
+    #[serde(default)]
+    pub start: TaskBody,
+    /// Canary traffic before all of it.
+    pub canary: StepBody,
+    /// How long the old one is kept, and watched against, after 100% (default: none).
+    pub keep: Option<Node<Span>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskBody {
+    /// When on_deadline happens, from the command (default: exposure.apply_within).
+    pub within: Option<Node<Span>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowBody {
+    /// How long it is watched.
+    pub bake: Node<Span>,
+    /// Canary observations by metric, without which it is not promoted.
+    #[serde(default)]
+    pub min_samples: BTreeMap<String, Node<u64>>,
+    /// When on_deadline happens, counted as bake is.
+    pub deadline: Option<Node<Span>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -109,6 +214,8 @@ pub struct ApprovalBody {
     pub before: Node<Exposed>,
     /// How many persons.
     pub by: Node<u64>,
+    /// Whether whoever submitted the change is not among them (default: false).
+    pub not_submitter: Option<Node<bool>>,
 }
 
 /// A promotion needs one of allow open (if there is any), and none of deny and freeze on.
@@ -310,6 +417,9 @@ pub struct Label(pub String);
 #[derive(Clone)]
 pub struct MetricName(pub String);
 
+/// Text of 1 to 200 characters, none of them hidden.
+pub struct Words(pub String);
+
 /// A share of traffic above none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exposed(pub Weight);
@@ -320,8 +430,11 @@ words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "score" =
     "absolute" => RuleKind::Absolute);
 words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
+words!(OnSegmentFailure, &[], "all" => OnSegmentFailure::All, "alone" => OnSegmentFailure::Alone);
 words!(OnDeadline, &[], "hold" => OnDeadline::Hold, "rollback" => OnDeadline::Rollback);
-words!(Concurrency, &["supersede"], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse);
+words!(Concurrency, &[], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse,
+    "supersede" => Concurrency::Supersede);
+words!(Retry, &[], "needs_finding" => Retry::NeedsFinding, "allowed" => Retry::Allowed);
 words!(ChangeKind, &[], "model" => ChangeKind::Model, "prompt" => ChangeKind::Prompt,
     "vector_store" => ChangeKind::VectorStore, "cache" => ChangeKind::Cache, "serving" => ChangeKind::Serving);
 
@@ -399,6 +512,16 @@ impl Scalar for Name {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "minLength": 1, "maxLength": names::BY_MAX})
+    }
+}
+
+impl Scalar for Words {
+    fn parse(text: &str) -> Result<Words, Unfit> {
+        names::prose("", text, 200).map(Words).map_err(|error| error.into())
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 200})
     }
 }
 

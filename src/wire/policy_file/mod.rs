@@ -6,6 +6,7 @@
 //! zone, E3041 a cron line or a duration, E3042 never open, E3043 a time of a freeze.
 
 mod check;
+mod exposure;
 mod grammar;
 mod guardrails;
 mod windows;
@@ -21,11 +22,14 @@ pub use grammar::PolicyFile;
 const STORED_MAX: usize = RECORD_MAX - 1_024;
 
 /// The policies that ship with sluice, by file name: the defaults of every change kind.
-pub fn shipped() -> [(&'static str, &'static str); 3] {
+pub fn shipped() -> [(&'static str, &'static str); 6] {
     [
         ("model.yaml", include_str!("../../../policies/model.yaml")),
         ("prompt.yaml", include_str!("../../../policies/prompt.yaml")),
-        ("infrastructure.yaml", include_str!("../../../policies/infrastructure.yaml")),
+        ("prompt-significant.yaml", include_str!("../../../policies/prompt-significant.yaml")),
+        ("vector-store.yaml", include_str!("../../../policies/vector-store.yaml")),
+        ("cache.yaml", include_str!("../../../policies/cache.yaml")),
+        ("serving.yaml", include_str!("../../../policies/serving.yaml")),
     ]
 }
 
