@@ -25,4 +25,5 @@ pub mod runner;
 pub mod shell;
 pub mod sim;
 pub mod view;
+pub mod windows;
 pub mod wire;

@@ -29,6 +29,18 @@ pub struct View {
     pub at: Timestamp,
     /// Open rollouts, then ended ones, newest first in each.
     pub rollouts: Vec<Arc<RolloutView>>,
+    pub freezes: Vec<FreezeView>,
+}
+
+/// What a person has frozen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FreezeView {
+    /// `null`: everything.
+    pub service: Option<String>,
+    pub by: String,
+    pub reason: String,
+    pub since_ms: u64,
+    pub until_ms: Option<u64>,
 }
 
 /// One word for where a rollout stands.
@@ -36,6 +48,8 @@ pub struct View {
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Queued,
+    /// It is its turn, and a change window or a freeze keeps it from starting.
+    Scheduled,
     Applying,
     Baking,
     Holding,
@@ -54,6 +68,7 @@ impl Standing {
     pub fn as_str(self) -> &'static str {
         match self {
             Standing::Queued => "queued",
+            Standing::Scheduled => "scheduled",
             Standing::Applying => "applying",
             Standing::Baking => "baking",
             Standing::Holding => "holding",
@@ -299,7 +314,14 @@ impl Views {
         let mut open: Vec<_> = self.open.values().collect();
         open.sort_unstable_by_key(|(created, _)| std::cmp::Reverse(*created));
         let rollouts = open.into_iter().map(|(_, view)| view).chain(&self.ended).cloned().collect();
-        View { seq: state.last, at: now.max(state.now), rollouts }
+        let freezes = state.freezes.iter().map(|freeze| FreezeView {
+            service: freeze.service.as_ref().map(|service| service.0.clone()),
+            by: freeze.by.clone(),
+            reason: freeze.reason.clone(),
+            since_ms: freeze.since.0,
+            until_ms: freeze.until.map(|until| until.0),
+        });
+        View { seq: state.last, at: now.max(state.now), rollouts, freezes: freezes.collect() }
     }
 }
 
@@ -339,9 +361,10 @@ pub enum NotFound {
 fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, now);
-    let mut gates = judge::gates(rollout, policy, &judgement.readings, now);
+    let mut gates = judge::gates(state, rollout, &judgement.readings, now);
     gates.sort_by_key(|gate| (gate.met, gate.time));
     let standing = match &rollout.stage {
+        Stage::Queued if gates.iter().any(|gate| !gate.met) => Standing::Scheduled,
         Stage::Queued => Standing::Queued,
         Stage::Applying { .. } => Standing::Applying,
         Stage::RollingBack => Standing::RollingBack,

@@ -10,7 +10,7 @@ use std::path::Path;
 /// same effects in two ways and must not know each other, so neither order between them would do.
 const LAYERS: [&[&str]; 9] = [
     &["core"],
-    &["view"],
+    &["view", "windows"],
     &["wire"],
     &["runner"],
     &["replay", "retrace"],
@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// The modules whose results depend on their arguments alone.
-const PURE: [&str; 7] = ["core", "view", "wire", "runner", "replay", "retrace", "invariants"];
+const PURE: [&str; 8] = ["core", "view", "windows", "wire", "runner", "replay", "retrace", "invariants"];
 
 /// What would let the world into a pure module: clock, I/O, async, logging, randomness, hash order.
 /// An address (`std::net::SocketAddr`) is a plain value.

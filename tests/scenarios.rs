@@ -10,7 +10,7 @@ use sluice::core::line;
 use sluice::core::state::State;
 use sluice::invariants::Checker;
 use sluice::replay::Verifier;
-use sluice::sim::script::{self, Entry, START};
+use sluice::sim::script::{self, Entry};
 use sluice::wire::{envelope, policy_file};
 
 /// Events that every second or minute brings; the last line of a trace pins them.
@@ -22,7 +22,7 @@ fn trace(events: &[Entry], state: &State) -> String {
     let told = events.iter().filter(|(_, _, event)| !is_routine(event));
     let mut text = String::new();
     for (_, at, event) in told {
-        let line = line::line(0, *at, START, event);
+        let line = line::line(0, *at, events[0].1, event);
         text.push_str(line.trim_start().trim_start_matches("0 "));
         text.push('\n');
     }

@@ -240,6 +240,11 @@ fn route(base: &Url, verb: &str, body: &Value) -> (Method, Url) {
             let service = body["service"].as_str().unwrap_or_default();
             get(query(path(base, &["v1", "services", service, "plan"]), &["policy", "kind"]))
         }
+        "windows" => {
+            let service = body["service"].as_str().unwrap_or_default();
+            get(query(path(base, &["v1", "services", service, "windows"]), &["at"]))
+        }
+        "freeze" | "unfreeze" => (Method::POST, path(base, &["v1", verb])),
         "explain" => get(path(base, &["v1", "rollouts", rollout, "explain"])),
         "info" => get(path(base, &["v1", "info"])),
         "events" => get(query(path(base, &["v1", "events"]), &["from", "limit", "rollout"])),

@@ -20,6 +20,7 @@ mod rollouts;
 pub mod serve;
 pub mod simulate;
 mod wait;
+mod windows;
 
 use std::process::ExitCode;
 
@@ -119,6 +120,17 @@ enum Verb {
     /// Put a remark into the log of a rollout
     #[command(before_help = "  $ sluice note 118 --reason \"support sees angry mails since 13:40\"")]
     Note(act::Args),
+    /// Let nothing move forward, of one service or at all; rollbacks still happen
+    #[command(before_help = "  $ sluice freeze --reason \"the data centre is on fire\" --until 4h")]
+    Freeze(windows::FreezeArgs),
+    /// End a freeze
+    #[command(before_help = "  $ sluice unfreeze --reason \"it is out\"")]
+    Unfreeze(windows::UnfreezeArgs),
+    /// Say when a service may move forward, and why (not) at a time
+    #[command(
+        before_help = "  $ sluice windows support-bot\n  $ sluice windows why support-bot --at \"2026-12-24 15:00 Europe/Berlin\""
+    )]
+    Windows(windows::Args),
     /// Say that you take responsibility for a rollout
     #[command(before_help = "  $ sluice claim 118")]
     Claim(act::Args),
@@ -248,6 +260,9 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
         Verb::Abort(args) => act::run(common, Act::Abort, args).await,
         Verb::Approve(args) => act::run(common, Act::Approve, args).await,
         Verb::Note(args) => act::run(common, Act::Note, args).await,
+        Verb::Freeze(args) => windows::freeze(common, args).await,
+        Verb::Unfreeze(args) => windows::unfreeze(common, args).await,
+        Verb::Windows(args) => windows::run(common, args).await,
         Verb::Claim(args) => act::run(common, Act::Claim, args).await,
         Verb::Skip(args) => act::run(common, Act::Skip, args).await,
         Verb::Ack(args) => act::ack(common, args).await,

@@ -10,7 +10,8 @@ use super::{CliError, Common, exit};
 use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::Digest;
 use crate::core::policy::{
-    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, quiet_below,
+    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, Window, Windows,
+    quiet_below,
 };
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
@@ -47,7 +48,7 @@ fn check(common: &Common, files: &[PathBuf]) -> Result<u8, CliError> {
     let mut results = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        match policies::read(file) {
+        match policies::check(file) {
             Ok(Loaded { policy, source, .. }) => {
                 let hash = Digest::of(source.as_bytes()).short();
                 match common.output {
@@ -146,6 +147,9 @@ fn in_words(p: &Policy, hash: &str) -> String {
         };
         text += &format!("Undecided at the deadline of a step: {then}.\n");
     }
+    if let Some(windows) = &p.windows {
+        text.extend(in_time(windows));
+    }
     if !p.scopes.is_empty() {
         let names: Vec<&str> = p.scopes.iter().map(|scope| scope.as_str()).collect();
         text += &format!("Have {} to itself while it runs.\n", names.join(", "));
@@ -169,6 +173,27 @@ fn in_words(p: &Policy, hash: &str) -> String {
     let actuators: Vec<&str> = p.actuators.iter().map(|a| a.as_str()).collect();
     text += &format!("Carried out by {}, each to confirm within {}.\n", actuators.join(", "), p.ack_timeout);
     text
+}
+
+fn in_time(windows: &Windows) -> Vec<String> {
+    let named = |reason: &str| if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let window = |w: &Window| format!("{} for {}, {}{}", w.cron, w.duration, w.tz, named(&w.reason));
+    let all = |windows: &[Window]| windows.iter().map(window).collect::<Vec<_>>().join("; ");
+    let mut said = Vec::new();
+    if !windows.allow.is_empty() {
+        said.push(format!("Start and promote only in a window: {}.\n", all(&windows.allow)));
+    }
+    if !windows.deny.is_empty() {
+        said.push(format!("Start and promote nothing in: {}.\n", all(&windows.deny)));
+    }
+    said.extend(
+        windows
+            .freeze
+            .iter()
+            .map(|f| format!("Freeze from {} to {}, {}{}.\n", f.from, f.to, f.tz, named(&f.reason))),
+    );
+    said.push("Windows and freezes never keep a rollback from happening.\n".into());
+    said
 }
 
 /// `cohort beta: plan is one of pro, team`

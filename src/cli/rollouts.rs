@@ -37,6 +37,17 @@ pub async fn list(common: &Common, args: ListArgs) -> Result<u8, CliError> {
         rollouts.iter().try_for_each(|rollout| output::json(&rollout.to_string()))?;
         return Ok(exit::OK);
     }
+    for freeze in answer.value["freezes"].as_array().into_iter().flatten().filter(|_| !common.quiet) {
+        let text = |name: &str| freeze[name].as_str();
+        let ends =
+            freeze["until_ms"].as_u64().map(|until| format!(" until {}", time(until))).unwrap_or_default();
+        output::say(&format!(
+            "! {} is frozen by {}{ends}: {}",
+            text("service").unwrap_or("everything"),
+            text("by").unwrap_or_default(),
+            text("reason").unwrap_or_default()
+        ));
+    }
     let rollouts: Vec<RolloutView> = rollouts.iter().map(view).collect::<Result<_, _>>()?;
     let rows: Vec<Vec<String>> = rollouts.iter().map(row).collect();
     if rows.is_empty() {
@@ -243,6 +254,7 @@ fn three_digits(x: f64) -> String {
 pub fn state(state: Standing) -> String {
     let shape = match state {
         Standing::Queued => "◌",
+        Standing::Scheduled => "◷",
         Standing::Applying => "↑",
         Standing::Baking => "●",
         Standing::Holding => "◆",

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::event::{Ack, Act, Event, Intent, Opening, Outcome, Reason, Refusal, Verb};
+use super::event::{Ack, Act, Event, FreezeOrder, Intent, Opening, Outcome, Reason, Refusal, Verb};
 use super::evidence::GuardrailReading;
 use super::ids::{RolloutId, Scope};
 use super::judge;
@@ -13,6 +13,7 @@ use super::rollout::{Bake, Claim, Rollout, Stage};
 use super::state::{Ended, Quarantine, State};
 use super::time::Span;
 use super::verdict::Verdict;
+use super::windows::{self, FREEZES_MAX, Freeze};
 use super::words;
 
 /// Rollouts that may wait behind one another.
@@ -240,6 +241,9 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             _ => Ok(()),
         },
         (Verb::Promote, Stage::Baking(bake)) => check_promote(state, rollout, bake, act),
+        (Verb::Promote, Stage::Queued) if state.turn_of(rollout) && rollout.paused.is_none() => {
+            past_shut(state, rollout, act, "before its first step")
+        }
         (Verb::Skip, Stage::Baking(bake)) => check_skip(state, rollout, bake),
         (Verb::Promote | Verb::Skip | Verb::Approve, Stage::Applying { .. }) => {
             let message =
@@ -305,7 +309,9 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
         let message = format!("promote refused: {id} is being rolled back");
         return Err(refusal("E0312", message));
     }
-    let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
+    let at = policy.steps[usize::from(bake.step)].to;
+    past_shut(state, rollout, act, &format!("at {at}"))?;
+    let gates = judge::gates(state, rollout, &judgement.readings, state.now);
     let serious = |gate: &&judge::Gate| match &gate.reason {
         Reason::Guardrail { name } => {
             let of = |r: &&GuardrailReading| r.name == *name;
@@ -327,11 +333,80 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
     }
 }
 
+/// Past a closed window a person must say so. A freeze stands until somebody ends it.
+fn past_shut(state: &State, rollout: &Rollout, act: &Act, at: &str) -> Result<(), Refusal> {
+    let id = &rollout.id;
+    for gate in windows::gates(state, rollout, state.now).iter().filter(|gate| !gate.met) {
+        let why = words::reason(&gate.reason, &[]);
+        let how = match &gate.reason {
+            Reason::Frozen { service, .. } => {
+                let of = service.as_ref().map(|service| format!(" --service {service}")).unwrap_or_default();
+                format!("end it: sluice unfreeze{of} --reason \"...\"")
+            }
+            _ if act.force => continue,
+            _ => format!("override: sluice promote {id} --override --reason \"...\""),
+        };
+        return Err(refusal("E0312", format!("promote refused: {id} {at}: {why}. {how}")));
+    }
+    Ok(())
+}
+
+/// Begins or ends a freeze, or says why not.
+pub fn freeze(state: &State, order: &FreezeOrder) -> Event {
+    let FreezeOrder { service, until, actor, reason, .. } = order;
+    let refuse = |code: &str, message: String| Event::FreezeRefused {
+        service: service.clone(),
+        actor: actor.clone(),
+        refusal: refusal(code, message),
+    };
+    let scope = words::scope(service.as_ref());
+    if order.freeze {
+        if until.is_some_and(|until| until <= state.now) {
+            return refuse(
+                "E0340",
+                format!("the freeze of {scope} would be over before it begins; nothing is frozen by it"),
+            );
+        }
+        let known = state.freezes.iter().any(|freeze| freeze.service == *service);
+        if !known && state.freezes.len() >= FREEZES_MAX {
+            return refuse(
+                "E0341",
+                format!("{FREEZES_MAX} freezes are on; end one, or freeze everything: sluice freeze"),
+            );
+        }
+        let (service, by, reason) = (service.clone(), actor.clone(), reason.clone());
+        return Event::FreezeStarted {
+            freeze: Freeze { service, by, reason, since: state.now, until: *until },
+        };
+    }
+    if state.freezes.iter().any(|freeze| freeze.service == *service) {
+        return Event::FreezeEnded { service: service.clone(), by: Some(actor.clone()) };
+    }
+    let all = state.freezes.iter().find(|freeze| freeze.service.is_none());
+    let one = state.freezes.iter().find_map(|freeze| freeze.service.as_ref());
+    let message = match (service, all, one) {
+        (Some(_), Some(all), _) => {
+            let by = &all.by;
+            format!(
+                "{scope} has no freeze of its own; everything is frozen by {by}. End that: sluice unfreeze"
+            )
+        }
+        (None, None, Some(one)) => {
+            format!(
+                "there is no freeze of everything; {one} is frozen. End that: sluice unfreeze --service {one}"
+            )
+        }
+        (Some(_), ..) => format!("{scope} is not frozen; there is no freeze to end"),
+        _ => "nothing is frozen; there is no freeze to end".into(),
+    };
+    refuse("E0342", message)
+}
+
 /// Skipping passes the bake time and the sample minimum, and nothing else.
 fn check_skip(state: &State, rollout: &Rollout, bake: &Bake) -> Result<(), Refusal> {
     let (id, policy) = (&rollout.id, state.policy_of(rollout));
     let judgement = judge::judge(rollout, policy, state.now);
-    let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
+    let gates = judge::gates(state, rollout, &judgement.readings, state.now);
     let passable = |reason: &Reason| matches!(reason, Reason::Samples { .. } | Reason::Bake { .. });
     match gates.iter().find(|gate| !gate.met && !passable(&gate.reason)) {
         Some(_) if planted(Bug::SkipsGuardrail) => Ok(()),

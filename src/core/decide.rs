@@ -2,7 +2,7 @@
 //! there is none carries one fact to its end.
 //!
 //! Precedence, highest first: an operator's abort or rollback; harm; the deadline; hold guardrails; sample
-//! minimum; bake time; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
+//! minimum; bake time; freezes and change windows; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
 
 use super::answer;
 use super::event::{Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, Outcome, Reason, Verb};
@@ -15,6 +15,7 @@ use super::policy::{OnDeadline, OnFail, Policy};
 use super::rollout::{Rollout, Stage};
 use super::state::{Question, State};
 use super::verdict::Verdict;
+use super::windows;
 use super::words;
 
 /// The next conclusion that follows from `state`, or `None` when everything has been drawn.
@@ -23,7 +24,12 @@ pub fn decide(state: &State) -> Option<Event> {
         Some(Question::Intent(intent, trace)) => return Some(answer::intent(state, intent, trace)),
         Some(Question::Act(act)) => return Some(answer::act(state, act)),
         Some(Question::Ack(ack)) => return Some(answer::stray_ack(state, ack)),
+        Some(Question::Freeze(order)) => return Some(answer::freeze(state, order)),
         None => {}
+    }
+    let over = |freeze: &&windows::Freeze| freeze.until.is_some_and(|until| until <= state.now);
+    if let Some(freeze) = state.freezes.iter().find(over) {
+        return Some(Event::FreezeEnded { service: freeze.service.clone(), by: None });
     }
     state.touched.open().filter_map(|id| state.rollouts.get(id)).find_map(|rollout| next(state, rollout))
 }
@@ -90,11 +96,11 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             Some(Event::RolloutEnded { rollout: id(), outcome })
         }
         Stage::Queued => {
-            let service = &state.services[&rollout.opening.service];
-            let free =
-                planted(Bug::ScopeTwice) || state.blocked(&rollout.id, &rollout.opening.scopes).is_none();
-            let turn = service.active.as_ref() == Some(&rollout.id) && rollout.paused.is_none();
-            (turn && free).then(|| {
+            if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
+                return Some(ordered(state, rollout, Choice::Promote));
+            }
+            let open = windows::gates(state, rollout, state.now).iter().all(|gate| gate.met);
+            (state.turn_of(rollout) && rollout.paused.is_none() && open).then(|| {
                 made(state, rollout, Choice::Promote, Vec::new(), &judge::judge(rollout, policy, state.now))
             })
         }
@@ -206,8 +212,10 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     };
     let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
     let (have, need) = judge::approvals(rollout, policy);
-    let waits =
-        planted(Bug::PausedHarm) && rollout.paused.is_some() || planted(Bug::GateBeforeHarm) && have < need;
+    let shut = || windows::gates(state, rollout, state.now).iter().any(|gate| !gate.met);
+    let waits = planted(Bug::PausedHarm) && rollout.paused.is_some()
+        || planted(Bug::GateBeforeHarm) && have < need
+        || planted(Bug::WindowBeforeHarm) && shut();
     if judgement.harm && !waits {
         let because = failing(OnFail::Rollback).map(named).collect();
         return Some(made(state, rollout, Choice::Rollback, because, judgement));
@@ -231,7 +239,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
         return Some(ordered(state, rollout, Choice::Promote));
     }
-    let gates = judge::gates(rollout, policy, &judgement.readings, state.now);
+    let gates = judge::gates(state, rollout, &judgement.readings, state.now);
     let unmet: Vec<&judge::Gate> = gates.iter().filter(|gate| !gate.met).collect();
     if unmet.is_empty() {
         return Some(match rollout.stage {
@@ -240,7 +248,9 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
         });
     }
     let mut because: Vec<Reason> = unmet.iter().map(|gate| gate.reason.clone()).collect();
-    let deadline = judge::deadline_passed(rollout, policy, state.now);
+    // A deadline asks for evidence. A canary that only waits for a window or the end of a freeze has given it.
+    let only_shut = unmet.iter().all(|gate| windows::shuts(gate));
+    let deadline = judge::deadline_passed(rollout, policy, state.now).filter(|_| !only_shut);
     if let Some(after) = deadline {
         because.insert(0, Reason::Deadline { after_ms: after.0 });
         let kind = AlertKind::Deadline(bake.step);
@@ -277,6 +287,8 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::Samples { metric, .. } => ("samples", metric.0.clone()),
         Reason::Bake { .. } => ("bake", String::new()),
         Reason::Deadline { .. } => ("deadline", String::new()),
+        Reason::Window { .. } => ("window", String::new()),
+        Reason::Frozen { by, .. } => ("frozen", by.clone()),
         Reason::Approvals { .. } => ("approvals", String::new()),
         Reason::Paused { by } => ("paused", by.clone()),
         Reason::Operator { by, .. } => ("operator", by.clone()),
@@ -293,11 +305,15 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
 fn ordered(state: &State, rollout: &Rollout, choice: Choice) -> Event {
     let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, state.now);
-    let because = rollout
-        .order
-        .as_ref()
-        .map(|act| Reason::Operator { by: act.actor.clone(), reason: act.reason.clone() });
-    made(state, rollout, choice, because.into_iter().collect(), &judgement)
+    let order = rollout.order.as_ref();
+    let order = order.map(|act| Reason::Operator { by: act.actor.clone(), reason: act.reason.clone() });
+    let mut because: Vec<Reason> = order.into_iter().collect();
+    if choice == Choice::Promote {
+        // A window that is passed stays on record.
+        let shut = windows::gates(state, rollout, state.now).into_iter().filter(|gate| !gate.met);
+        because.extend(shut.map(|gate| gate.reason));
+    }
+    made(state, rollout, choice, because, &judgement)
 }
 
 fn made(

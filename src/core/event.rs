@@ -15,6 +15,7 @@ use super::ids::{
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
 use super::time::{Span, Timestamp};
+use super::windows::{Bounds, Freeze};
 
 /// Identifies the rules by which conclusions follow from facts. Changes whenever a recorded history
 /// could be decided differently.
@@ -62,6 +63,15 @@ pub enum Event {
     /// The wall clock was set forward, or the machine slept, for so long: time that nobody watched.
     ClockStepped {
         by: Span,
+    },
+    /// What the windows of a policy say from now on: worked out outside, for cron lines and zones are not the core's.
+    WindowsComputed {
+        policy: Digest,
+        bounds: Bounds,
+    },
+    FreezeOrdered {
+        order: FreezeOrder,
+        origin: Origin,
     },
 
     // Conclusions.
@@ -131,6 +141,20 @@ pub enum Event {
         rollout: RolloutId,
         outcome: Outcome,
     },
+    /// In place of the one that was on for the same, if there was one.
+    FreezeStarted {
+        freeze: Freeze,
+    },
+    /// `by`: `None` when its time was over.
+    FreezeEnded {
+        service: Option<Service>,
+        by: Option<String>,
+    },
+    FreezeRefused {
+        service: Option<Service>,
+        actor: String,
+        refusal: Refusal,
+    },
 }
 
 impl Event {
@@ -147,6 +171,8 @@ impl Event {
             Event::InputRejected { .. } => "input.rejected",
             Event::TimePassed => "time.passed",
             Event::ClockStepped { .. } => "clock.stepped",
+            Event::WindowsComputed { .. } => "windows.computed",
+            Event::FreezeOrdered { .. } => "freeze.ordered",
             Event::IntentRefused { .. } => "intent.refused",
             Event::RolloutCreated { .. } => "rollout.created",
             Event::ActAccepted { .. } => "act.accepted",
@@ -161,6 +187,9 @@ impl Event {
             Event::AckRefused { .. } => "ack.refused",
             Event::AlertRaised { .. } => "alert.raised",
             Event::RolloutEnded { .. } => "rollout.ended",
+            Event::FreezeStarted { .. } => "freeze.started",
+            Event::FreezeEnded { .. } => "freeze.ended",
+            Event::FreezeRefused { .. } => "freeze.refused",
         }
     }
 
@@ -178,6 +207,8 @@ impl Event {
                 | Event::InputRejected { .. }
                 | Event::TimePassed
                 | Event::ClockStepped { .. }
+                | Event::WindowsComputed { .. }
+                | Event::FreezeOrdered { .. }
         )
     }
 
@@ -342,6 +373,22 @@ impl Verb {
     }
 }
 
+/// What a person does about a freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreezeOrder {
+    /// Begin one; else end it.
+    pub freeze: bool,
+    /// `None`: everything.
+    pub service: Option<Service>,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+    pub actor: String,
+    pub host: String,
+    /// The command line or request as given.
+    pub args: Vec<String>,
+    pub reason: String,
+}
+
 /// An input that could not become any other fact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
@@ -486,6 +533,18 @@ pub enum Reason {
     },
     Deadline {
         after_ms: u64,
+    },
+    /// A change window of the policy: closed, or passed on an order.
+    Window {
+        why: String,
+        turns: Option<Timestamp>,
+    },
+    /// A person's freeze of one service, or of everything.
+    Frozen {
+        service: Option<Service>,
+        by: String,
+        reason: String,
+        until: Option<Timestamp>,
     },
     Approvals {
         have: u8,

@@ -12,9 +12,11 @@ use super::planted::{Bug, planted};
 use super::policy::{Approval, Better, Guardrail, OnFail, Policy, Rule};
 use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
+use super::state::State;
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 use super::watch::Watch;
+use super::windows;
 
 /// How all guardrails of a rollout stand at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,8 +203,13 @@ pub struct Gate {
 }
 
 /// Everything the next promotion out of the current step waits for, in order of precedence.
-pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], now: Timestamp) -> Vec<Gate> {
-    let Some(bake) = rollout.bake() else { return Vec::new() };
+pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], now: Timestamp) -> Vec<Gate> {
+    let policy = state.policy_of(rollout);
+    let Some(bake) = rollout.bake() else {
+        // The first step waits for nothing but its turn, and whatever keeps everything where it is.
+        let first = rollout.stage == Stage::Queued && state.turn_of(rollout);
+        return if first { windows::gates(state, rollout, now) } else { Vec::new() };
+    };
     let soaking = matches!(rollout.stage, Stage::Soaking(_));
     let step = &policy.steps[usize::from(bake.step)];
     // Without traffic there is nothing to see but what a copy of it is answered with.
@@ -238,6 +245,10 @@ pub fn gates(rollout: &Rollout, policy: &Policy, readings: &[GuardrailReading], 
     let need = if soaking { step.bake.plus(policy.soak) } else { step.bake };
     let left = need.minus(rollout.watched(now));
     gates.push(Gate { met: left == Span::ZERO, time: true, reason: Reason::Bake { left_ms: left.0 } });
+    // Completing moves no traffic.
+    if !soaking {
+        gates.extend(windows::gates(state, rollout, now));
+    }
     if let Some((by, _)) = &rollout.paused {
         gates.push(Gate { met: false, time: false, reason: Reason::Paused { by: by.clone() } });
     }

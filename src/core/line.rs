@@ -63,6 +63,26 @@ pub fn text(event: &Event) -> String {
             format!("{} {}: {}", rejection.source, rejection.code, rejection.message)
         }
         Event::TimePassed => String::new(),
+        Event::WindowsComputed { policy, bounds } => {
+            format!("{} {}: {}", policy.short(), if bounds.open { "open" } else { "closed" }, bounds.why)
+        }
+        Event::FreezeOrdered { order, .. } => {
+            let (verb, scope) =
+                (if order.freeze { "freeze" } else { "unfreeze" }, words::scope(order.service.as_ref()));
+            format!("{verb} {scope} by {}@{}: {}", order.actor, order.host, order.reason)
+        }
+        Event::FreezeStarted { freeze } => {
+            let ends =
+                freeze.until.map_or(String::new(), |until| format!(", for {}", until.since(freeze.since)));
+            format!("{} by {}{ends}", words::scope(freeze.service.as_ref()), freeze.by)
+        }
+        Event::FreezeEnded { service, by } => match by {
+            Some(by) => format!("{} by {by}", words::scope(service.as_ref())),
+            None => format!("{}: its time is over", words::scope(service.as_ref())),
+        },
+        Event::FreezeRefused { service, actor, refusal } => {
+            format!("{} by {actor}: {} {}", words::scope(service.as_ref()), refusal.code, refusal.message)
+        }
         Event::IntentRefused { intent, refusal, .. } => {
             format!("{intent} {}: {}", refusal.code, refusal.message)
         }

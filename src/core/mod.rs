@@ -24,4 +24,5 @@ pub mod time;
 pub mod traffic;
 pub mod verdict;
 pub mod watch;
+pub mod windows;
 pub mod words;

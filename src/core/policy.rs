@@ -72,6 +72,9 @@ pub struct Policy {
     pub stale_after: Span,
     pub approvals: Vec<Approval>,
     pub concurrency: Concurrency,
+    /// When a rollout may move forward; `None`: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
     /// What it takes to try a version again that was taken back without a person's order. Policies of before this was
     /// asked for allow it.
     #[serde(default, skip_serializing_if = "Retry::is_allowed")]
@@ -162,6 +165,39 @@ pub struct Approval {
     /// Whoever submitted the change is none of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_submitter: bool,
+}
+
+/// When a rollout may move forward: in some `allow` window (or always, where none is declared), in no `deny` window, in
+/// no `freeze`. Cron lines and zones mean nothing in here; `crate::windows` reads them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Window>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Window>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<Period>,
+}
+
+/// Opens again and again, for so much elapsed time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub cron: String,
+    pub duration: Span,
+    pub tz: String,
+    /// What it is called; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// From one local time to another, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    pub from: String,
+    pub to: String,
+    pub tz: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// E-values that act, and how traffic is cut for them (`docs/statistics`).

@@ -8,16 +8,18 @@ use uuid::Uuid;
 
 use super::columns::{Columns, Series, Sums};
 use super::event::{
-    Ack, AckStatus, Act, AlertKind, Blocked, Choice, Decision, Event, Intent, Opening, Outcome, Refusal, Verb,
+    Ack, AckStatus, Act, AlertKind, Blocked, Choice, Decision, Event, FreezeOrder, Intent, Opening, Outcome,
+    Refusal, Verb,
 };
 use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use super::intake::Intake;
 use super::planted::{Bug, planted};
-use super::policy::{ChangeKind, Policy, Retry};
+use super::policy::{ChangeKind, Policy, Retry, Windows};
 use super::rollout::{Bake, Claim, Rollout, Stage};
 use super::time::{Span, Timestamp};
 use super::traffic::Seen;
 use super::watch::Watch;
+use super::windows::{Bounds, Freeze};
 use super::words;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
@@ -49,6 +51,12 @@ pub struct State {
     /// Every intent ever accepted or refused: what it said and where it stands.
     pub intents: BTreeMap<IntentId, (Digest, EventSeq)>,
     pub intake: Intake,
+    /// What the windows of the policies in use say, as last worked out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub windows: BTreeMap<Digest, Bounds>,
+    /// Freezes that are on: at most one for everything and one a service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<Freeze>,
     /// The fact that waits to be answered.
     pub question: Option<Question>,
     /// Rollouts that the last fact may have changed. Not part of the stored state.
@@ -136,6 +144,7 @@ pub enum Question {
     Intent(Intent, Option<String>),
     Act(Act),
     Ack(Ack),
+    Freeze(FreezeOrder),
 }
 
 /// What is kept of a rollout that is over.
@@ -183,7 +192,47 @@ impl State {
 
     /// The next moment at which a `TimePassed` fact is needed.
     pub fn due(&self) -> Option<Timestamp> {
-        self.rollouts.values().filter_map(|r| r.due(self.policy_of(r), self.now)).min()
+        let rollouts = self.rollouts.values().filter_map(|rollout| self.due_of(rollout));
+        rollouts.chain(self.freeze_due()).min()
+    }
+
+    /// The same of one rollout; also when its windows have to be worked out again.
+    pub fn due_of(&self, rollout: &Rollout) -> Option<Timestamp> {
+        let windows = self.needs_windows(rollout).then(|| self.windows.get(&rollout.opening.policy));
+        let windows = windows.flatten().map(|bounds| bounds.until).filter(|until| *until > self.now);
+        rollout.due(self.policy_of(rollout), self.now).into_iter().chain(windows).min()
+    }
+
+    /// The next moment at which a freeze is over by itself.
+    pub fn freeze_due(&self) -> Option<Timestamp> {
+        self.freezes.iter().filter_map(|freeze| freeze.until).filter(|until| *until > self.now).min()
+    }
+
+    /// A policy among those of `rollouts` whose windows have to be worked out for `now`.
+    pub fn windows_wanted<'a>(
+        &self,
+        rollouts: impl IntoIterator<Item = &'a RolloutId>,
+        now: Timestamp,
+    ) -> Option<(Digest, &Windows)> {
+        rollouts.into_iter().filter_map(|id| self.rollouts.get(id)).find_map(|rollout| {
+            let digest = rollout.opening.policy;
+            let known = self.windows.get(&digest).is_some_and(|bounds| now < bounds.until);
+            let windows = self.policies[&digest].windows.as_ref().filter(|_| !known);
+            windows.filter(|_| self.needs_windows(rollout)).map(|windows| (digest, windows))
+        })
+    }
+
+    /// Whether some forward move is left that windows could keep from happening: of the one whose turn it is.
+    fn needs_windows(&self, rollout: &Rollout) -> bool {
+        let moves = matches!(rollout.stage, Stage::Queued | Stage::Applying { .. } | Stage::Baking(_));
+        moves && self.turn_of(rollout) && self.policies[&rollout.opening.policy].windows.is_some()
+    }
+
+    /// Whether a rollout is the one that moves, of its service and of each of its scopes.
+    pub fn turn_of(&self, rollout: &Rollout) -> bool {
+        let service = self.services.get(&rollout.opening.service);
+        let free = planted(Bug::ScopeTwice) || self.blocked(&rollout.id, &rollout.opening.scopes).is_none();
+        free && service.is_some_and(|service| service.active.as_ref() == Some(&rollout.id))
     }
 
     /// Folds one event, fact or conclusion, recorded at `at` as number `seq`.
@@ -194,6 +243,9 @@ impl State {
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
             Event::DaemonStarted { .. } => {
+                if planted(Bug::ForgetsFreeze) {
+                    self.freezes.clear();
+                }
                 if planted(Bug::ForgetsQuarantine) {
                     self.services.values_mut().for_each(|service| service.quarantined.clear());
                 }
@@ -235,13 +287,37 @@ impl State {
                 self.question = Some(Question::Act(act.clone()));
             }
             Event::InputRejected { origin, .. } => self.intake.note(origin),
+            Event::WindowsComputed { policy, bounds } => {
+                let of = |r: &&Rollout| r.opening.policy == *policy;
+                self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
+                let used: BTreeSet<Digest> = self.rollouts.values().map(|r| r.opening.policy).collect();
+                self.windows.retain(|digest, _| used.contains(digest));
+                self.windows.insert(*policy, bounds.clone());
+            }
+            Event::FreezeOrdered { order, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Freeze(order.clone()));
+            }
+            Event::FreezeStarted { freeze } => {
+                self.question = None;
+                self.freezes.retain(|known| known.service != freeze.service);
+                self.freezes.push(freeze.clone());
+                self.touch_service(freeze.service.as_ref());
+            }
+            Event::FreezeEnded { service, .. } => {
+                self.question.take_if(|question| matches!(question, Question::Freeze(_)));
+                self.freezes.retain(|freeze| freeze.service != *service);
+                self.touch_service(service.as_ref());
+            }
             Event::TimePassed => self.touched.extend(self.rollouts.keys().cloned()),
             Event::IntentRefused { intent, .. } => {
                 let Some(Question::Intent(asked, _)) = self.question.take() else { return };
                 self.intents.entry(intent.clone()).or_insert((asked.content, seq));
             }
             Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
-            Event::ActRefused { .. } | Event::AckRefused { .. } => self.question = None,
+            Event::ActRefused { .. } | Event::AckRefused { .. } | Event::FreezeRefused { .. } => {
+                self.question = None;
+            }
             Event::ActAccepted { rollout: id, .. } => {
                 let Some(Question::Act(act)) = self.question.take() else { return };
                 if act.verb == Verb::Rollback {
@@ -258,6 +334,12 @@ impl State {
                 self.apply_to_rollout(seq, at, &id.clone(), event);
             }
         }
+    }
+
+    /// `None`: everything.
+    fn touch_service(&mut self, service: Option<&Service>) {
+        let of = |r: &&Rollout| service.is_none_or(|service| r.opening.service == *service);
+        self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
     }
 
     /// Opens a completed rollout again, to be taken back: with everything exposed, and nothing to weigh any more.
@@ -564,6 +646,7 @@ impl State {
             | Event::BatchReceived { origin, .. }
             | Event::AckReceived { origin, .. }
             | Event::OperatorActed { origin, .. }
+            | Event::FreezeOrdered { origin, .. }
             | Event::InputRejected { origin, .. } => origin,
             _ => return Admission::Accept,
         };

@@ -5,6 +5,7 @@
 
 use super::event::{ArmCount, Choice, Command, Decision, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading};
+use super::ids::Service;
 use super::policy::OnFail;
 use super::time::Span;
 use super::verdict::Verdict;
@@ -157,6 +158,10 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::Bake { left_ms } if *left_ms == 0 => "bake time is over".into(),
         Reason::Bake { left_ms } => format!("bake time: {} left", Span(*left_ms)),
         Reason::Deadline { after_ms } => format!("the step's deadline of {} has passed", Span(*after_ms)),
+        Reason::Window { why, .. } => format!("change window closed: {why}"),
+        Reason::Frozen { service, by, reason, .. } => {
+            format!("{} is frozen by {by}: {reason}", scope(service.as_ref()))
+        }
         Reason::Approvals { have, need } => format!("approvals: {have} of {need}"),
         Reason::Paused { by } => format!("paused by {by}"),
         Reason::Operator { by, reason } if reason.is_empty() => format!("ordered by {by}"),
@@ -174,6 +179,11 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::Superseded { by } => format!("{by} takes its place"),
         Reason::SoakOver => "the soak is over and nothing stands against it".into(),
     }
+}
+
+/// What a freeze is of.
+pub fn scope(service: Option<&Service>) -> String {
+    service.map_or_else(|| "everything".into(), |service| service.to_string())
 }
 
 /// What a command asks for: `setting 25%`, `setting beta 10%, others 0%`, `populate at 0%`.

@@ -24,6 +24,7 @@ impl Intake {
             Event::IntentReceived { origin, .. }
             | Event::AckReceived { origin, .. }
             | Event::OperatorActed { origin, .. }
+            | Event::FreezeOrdered { origin, .. }
             | Event::InputRejected { origin, .. } => (origin, None),
             _ => return Ok(()),
         };

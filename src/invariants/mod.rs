@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::core::answer::QUEUE_MAX;
-use crate::core::event::{Act, Choice, Event, Outcome, Verb};
+use crate::core::event::{Act, Choice, Decision, Event, FreezeOrder, Outcome, Reason, Verb};
 use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use crate::core::policy::{Policy, Retry};
 use crate::core::time::{Span, Timestamp};
@@ -33,6 +33,7 @@ pub struct Violation {
 enum Asked {
     Intent(IntentId),
     Act(Act),
+    Freeze(FreezeOrder),
 }
 
 /// The account, up to the last event given.
@@ -55,6 +56,10 @@ pub struct Checker {
     commands: BTreeSet<CommandId>,
     intake: Intake,
     asked: Option<Asked>,
+    /// What the windows of each policy last said, and until when.
+    windows: BTreeMap<Digest, (bool, Timestamp)>,
+    /// Freezes that are on, and when they end by themselves.
+    freezes: BTreeMap<Option<Service>, Option<Timestamp>>,
     /// Rollouts whose rollback is due before the next fact, and why.
     owed: BTreeMap<RolloutId, String>,
 }
@@ -138,6 +143,40 @@ impl Checker {
                 self.intake.delivered(event)?;
                 self.asked = Some(Asked::Act(act.clone()));
             }
+            Event::WindowsComputed { policy, bounds } => {
+                let fresh = bounds.from == at && bounds.until > at;
+                ensure(fresh, "I38", || format!("windows of {}: {bounds:?}", policy.short()))?;
+                self.windows.insert(*policy, (bounds.open, bounds.until));
+            }
+            Event::FreezeOrdered { order, .. } => {
+                self.intake.delivered(event)?;
+                self.asked = Some(Asked::Freeze(order.clone()));
+            }
+            Event::FreezeStarted { freeze } => {
+                let order = self.answer_freeze()?;
+                let fits = order.freeze && (&order.service, order.until) == (&freeze.service, freeze.until);
+                ensure(fits, "I33", || format!("{order:?} begins {freeze:?}"))?;
+                self.freezes.insert(freeze.service.clone(), freeze.until);
+            }
+            Event::FreezeEnded { service, by } => {
+                let until = self.freezes.remove(service);
+                ensure(until.is_some(), "I38", || {
+                    format!("a freeze of {service:?} ends, and there was none")
+                })?;
+                match by {
+                    Some(_) => {
+                        let order = self.answer_freeze()?;
+                        ensure(!order.freeze && order.service == *service, "I33", || {
+                            format!("{order:?} ends the freeze of {service:?}")
+                        })?;
+                    }
+                    None => {
+                        let over = until.flatten().is_some_and(|until| until <= at);
+                        ensure(over, "I38", || format!("the freeze of {service:?} ends before its time"))?;
+                    }
+                }
+            }
+            Event::FreezeRefused { .. } => drop(self.answer_freeze()?),
             Event::IntentRefused { intent, .. } => {
                 self.answer_intent(intent)?;
                 self.intents.entry(intent.clone()).or_insert(None);
@@ -168,6 +207,33 @@ impl Checker {
             Some(Asked::Act(act)) if act.verb == verb => Ok(act),
             asked => Err(("I24", format!("it answers {}, asked was {asked:?}", verb.as_str()))),
         }
+    }
+
+    fn answer_freeze(&mut self) -> Result<FreezeOrder, (&'static str, String)> {
+        match self.asked.take() {
+            Some(Asked::Freeze(order)) => Ok(order),
+            asked => Err(("I24", format!("it answers a freeze, asked was {asked:?}"))),
+        }
+    }
+
+    /// Nothing moves forward in a freeze, nor past a closed window but on an order that says so and is on record.
+    fn may_move(&self, at: Timestamp, rollout: &Followed, policy: &Policy, decision: &Decision) -> Checked {
+        let service = &rollout.opening.service;
+        for of in [None, Some(service.clone())] {
+            let on = self.freezes.get(&of).is_some_and(|until| until.is_none_or(|until| at < until));
+            ensure(!on, "I38", || {
+                format!("{} is promoted while {of:?} is frozen (None: everything)", rollout.id)
+            })?;
+        }
+        let known = self.windows.get(&rollout.opening.policy).filter(|(_, until)| at < *until);
+        if policy.windows.is_none() || known.is_some_and(|(open, _)| *open) {
+            return Ok(());
+        }
+        ensure(rollout.forced(), "I38", || format!("{} is promoted, its windows say {known:?}", rollout.id))?;
+        let told = decision.because.iter().any(|reason| matches!(reason, Reason::Window { .. }));
+        ensure(told, "I38", || {
+            format!("{} passes a closed window, and the record does not say so", rollout.id)
+        })
     }
 
     fn created(&mut self, seq: EventSeq, id: &RolloutId, opening: &crate::core::event::Opening) -> Checked {
@@ -266,10 +332,16 @@ impl Checker {
         {
             self.begins(id, &decision.baseline)?;
         }
-        let Some(rollout) = self.rollouts.get_mut(id) else {
+        let Some(rollout) = self.rollouts.get(id) else {
             return Err(("I16", format!("{} about {id}, which is not open", event.kind())));
         };
         let policy = &self.policies[&rollout.opening.policy];
+        if let Event::DecisionMade { decision, .. } = event
+            && decision.choice == Choice::Promote
+        {
+            self.may_move(at, rollout, policy, decision)?;
+        }
+        let Some(rollout) = self.rollouts.get_mut(id) else { return Ok(()) };
         let active = self.active.get(&rollout.opening.service) == Some(id);
         match event {
             Event::ReferenceFrozen { guardrail, reference, .. } => {

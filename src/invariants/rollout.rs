@@ -129,6 +129,11 @@ impl Followed {
         self.step
     }
 
+    /// Whether an order to promote past what is in the way waits to be carried out.
+    pub fn forced(&self) -> bool {
+        self.order.as_ref().is_some_and(|act| act.verb == Verb::Promote && act.force)
+    }
+
     /// Whether its last decision is `choice`, and somebody's order.
     pub fn by_person(&self, choice: Choice) -> bool {
         self.choice == Some(choice) && self.ordered

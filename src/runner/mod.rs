@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::decide::decide;
 use crate::core::event::{Event, Origin, Refusal, Rejection};
 use crate::core::ids::{EventSeq, RolloutId};
-use crate::core::state::{Admission, State};
+use crate::core::state::{Admission, State, Touched};
 use crate::core::time::Timestamp;
+use crate::windows;
 
 /// Conclusions one fact may lead to. A fault in the rules that never settles must not fill the disk.
 const CONCLUSIONS_MAX: usize = 100_000;
@@ -77,6 +78,13 @@ impl Runner {
     pub fn tick(&mut self, now: Timestamp, record: &mut dyn FnMut(EventSeq, Timestamp, &Event)) {
         let now = now.max(self.state.now);
         debug_assert_eq!(self.due(), self.state.due());
+        if self.due().is_none_or(|due| due > now) {
+            return;
+        }
+        // What the windows say first: what is due may wait for them.
+        while let Some(fact) = self.wanted(now, None) {
+            self.put(now, &fact, record);
+        }
         // Each deadline at its own moment would rewrite when it was noticed: they are all noticed now.
         if self.due().is_some_and(|due| due <= now) {
             self.put(now, &Event::TimePassed, record);
@@ -85,7 +93,16 @@ impl Runner {
 
     /// When [`Runner::tick`] has to be called next; `None`: not before the next fact.
     pub fn due(&self) -> Option<Timestamp> {
-        self.soonest.first().map(|(at, _)| *at)
+        self.soonest.first().map(|(at, _)| *at).into_iter().chain(self.state.freeze_due()).min()
+    }
+
+    /// The windows of a policy that have to be worked out, as a fact: among those that the last fact touched, or of all.
+    fn wanted(&self, now: Timestamp, touched: Option<&Touched>) -> Option<Event> {
+        let (policy, windows) = match touched {
+            Some(touched) => self.state.windows_wanted(touched.iter(), now),
+            None => self.state.windows_wanted(self.state.rollouts.keys(), now),
+        }?;
+        Some(Event::WindowsComputed { policy, bounds: windows::bounds(windows, now) })
     }
 
     /// Draws what still follows from the last fact. Nothing does, unless a crash came between two groups of a fact
@@ -123,12 +140,15 @@ impl Runner {
         {
             self.note_due(&id);
         }
+        while let Some(fact) = self.wanted(at, Some(&self.state.touched)) {
+            self.put(at, &fact, record);
+        }
         first
     }
 
     fn note_due(&mut self, id: &RolloutId) {
         let rollout = self.state.rollouts.get(id);
-        let due = rollout.and_then(|rollout| rollout.due(self.state.policy_of(rollout), self.state.now));
+        let due = rollout.and_then(|rollout| self.state.due_of(rollout));
         if self.due.get(id).copied() == due {
             return;
         }
@@ -149,6 +169,7 @@ fn origin(fact: &Event) -> Origin {
         | Event::BatchReceived { origin, .. }
         | Event::AckReceived { origin, .. }
         | Event::OperatorActed { origin, .. }
+        | Event::FreezeOrdered { origin, .. }
         | Event::InputRejected { origin, .. } => origin.clone(),
         _ => Origin::default(),
     }

@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 
 use super::api::{
     self, ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, EvidenceRequest, Feed, FollowLine,
-    ListRequest, PlanRequest, RolloutRequest, act_verb,
+    ListRequest, PlanRequest, RolloutRequest, WindowsRequest, act_verb,
 };
 use super::observe;
 use super::unread::MustRead;
@@ -153,6 +153,9 @@ fn router(context: Context) -> Router {
         .route("/v1/rollouts/{id}/explain", get(explain))
         .route("/v1/rollouts/{id}/{verb}", post(act))
         .route("/v1/services/{service}/plan", get(plan))
+        .route("/v1/services/{service}/windows", get(windows))
+        .route("/v1/freeze", post(freeze))
+        .route("/v1/unfreeze", post(unfreeze))
         .route("/v1/events", get(events))
         .route("/v1/events/{seq}", get(event))
         .route("/v1/events/{seq}/evidence", get(evidence))
@@ -365,6 +368,33 @@ async fn plan(
     Query(PlanOf { policy, kind }): Query<PlanOf>,
 ) -> Answer {
     Ok(json(&c.api.plan(PlanRequest { service, policy, kind }).await?))
+}
+
+/// Query of windows.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowsOf {
+    at: Option<String>,
+}
+
+async fn windows(
+    State(c): State<Context>,
+    Path(service): Path<String>,
+    Query(WindowsOf { at }): Query<WindowsOf>,
+) -> Answer {
+    Ok(json(&c.api.windows(WindowsRequest { service, at }).await?))
+}
+
+async fn freeze(State(c): State<Context>, headers: HeaderMap, given: Body) -> Answer {
+    let bytes = body("freeze", given, ACT_MAX).await?;
+    Ok(json(&c.api.freeze(true, api::request("freeze", &bytes)?, &caller(&headers, "/v1/freeze")).await?))
+}
+
+async fn unfreeze(State(c): State<Context>, headers: HeaderMap, given: Body) -> Answer {
+    let bytes = body("unfreeze", given, ACT_MAX).await?;
+    Ok(json(
+        &c.api.freeze(false, api::request("unfreeze", &bytes)?, &caller(&headers, "/v1/unfreeze")).await?,
+    ))
 }
 
 async fn act(

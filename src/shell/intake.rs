@@ -53,6 +53,7 @@ pub fn answer(receipts: Vec<Receipt>) -> Answer {
                     Event::InputRejected { rejection: r, .. } => Some((n.seq, &r.code, &r.message)),
                     Event::IntentRefused { refusal: r, .. }
                     | Event::AckRefused { refusal: r, .. }
+                    | Event::FreezeRefused { refusal: r, .. }
                     | Event::ActRefused { refusal: r, .. } => Some((n.seq, &r.code, &r.message)),
                     _ => None,
                 });

@@ -166,6 +166,7 @@ async fn tell(writer: &Writer, news: &News) {
         Event::InputRejected { .. }
         | Event::IntentRefused { .. }
         | Event::AckRefused { .. }
+        | Event::FreezeRefused { .. }
         | Event::ActRefused { .. } => warn!(seq = news.seq, "{text}"),
         Event::CohortScored { .. } | Event::ReferenceFrozen { .. } | Event::TimePassed => {
             tracing::debug!(seq = news.seq, "{text}");

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use super::clock;
 use crate::core::event::Event;
 use crate::core::ids::Digest;
 use crate::core::policy::Policy;
@@ -61,6 +62,13 @@ pub fn load(folder: Option<&Path>) -> Result<Vec<Loaded>, PoliciesError> {
     }
     all.append(&mut own);
     Ok(all)
+}
+
+/// One policy file as it should be today: windows that do not open within a year are a mistake.
+pub fn check(path: &Path) -> Result<Loaded, PoliciesError> {
+    let loaded = read(path)?;
+    policy_file::check_policy(&loaded.source, &loaded.file, clock::now())?;
+    Ok(loaded)
 }
 
 /// One policy file.

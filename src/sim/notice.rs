@@ -6,7 +6,8 @@ use super::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, Truth};
 use super::rare::Rare;
 use crate::core::event::{AlertKind, Choice, Event, Opening, Outcome, Reason, Verb};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
-use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Version, Weight};
+use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Service, Version, Weight};
+use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
 use crate::invariants::Violation;
 use crate::wire::envelope::Envelope;
@@ -28,6 +29,8 @@ pub struct Judged {
 struct Seen {
     opening: Opening,
     baseline: Version,
+    /// Its first step was promoted to.
+    begun: bool,
     paused: bool,
     /// Shares commanded, and whether the last one is confirmed.
     weight: Weight,
@@ -54,6 +57,9 @@ pub struct Notice {
     applied: BTreeSet<CommandId>,
     /// Guardrails that have had their first reference.
     referenced: BTreeSet<(RolloutId, String)>,
+    /// What the windows of a policy last said, and freezes that are on (`None`: of everything).
+    windows: BTreeMap<Digest, (bool, Timestamp)>,
+    frozen: BTreeSet<Option<Service>>,
     open: BTreeMap<RolloutId, Seen>,
     over: Vec<(RolloutId, Seen)>,
 }
@@ -156,6 +162,32 @@ impl Notice {
                     seen.acked += 1;
                 }
             }
+            Event::DaemonStarted { .. } => {
+                rare.extend((!self.frozen.is_empty()).then_some(Rare::FreezeRestart));
+                let used = self.open.values().filter_map(|seen| self.windows.get(&seen.opening.policy));
+                let stale = used.clone().any(|(_, until)| *until <= e.at);
+                rare.extend(stale.then_some(Rare::WindowStale));
+            }
+            Event::WindowsComputed { policy, bounds } => {
+                let before = self.windows.insert(*policy, (bounds.open, bounds.until));
+                let waiting = self.open.values().find(|seen| seen.opening.policy == *policy);
+                if let (Some(seen), false) = (waiting, bounds.open) {
+                    rare.insert(Rare::WindowShut);
+                    rare.extend((!seen.begun).then_some(Rare::Scheduled));
+                }
+                let opens = bounds.open && before.is_some_and(|(open, _)| !open);
+                rare.extend(opens.then_some(Rare::WindowOpened));
+            }
+            Event::FreezeStarted { freeze } => {
+                let all = freeze.service.is_none();
+                rare.insert(if all { Rare::FrozenAll } else { Rare::FrozenOne });
+                self.frozen.insert(freeze.service.clone());
+            }
+            Event::FreezeEnded { service, by } => {
+                rare.insert(if by.is_some() { Rare::FreezeEnded } else { Rare::FreezeOver });
+                self.frozen.remove(service);
+            }
+            Event::FreezeRefused { .. } => drop(rare.insert(Rare::FreezeNone)),
             Event::IntentRefused { refusal, .. } => {
                 match refusal.code.as_str() {
                     "E1014" => rare.insert(Rare::IntentAgain),
@@ -179,6 +211,7 @@ impl Notice {
                 let seen = Seen {
                     baseline: opening.from.clone(),
                     opening: opening.clone(),
+                    begun: false,
                     paused: false,
                     weight: Weight::ZERO,
                     confirmed: true,
@@ -205,7 +238,7 @@ impl Notice {
             Event::AckRefused { .. } => {}
             event => {
                 if let Some(id) = event.rollout() {
-                    self.rollout(id.clone(), event);
+                    self.rollout(id.clone(), e.at, event);
                 }
             }
         }
@@ -225,7 +258,7 @@ impl Notice {
         }
     }
 
-    fn rollout(&mut self, id: RolloutId, event: &Event) {
+    fn rollout(&mut self, id: RolloutId, now: Timestamp, event: &Event) {
         if let Event::ActAccepted { verb: Verb::Rollback, .. } = event
             && let Some(i) = self.over.iter().rposition(|(over, _)| *over == id)
         {
@@ -277,6 +310,15 @@ impl Notice {
             }
             Event::DecisionMade { decision: d, .. } => {
                 let by = d.actor.is_some();
+                seen.begun |= d.choice == Choice::Promote;
+                let window = self.windows.get(&seen.opening.policy);
+                let shut = window.is_some_and(|(open, until)| !open && *until > now)
+                    || self.frozen.contains(&None)
+                    || self.frozen.contains(&Some(seen.opening.service.clone()));
+                rare.extend((shut && d.choice == Choice::Rollback && !by).then_some(Rare::HarmShut));
+                let passed = d.choice == Choice::Promote
+                    && d.because.iter().any(|reason| matches!(reason, Reason::Window { .. }));
+                rare.extend(passed.then_some(Rare::WindowPassed));
                 match d.choice {
                     Choice::Promote if d.step.is_none() => {
                         seen.baseline = d.baseline.clone();

@@ -222,6 +222,13 @@ pub enum Stimulus {
     Flood(usize),
     /// The policy's file is edited.
     Policy(u64),
+    /// Somebody begins a freeze (of everything, or of a service; for so long, or until somebody ends it), or ends one.
+    Freeze {
+        freeze: bool,
+        service: Option<usize>,
+        lasts: Option<u64>,
+        actor: usize,
+    },
 }
 
 /// What an actuator does with commands from now on.
@@ -301,6 +308,8 @@ pub enum Draw {
     Damage,
     /// The further guardrails, and what is true for them.
     Kinds,
+    /// Change windows and freezes.
+    Windows,
     /// What people say beside the change itself, and what policies ask of them.
     People,
 }
@@ -341,7 +350,13 @@ impl Plan {
             }
         }
         let mut plan = Plan {
-            policies: policies(&mut r, &mut random(seed, Draw::People, 0), &actuators, &kinds),
+            policies: policies(
+                &mut r,
+                &mut random(seed, Draw::People, 0),
+                &actuators,
+                &kinds,
+                &windows(seed),
+            ),
             stimuli: Vec::new(),
             healed: length,
             cleared: length + scaled(90 * MINUTE, events_min).max(20 * MINUTE),
@@ -430,11 +445,11 @@ impl Plan {
                         Stimulus::Obey(r.below(n) as usize, how)
                     });
                 }
-                Fault::Operators => some(14, &mut all, &mut |r| Stimulus::Act {
-                    // A pause lasts until somebody ends it.
-                    verb: match r.below(13) {
+                Fault::Operators => some(16, &mut all, &mut |r| Stimulus::Act {
+                    // A pause lasts until somebody ends it; a skip is refused at most moments.
+                    verb: match r.below(15) {
                         n if n < 9 => Verb::ALL[n as usize],
-                        9 | 10 => Verb::Skip,
+                        9..=13 => Verb::Skip,
                         _ => Verb::Pause,
                     },
                     actor: r.below(ACTORS.len() as u64) as usize,
@@ -463,6 +478,16 @@ impl Plan {
         if r.chance(0.3) {
             let at = r.below(length);
             all.push((at, Stimulus::Policy(r.bits())));
+        }
+        let mut r = random(self.seed, Draw::Windows, 1);
+        if self.has(Fault::Operators) && r.chance(0.5) {
+            for _ in 0..share(4, self.events_min) {
+                let freeze = r.chance(0.6);
+                let service = r.chance(0.5).then(|| r.below(2) as usize);
+                let lasts = (freeze && r.chance(0.6)).then(|| 1 + r.below(20 * MINUTE));
+                let (at, actor) = (1_000 + r.below(length - 1_000), r.below(ACTORS.len() as u64) as usize);
+                all.push((at, Stimulus::Freeze { freeze, service, lasts, actor }));
+            }
         }
         all.sort_by_key(|(at, _)| *at);
         all
@@ -563,8 +588,39 @@ fn effect(truth: Truth, events_min: u64, r: &mut Random) -> Effect {
     Effect { truth, pass, error, cost, shift: 0.0, breaks }
 }
 
+/// The change windows of a seed, for some: an hour is long in a history.
+fn windows(seed: u64) -> String {
+    let mut r = random(seed, Draw::Windows, 0);
+    if !r.chance(0.35) {
+        return String::new();
+    }
+    let mut text = String::from("  windows:\n");
+    let zone = ["Europe/Berlin", "Asia/Kolkata", "America/New_York", "UTC"][r.below(4) as usize];
+    if r.chance(0.7) {
+        let (minute, lasts) = (r.below(60), 15 + r.below(40));
+        text += &format!("    allow: [{{cron: \"0 {minute} * * * *\", duration: {lasts}m, tz: {zone}}}]\n");
+    }
+    if r.chance(0.5) {
+        let (minute, lasts) = (r.below(60), 3 + r.below(15));
+        text += &format!(
+            "    deny: [{{cron: \"0 {minute} * * * *\", duration: {lasts}m, tz: {zone}, reason: backup}}]\n"
+        );
+    }
+    let (from, lasts) = (r.below(60), 10 + r.below(40));
+    let clock = |minute: u64| format!("2026-01-05T{:02}:{:02}", 9 + minute / 60, minute % 60);
+    let (from, to) = (clock(from), clock(from + lasts));
+    text += &format!("    freeze: [{{from: {from}, to: {to}, tz: UTC, reason: stocktaking}}]\n");
+    text
+}
+
 /// Two policies with the bakes, deadlines, gates and actuators of the seed.
-fn policies(r: &mut Random, people: &mut Random, actuators: &[&str], kinds: &Kinds) -> Vec<(String, Policy)> {
+fn policies(
+    r: &mut Random,
+    people: &mut Random,
+    actuators: &[&str],
+    kinds: &Kinds,
+    windows: &str,
+) -> Vec<(String, Policy)> {
     let actuators = actuators.join(", ");
     let further = kinds.guardrails();
     let (pass_weight, warm_up) = (if kinds.trade { 0.4 } else { 0.6 }, u8::from(kinds.warm_up));
@@ -586,7 +642,7 @@ fn policies(r: &mut Random, people: &mut Random, actuators: &[&str], kinds: &Kin
              - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n{further}  \
              evidence: {{reference_min: {min}, warm_up: {warm_up}m}}\n  actuators: [{actuators}]\n  stale_after: 5m\n  \
              concurrency: {concurrency}\n  retry_after_rollback: {retry}\n  \
-             keep_old: {keep}m\n  scopes: [{scopes}]\n{more}",
+             keep_old: {keep}m\n  scopes: [{scopes}]\n{windows}{more}",
             soak = 2 + r.below(8),
             min = 100 + r.below(200),
         );

@@ -9,6 +9,9 @@
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
 //!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
 //!     actuator router silent | rejects | after 2s
+//!     freeze by li for 2h: outage                  of everything; "freeze assistant by li: ..." of one service
+//!     unfreeze by li: it is over
+//!     begin 2027-03-27T22:00Z                      the first line only: when it all begins
 //!     actuator index populates 10m 8000 lost 20    reports every minute, and confirms with 20 fewer
 //!     act pause by li: lunch                       on the newest rollout, or "by li on ID"; also promote!, ...
 //!     down 10m                                     the daemon is down; requests go on unmeasured
@@ -21,11 +24,12 @@
 use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
-use crate::core::event::{Act, Event, Intent, Origin, Verb};
+use crate::core::event::{Act, Event, FreezeOrder, Intent, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
+use crate::windows;
 
 /// When every scenario begins: 2026-01-05 09:00 UTC.
 pub const START: Timestamp = Timestamp(1_767_603_600_000);
@@ -50,8 +54,10 @@ pub fn parts(text: &str) -> Result<[&str; 3], String> {
 ///
 /// Errors: the line that cannot be read, by number.
 pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Runner, Vec<Entry>), String> {
+    let begin = script.lines().find_map(|line| line.strip_prefix("begin "));
+    let start = begin.map_or(Ok(START), windows::moment).map_err(|why| format!("begin: {why}"))?;
     let mut play = Play {
-        world: World::new(seed, START),
+        world: World::new(seed, start),
         runner: Runner::default(),
         events: Vec::new(),
         versions: BTreeMap::new(),
@@ -59,9 +65,9 @@ pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Run
         policy: policy.name.clone(),
     };
     let log = uuid::Uuid::from_u64_pair(0x7363_656e_6172_696f, seed);
-    play.take(START, Event::LogCreated { log, build: "scenario".into() });
+    play.take(start, Event::LogCreated { log, build: "scenario".into() });
     play.take(
-        START,
+        start,
         Event::PolicyStored { digest: Digest::of(source.as_bytes()), policy, source: source.into() },
     );
     for (number, line) in script.lines().enumerate() {
@@ -103,6 +109,8 @@ impl Play {
             "intent" => self.intent(rest),
             "actuator" => self.actuator(rest),
             "act" => self.act(rest),
+            "freeze" | "unfreeze" => self.freeze(word == "freeze", rest),
+            "begin" if self.world.now == windows::moment(rest)? => Ok(()),
             "down" => self.down(rest),
             "clock" => self.clock(rest),
             "run" => self.run(rest),
@@ -255,6 +263,34 @@ impl Play {
         };
         let at = self.world.now;
         self.take(at, Event::OperatorActed { act, origin: Origin::default() });
+        Ok(())
+    }
+
+    fn freeze(&mut self, freeze: bool, rest: &str) -> Result<(), String> {
+        let (order, reason) =
+            rest.split_once(": ").ok_or("expected: [SERVICE] by WHO [for DURATION]: REASON")?;
+        let (service, who) = match order.strip_prefix("by ") {
+            Some(who) => (None, who),
+            None => order
+                .split_once(" by ")
+                .map(|(s, who)| (Some(Service::from(s)), who))
+                .ok_or("expected: by WHO")?,
+        };
+        let (actor, lasts) = match who.split_once(" for ") {
+            Some((actor, lasts)) => (actor, Some(span(lasts)?)),
+            None => (who, None),
+        };
+        let at = self.world.now;
+        let order = FreezeOrder {
+            freeze,
+            service,
+            until: lasts.map(|lasts| at.plus(lasts)),
+            actor: actor.into(),
+            host: "laptop".into(),
+            args: vec![format!("sluice {} {rest}", if freeze { "freeze" } else { "unfreeze" })],
+            reason: reason.into(),
+        };
+        self.take(at, Event::FreezeOrdered { order, origin: Origin::default() });
         Ok(())
     }
 

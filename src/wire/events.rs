@@ -11,13 +11,15 @@ use uuid::Uuid;
 
 use crate::core::columns::Columns;
 use crate::core::event::{
-    Ack, Act, Alert, Command, Decision, Event, Intent, Opening, Origin, Outcome, Refusal, Rejection, Verb,
+    Ack, Act, Alert, Command, Decision, Event, FreezeOrder, Intent, Opening, Origin, Outcome, Refusal,
+    Rejection, Verb,
 };
 use crate::core::evidence::{GuardrailReading, Scored};
 use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service};
 use crate::core::policy::Policy;
 use crate::core::reference::Reference;
 use crate::core::time::{Span, Timestamp};
+use crate::core::windows::{Bounds, Freeze};
 use crate::wire::error::inert;
 
 /// Why a payload cannot be read.
@@ -112,6 +114,8 @@ stored_v1! {
     8 "input.rejected" InputRejected { rejection: Rejection, origin: Origin }
     9 "time.passed" TimePassed {}
     10 "clock.stepped" ClockStepped { by: Span }
+    14 "windows.computed" WindowsComputed { policy: Digest, bounds: Bounds }
+    15 "freeze.ordered" FreezeOrdered { order: FreezeOrder, origin: Origin }
     20 "intent.refused" IntentRefused { intent: IntentId, service: Service, refusal: Refusal }
     21 "rollout.created" RolloutCreated { rollout: RolloutId, opening: Opening }
     22 "act.accepted" ActAccepted { rollout: RolloutId, verb: Verb, actor: String }
@@ -130,6 +134,9 @@ stored_v1! {
     31 "ack.refused" AckRefused { command: CommandId, actuator: Actuator, refusal: Refusal }
     32 "alert.raised" AlertRaised { rollout: RolloutId, alert: Alert }
     33 "rollout.ended" RolloutEnded { rollout: RolloutId, outcome: Outcome }
+    44 "freeze.started" FreezeStarted { freeze: Freeze }
+    45 "freeze.ended" FreezeEnded { service: Option<Service>, by: Option<String> }
+    46 "freeze.refused" FreezeRefused { service: Option<Service>, actor: String, refusal: Refusal }
 }
 
 /// Decodes `payload` and insists that nothing follows.

@@ -80,6 +80,7 @@ fn policy() -> Policy {
         stale_after: Span::hours(24),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        windows: None,
         segments: None,
         ab: false,
         release: false,

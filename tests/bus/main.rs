@@ -176,6 +176,7 @@ fn policy() -> Policy {
         stale_after: Span::mins(5),
         approvals: Vec::new(),
         concurrency: Concurrency::Queue,
+        windows: None,
         segments: None,
         ab: false,
         release: false,

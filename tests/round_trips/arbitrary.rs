@@ -104,6 +104,8 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("operator", vec![("by", "t"), ("reason", "t")]),
             ("actuator_rejected", vec![("actuator", "a"), ("why", "t")]),
             ("soak_over", vec![]),
+            ("window", vec![("why", "t"), ("turns", "")]),
+            ("frozen", vec![("service", "t"), ("by", "t"), ("reason", "t"), ("until", "")]),
             ("superseded", vec![("by", "t")]),
             ("segment", vec![("name", "t")]),
             ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),

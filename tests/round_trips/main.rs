@@ -17,7 +17,7 @@ use sluice::wire::{events, intent, policy_file, telemetry};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 /// Kinds of event.
-const KINDS: usize = 24;
+const KINDS: usize = 29;
 
 fn entropy() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..1_500)
@@ -50,12 +50,14 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::Operator { .. } => 6,
             Reason::ActuatorRejected { .. } => 7,
             Reason::SoakOver => 8,
-            Reason::Segment { .. } => 9,
-            Reason::NotApplied { .. } => 10,
-            Reason::Superseded { .. } => 11,
+            Reason::Window { .. } => 9,
+            Reason::Frozen { .. } => 10,
+            Reason::Segment { .. } => 11,
+            Reason::NotApplied { .. } => 12,
+            Reason::Superseded { .. } => 13,
         })
         .collect();
-    assert_eq!(reasons.len(), 12);
+    assert_eq!(reasons.len(), 14);
 }
 
 #[derive(Clone, Debug)]

@@ -176,6 +176,7 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 },
                 stale_after: times.1,
                 approvals,
+                windows: (hold && queue).then(some_windows),
                 concurrency: if queue { Concurrency::Queue } else { Concurrency::Refuse },
                 retry_after_rollback: if hold { Retry::NeedsFinding } else { Retry::Allowed },
                 scopes: actuators.iter().map(|name| Scope(name.clone())).collect(),
@@ -184,6 +185,22 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
             }
         },
     )
+}
+
+/// What is written into the file as text stays text.
+fn some_windows() -> Windows {
+    let window = |cron: &str, reason: &str| Window {
+        cron: cron.into(),
+        duration: Span::hours(8),
+        tz: "Europe/Berlin".into(),
+        reason: reason.into(),
+    };
+    let [from, to] = ["2026-12-18T00:00", "2027-01-04T08:00"].map(String::from);
+    Windows {
+        allow: vec![window("0 0 9 * * MON-THU", "")],
+        deny: vec![window("0 30 12 * * FRI", "no \"Fridays\"")],
+        freeze: vec![Period { from, to, tz: "Asia/Kolkata".into(), reason: "holidays".into() }],
+    }
 }
 
 /// A share as `5%` or `0.01%`, without its unit.
@@ -286,6 +303,20 @@ pub fn text(policy: &Policy) -> String {
     )
     .unwrap();
     writeln!(out, "  concurrency: {}", word(p.concurrency)).unwrap();
+    if let Some(windows) = &p.windows {
+        let some = |all: &[Window]| {
+            list(all, |w| {
+                let reason =
+                    if w.reason.is_empty() { String::new() } else { format!(", reason: '{}'", w.reason) };
+                format!("{{cron: \"{}\", duration: {}, tz: {}{reason}}}", w.cron, time(w.duration), w.tz)
+            })
+        };
+        writeln!(out, "  windows:\n    allow: {}\n    deny: {}", some(&windows.allow), some(&windows.deny))
+            .unwrap();
+        let freeze =
+            |f: &Period| format!("{{from: {}, to: {}, tz: {}, reason: {}}}", f.from, f.to, f.tz, f.reason);
+        writeln!(out, "    freeze: {}", list(&windows.freeze, freeze)).unwrap();
+    }
     writeln!(out, "  keep_old: {}", time(p.keep_old)).unwrap();
     writeln!(out, "  scopes: {}", list(&p.scopes, |name| format!("\"{name}\""))).unwrap();
     writeln!(out, "  retry_after_rollback: {}", word(p.retry_after_rollback)).unwrap();

@@ -85,15 +85,7 @@ impl Api {
             true => Ok(text),
             false => names::prose(&field(name), &text, max),
         };
-        let bytes = request.args.iter().map(String::len).sum::<usize>();
-        if request.args.len() > ARGS_MAX || bytes > ARGS_BYTES {
-            let message = format!(
-                "{}: at most {ARGS_MAX} words of {ARGS_BYTES} bytes together, got {} of {bytes}",
-                field("args"),
-                request.args.len()
-            );
-            return Err(ApiError::new("E1025", message));
-        }
+        bounded(&field("args"), &request.args)?;
         Ok(Act {
             rollout,
             verb,
@@ -105,6 +97,17 @@ impl Api {
             force: request.force,
         })
     }
+}
+
+/// A command line for the record has its bounds.
+pub(super) fn bounded(field: &str, args: &[String]) -> Result<(), ApiError> {
+    let (n, bytes) = (args.len(), args.iter().map(String::len).sum::<usize>());
+    if n > ARGS_MAX || bytes > ARGS_BYTES {
+        let message =
+            format!("{field}: at most {ARGS_MAX} words of {ARGS_BYTES} bytes together, got {n} of {bytes}");
+        return Err(ApiError::new("E1025", message));
+    }
+    Ok(())
 }
 
 /// An accepted act: its event, and what it led to.
@@ -195,6 +198,8 @@ fn part(state: &State, id: &RolloutId) -> State {
             .filter_map(|name| state.services.get_key_value(name))
             .map(|(name, service)| (name.clone(), service.clone()))
             .collect(),
+        windows: state.windows.clone(),
+        freezes: state.freezes.clone(),
         scopes: state.scopes.clone(),
         rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
         ended: state.ended.iter().filter(|ended| Some(&ended.opening.service) == service).cloned().collect(),

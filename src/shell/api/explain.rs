@@ -9,6 +9,7 @@ use crate::core::rollout::{Rollout, Stage};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
+use crate::core::windows;
 use crate::core::words;
 use crate::view::{WaitView, waits};
 use crate::wire::outgoing::rfc3339;
@@ -29,21 +30,22 @@ pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec
         }
         return (vec!["nothing: it is over".into()], can);
     };
-    let policy = state.policy_of(rollout);
-    let mut next = next(rollout, policy, now);
+    let now = now.max(state.now);
+    let mut next = next(state, rollout, now);
     for WaitView { rollout, scope, since_ms } in waits(state, rollout) {
         let why = scope
             .map_or("same service, one change at a time".into(), |s| format!("both use {s}, one at a time"));
         next.push(format!("waits for {rollout} since {}: {why}", clock_time(Timestamp(since_ms), now)));
     }
-    (next, you_can(rollout, policy))
+    (next, you_can(state, rollout, now))
 }
 
 fn service(id: &RolloutId) -> &str {
     id.0.rsplit_once('-').map_or(id.as_str(), |(service, _)| service)
 }
 
-fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
+fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
+    let policy = state.policy_of(rollout);
     let mut next = Vec::new();
     let unconfirmed = || {
         let waiting = rollout.sent.iter().flat_map(|sent| &sent.waiting);
@@ -60,6 +62,12 @@ fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
         }
     }
     match &rollout.stage {
+        Stage::Queued if state.turn_of(rollout) && rollout.paused.is_none() => {
+            let waits = windows::gates(state, rollout, now).into_iter().filter(|gate| !gate.met);
+            let waits: Vec<String> = waits.map(|gate| until(&gate.reason, now)).collect();
+            let once = if waits.is_empty() { String::new() } else { format!(", once {}", waits.join("; ")) };
+            next.push(format!("starts by itself{once}"));
+        }
         Stage::Queued => next.push(match &rollout.opening.behind {
             Some(_) if rollout.paused.is_some() => "starts after it is resumed".into(),
             Some(behind) => format!("starts by itself when {behind} and whatever is before it are over"),
@@ -81,7 +89,7 @@ fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
             unconfirmed()
         )),
         Stage::Baking(_) | Stage::Soaking(_) => {
-            next.push(promotion(rollout, policy, now));
+            next.push(promotion(state, rollout, now));
             next.extend(deadline(rollout, policy, now));
         }
         Stage::Ended(_) => {}
@@ -90,9 +98,10 @@ fn next(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Vec<String> {
 }
 
 /// When the next promotion can come, and what else it waits for.
-fn promotion(rollout: &Rollout, policy: &Policy, now: Timestamp) -> String {
+fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
+    let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, now);
-    let gates = judge::gates(rollout, policy, &judgement.readings, now);
+    let gates = judge::gates(state, rollout, &judgement.readings, now);
     let does = match rollout.step().map(|step| step + 1) {
         Some(next) if usize::from(next) < policy.steps.len() => {
             format!("promotes to {}", policy.step_name(next))
@@ -117,6 +126,7 @@ fn promotion(rollout: &Rollout, policy: &Policy, now: Timestamp) -> String {
                 waits.push(format!("{metric} has {} more observations", words::count(need - have)));
             }
             Reason::Approvals { have, need } => waits.push(format!("{} more approve", need - have)),
+            reason @ (Reason::Window { .. } | Reason::Frozen { .. }) => waits.push(until(reason, now)),
             other => waits.push(words::reason(other, &judgement.readings)),
         }
     }
@@ -129,6 +139,21 @@ fn promotion(rollout: &Rollout, policy: &Policy, now: Timestamp) -> String {
         format!("{does}{earliest}")
     } else {
         format!("{does}{earliest}, once {}", waits.join("; "))
+    }
+}
+
+/// What ends a closed window or a freeze.
+fn until(reason: &Reason, now: Timestamp) -> String {
+    match reason {
+        Reason::Window { turns: Some(opens), .. } => {
+            format!("its change window opens at {}", clock_time(*opens, now))
+        }
+        Reason::Frozen { service, by, until, .. } => {
+            let of = words::scope(service.as_ref());
+            let or = until.map(|until| format!(", or {}", clock_time(until, now))).unwrap_or_default();
+            format!("{by}'s freeze of {of} is ended{or}")
+        }
+        _ => "its change window opens".into(),
     }
 }
 
@@ -154,7 +179,8 @@ fn clock_time(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-fn you_can(rollout: &Rollout, policy: &Policy) -> Vec<String> {
+fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
+    let policy = state.policy_of(rollout);
     let id = &rollout.id;
     if matches!(rollout.stage, Stage::RollingBack | Stage::Ended(_)) {
         return Vec::new();
@@ -178,6 +204,18 @@ fn you_can(rollout: &Rollout, policy: &Policy) -> Vec<String> {
     }
     if rollout.claimed.is_none() {
         can.push(format!("sluice claim {id}"));
+    }
+    let shut = |gate: &Gate| !gate.met && windows::shuts(gate);
+    let gates: Vec<Gate> = judge::gates(state, rollout, &[], now).into_iter().filter(shut).collect();
+    let frozen = gates.iter().any(|gate| matches!(gate.reason, Reason::Frozen { .. }));
+    for gate in gates.iter().filter(|gate| !(frozen && matches!(gate.reason, Reason::Window { .. }))) {
+        can.push(match &gate.reason {
+            Reason::Frozen { service: Some(service), .. } => {
+                format!("sluice unfreeze --service {service} --reason TEXT")
+            }
+            Reason::Frozen { .. } => "sluice unfreeze --reason TEXT".into(),
+            _ => format!("sluice promote {id} --override --reason TEXT"),
+        });
     }
     can
 }

@@ -7,6 +7,7 @@ mod acts;
 mod events;
 mod evidence;
 mod explain;
+mod freeze;
 mod shapes;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tracing::{Instrument, info_span};
 
 pub use events::Feed;
 pub use evidence::*;
+pub use freeze::{opening, when};
 pub use shapes::*;
 
 use super::intake::{self, Answer, Kind, Message};
@@ -79,6 +81,10 @@ impl Api {
             "status" => Ok(value(self.status(&request(verb, body)?)?.as_ref())),
             "explain" => Ok(value(self.explain(&request(verb, body)?).await?)),
             "plan" => Ok(value(self.plan(request(verb, body)?).await?)),
+            "freeze" | "unfreeze" => {
+                Ok(value(self.freeze(verb == "freeze", request(verb, body)?, caller).await?))
+            }
+            "windows" => Ok(value(self.windows(request(verb, body)?).await?)),
             "deploy" => Ok(value(self.deploy(body, caller).await?)),
             "ack" => Ok(value(self.ack(body, None, caller).await?)),
             "events" => Ok(value(self.events(request(verb, body)?).await?)),
@@ -108,7 +114,7 @@ impl Api {
             request.all || !rollout.state.is_over() || ended <= ENDED_SHOWN
         });
         let rollouts = shown.map(|rollout| rollout.as_ref().clone()).collect();
-        ListAnswer { seq: view.seq, at_ms: view.at.0, rollouts }
+        ListAnswer { seq: view.seq, at_ms: view.at.0, rollouts, freezes: view.freezes.clone() }
     }
 
     /// `status`: one rollout. Errors: E4004.

@@ -10,7 +10,7 @@ use crate::core::event::Verb;
 use crate::core::ids::EventSeq;
 use crate::core::plan::{Plan, PlannedGate, PlannedStep};
 use crate::core::policy::ChangeKind;
-use crate::view::{RolloutView, Standing, WaitView};
+use crate::view::{FreezeView, RolloutView, Standing, WaitView};
 use crate::wire::error::InputError;
 use crate::wire::outgoing::DecisionMessage;
 use crate::wire::schema::schema;
@@ -94,6 +94,9 @@ pub struct ListAnswer {
     pub seq: EventSeq,
     pub at_ms: u64,
     pub rollouts: Vec<RolloutView>,
+    /// What is frozen by people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<FreezeView>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -265,6 +268,77 @@ pub struct ActAnswer {
     pub dry_run: bool,
 }
 
+/// Begins a freeze, or ends it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// One service; else everything.
+    pub service: Option<String>,
+    /// When a freeze ends by itself: a time with its zone (`2026-12-24T15:00Z`), or how long it lasts (`4h`).
+    pub until: Option<String>,
+    /// Who does it.
+    #[schemars(length(min = 1, max = 200))]
+    pub actor: String,
+    #[serde(default)]
+    #[schemars(length(max = 200))]
+    pub host: String,
+    /// The command line as given, for the record.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub args: Vec<String>,
+    /// Why.
+    #[schemars(length(min = 1, max = 2000))]
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Answer to `freeze` and `unfreeze`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct FreezeAnswer {
+    /// Always true.
+    pub ok: bool,
+    pub verb: &'static str,
+    /// The event of the order.
+    pub seq: EventSeq,
+    pub service: Option<String>,
+    pub until_ms: Option<u64>,
+    /// Rollouts that moved because of it.
+    pub moved: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowsRequest {
+    pub service: String,
+    /// A time with its zone: `2026-12-24T15:00Z` or `2026-12-24 15:00 Europe/Berlin`. Now, when left out.
+    pub at: Option<String>,
+}
+
+/// Answer to `windows`: whether a promotion could happen at a time, and why.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WindowsAnswer {
+    pub service: Option<String>,
+    pub policy: String,
+    pub at_ms: u64,
+    /// Nothing but evidence, time served and approvals would be in the way.
+    pub open: bool,
+    /// Which window or freeze says so, and when it next changes.
+    pub why: String,
+    /// When it opens, or closes, if that is known.
+    pub turns_ms: Option<u64>,
+    /// The next times at which the windows are open, as far as known now.
+    pub openings: Vec<OpeningView>,
+}
+
+/// A time at which the windows are open.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OpeningView {
+    pub from_ms: u64,
+    /// `null`: without an end within 400 days.
+    pub to_ms: Option<u64>,
+    pub text: String,
+}
+
 /// Answer to an ack.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AckAnswer {
@@ -398,7 +472,7 @@ pub struct PolicyView {
 }
 
 /// What a verb of the API does; the names of the NATS endpoints.
-pub const VERBS: [(&str, &str); 19] = [
+pub const VERBS: [(&str, &str); 22] = [
     ("ls", "open rollouts and the last ended ones"),
     ("status", "one rollout in full"),
     ("explain", "one rollout, what happens next, and what you can do"),
@@ -411,6 +485,9 @@ pub const VERBS: [(&str, &str); 19] = [
     ("abort", "withdraws a rollout that has no traffic"),
     ("approve", "satisfies an approval gate"),
     ("note", "adds a remark to the log"),
+    ("freeze", "nothing of a service, or at all, moves forward; rollbacks do"),
+    ("unfreeze", "ends a freeze"),
+    ("windows", "whether a promotion could happen at a time, and why"),
     ("claim", "says who takes responsibility for a rollout"),
     ("skip", "one step now, past bake time and sample minimum only"),
     ("ack", "an actuator confirms a command"),
@@ -442,6 +519,10 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         "api-deploy" DeployAnswer,
         "api-act-request" ActRequest,
         "api-act" ActAnswer,
+        "api-freeze-request" FreezeRequest,
+        "api-freeze" FreezeAnswer,
+        "api-windows-request" WindowsRequest,
+        "api-windows" WindowsAnswer,
         "api-ack" AckAnswer,
         "api-telemetry" TelemetryAnswer,
         "api-events-request" EventsRequest,

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{Happening, Run, Stop, Ticket};
-use crate::core::event::{Act, Event, Inbound, Origin, Outcome, Verb};
+use crate::core::event::{Act, Event, FreezeOrder, Inbound, Origin, Outcome, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::OnFail;
-use crate::core::time::Span;
+use crate::core::time::{Span, Timestamp};
 use crate::sim::broker::Stored;
 use crate::sim::disk::Mishap;
 use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, SCOPES, Stimulus};
@@ -145,6 +145,18 @@ impl Run<'_> {
                 self.reach(Rare::Flood);
                 (0..40).for_each(|n| self.measure(service, self.now + n));
             }
+            Stimulus::Freeze { freeze, service, lasts, actor } => {
+                let order = FreezeOrder {
+                    freeze,
+                    service: service.map(|i| self.plan.services[i % self.plan.services.len()].name.into()),
+                    until: lasts.map(|lasts| self.moment_or_true().plus(Span(lasts))),
+                    actor: ACTORS[actor].into(),
+                    host: "laptop".into(),
+                    args: vec!["freeze".into()],
+                    reason: "because".into(),
+                };
+                self.freeze(order);
+            }
             Stimulus::Policy(change) => {
                 let (source, policy) = &self.plan.policies[(change % 2) as usize];
                 let mut policy = policy.clone();
@@ -200,6 +212,18 @@ impl Run<'_> {
         }
     }
 
+    /// Log time as the daemon has it.
+    fn moment_or_true(&self) -> Timestamp {
+        self.node.as_ref().map_or(self.true_time(), |node| node.ledger.state().now)
+    }
+
+    fn freeze(&mut self, order: FreezeOrder) {
+        if let Some(node) = &mut self.node {
+            node.inbox.push_back((Ticket::Own, Event::FreezeOrdered { order, origin: Origin::default() }));
+            self.soon();
+        }
+    }
+
     /// Trouble is over: everything works again, and people look after what is left.
     pub(super) fn care(&mut self) {
         if !self.healed {
@@ -241,6 +265,18 @@ impl Run<'_> {
             }
         }
         orders.into_iter().for_each(|act| self.order(act));
+        let frozen = self.node.as_ref().map(|node| node.ledger.state().freezes.clone()).unwrap_or_default();
+        for freeze in frozen {
+            self.freeze(FreezeOrder {
+                freeze: false,
+                service: freeze.service,
+                until: None,
+                actor: "ada".into(),
+                host: "laptop".into(),
+                args: Vec::new(),
+                reason: "clearing up".into(),
+            });
+        }
         self.at(self.now + 3 * MINUTE, Happening::Care);
     }
 }

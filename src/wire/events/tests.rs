@@ -9,6 +9,7 @@ use crate::core::ids::Weight;
 use crate::core::policy::*;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
+use crate::core::windows::{Bounds, Freeze};
 
 fn reference() -> Reference {
     Reference {
@@ -107,6 +108,21 @@ fn policy() -> Policy {
         stale_after: Span::secs(60),
         approvals: vec![Approval { before: Weight::percent(50), by: 1, not_submitter: true }],
         concurrency: Concurrency::Queue,
+        windows: Some(Windows {
+            allow: vec![Window {
+                cron: "0 0 9 * * MON-THU".into(),
+                duration: Span::hours(8),
+                tz: "Europe/Berlin".into(),
+                reason: "office hours".into(),
+            }],
+            deny: vec![],
+            freeze: vec![Period {
+                from: "2026-12-18T00:00".into(),
+                to: "2027-01-04T08:00".into(),
+                tz: "UTC".into(),
+                reason: String::new(),
+            }],
+        }),
         retry_after_rollback: Retry::NeedsFinding,
         scopes: vec!["gateway".into()],
         actuators: vec!["router".into()],
@@ -139,6 +155,13 @@ fn one_of_each() -> Vec<Event> {
         Reason::Guardrail { name: "g".into() },
         Reason::Samples { metric: "m".into(), have: 1, need: 2 },
         Reason::Approvals { have: 0, need: 1 },
+        Reason::Window { why: "weekend".into(), turns: Some(Timestamp(9)) },
+        Reason::Frozen {
+            service: None,
+            by: "ann".into(),
+            reason: "outage".into(),
+            until: Some(Timestamp(9)),
+        },
         Reason::ActuatorRejected { actuator: "router".into(), why: "no".into() },
         Reason::SoakOver,
     ];
@@ -199,6 +222,39 @@ fn one_of_each() -> Vec<Event> {
             origin: origin(),
         },
         Event::TimePassed,
+        Event::WindowsComputed {
+            policy: digest,
+            bounds: Bounds {
+                from: Timestamp(5),
+                until: Timestamp(9),
+                open: true,
+                why: "window".into(),
+                turns: Some(Timestamp(9)),
+            },
+        },
+        Event::FreezeOrdered {
+            order: FreezeOrder {
+                freeze: true,
+                service: Some("chat".into()),
+                until: Some(Timestamp(9)),
+                actor: "ann".into(),
+                host: "h".into(),
+                args: vec!["freeze".into()],
+                reason: "outage".into(),
+            },
+            origin: origin(),
+        },
+        Event::FreezeStarted {
+            freeze: Freeze {
+                service: None,
+                by: "ann".into(),
+                reason: "outage".into(),
+                since: Timestamp(5),
+                until: None,
+            },
+        },
+        Event::FreezeEnded { service: Some("chat".into()), by: None },
+        Event::FreezeRefused { service: None, actor: "ann".into(), refusal: refusal() },
         Event::IntentRefused { intent: "i".into(), service: "chat".into(), refusal: refusal() },
         Event::RolloutCreated {
             rollout: rollout(),

@@ -3,11 +3,12 @@
 use super::exposure::exposure;
 use super::grammar::{Exposed, Label, PolicyFile, Spec};
 use super::guardrails::guardrails;
+use super::windows::windows;
 use crate::core::ids::{Actuator, Scope, Weight};
 use crate::core::policy::{
     Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
-use crate::core::time::Span;
+use crate::core::time::{Span, Timestamp};
 use crate::wire::intent::SCOPES_MAX;
 use crate::wire::yaml::{At, Checker, Node, Scalar};
 
@@ -16,7 +17,8 @@ const APPROVERS_MAX: u64 = 10;
 /// Cohorts of one guardrail that may wait for their maturity.
 const COHORTS_MAX: u64 = 2_000;
 
-pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
+/// `now`: when windows that never open again are mistakes.
+pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Option<Policy> {
     let stamps = (c.get("apiVersion", &file.api_version), c.get("kind", &file.kind));
     let name = c.get("metadata.name", &file.metadata.name);
     let spec = &file.spec;
@@ -47,6 +49,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, exposure.as_ref().map(|exposure| exposure.steps.as_slice()));
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
+    let windows = windows(c, spec, now);
     let scopes = scopes(c, spec);
     let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
     let actuators = actuators(c, spec);
@@ -70,6 +73,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile) -> Option<Policy> {
         stale_after: stale_after?,
         approvals,
         concurrency: concurrency?,
+        windows,
         retry_after_rollback: retry?,
         scopes,
         actuators: actuators?,

@@ -11,12 +11,13 @@ use crate::core::exposure::OnSegmentFailure;
 use crate::core::ids::Weight;
 use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail, Retry};
 use crate::core::time::Span;
-use crate::wire::error::shown;
+use crate::windows;
+use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 4] = ["windows", "smoke", "prepare", "when"];
+pub const NOT_YET: [&str; 3] = ["smoke", "prepare", "when"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -58,6 +59,8 @@ pub struct Spec {
     pub approvals: Vec<ApprovalBody>,
     /// What a second intent for a busy service does (default: queue).
     pub concurrency: Option<Node<Concurrency>>,
+    /// When a rollout may move forward (default: always). A rollback never waits for them.
+    pub windows: Option<At<WindowsBody>>,
     /// Time after completion in which the old version is kept and the rollout can be taken back (default: none).
     pub keep_old: Option<Node<Span>>,
     /// Resources that every rollout of this policy uses, beside those of its intent: one rollout at a time has each.
@@ -215,6 +218,46 @@ pub struct ApprovalBody {
     pub not_submitter: Option<Node<bool>>,
 }
 
+/// A promotion needs one of allow open (if there is any), and none of deny and freeze on.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowsBody {
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub allow: Vec<WindowBody>,
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub deny: Vec<WindowBody>,
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub freeze: Vec<FreezeBody>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowBody {
+    /// When it opens, at most once an hour: second minute hour day month weekday.
+    pub cron: Node<CronLine>,
+    /// For how long, as time passes; 1m to 31d.
+    pub duration: Node<Span>,
+    /// Of the cron line: a name of the time zone database.
+    pub tz: Node<Zone>,
+    /// What it is called.
+    pub reason: Option<Node<Name>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeBody {
+    /// Local time, as in 2026-12-18T00:00.
+    pub from: Node<LocalTime>,
+    pub to: Node<LocalTime>,
+    /// Of both: a name of the time zone database.
+    pub tz: Node<Zone>,
+    /// What it is called.
+    pub reason: Option<Node<Name>>,
+}
+
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceBody {
@@ -343,6 +386,14 @@ impl JsonSchema for Limit {
     }
 }
 
+/// What is wrong with a cron line, a zone or a local time is found with its place in `check`.
+pub struct CronLine(pub String);
+pub struct Zone(pub String);
+pub struct LocalTime(pub String);
+
+/// A few words of a person.
+pub struct Name(pub String);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum RuleKind {
     Proportion,
@@ -408,6 +459,59 @@ impl Scalar for MetricName {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[a-z][a-z0-9_.]{0,62}$"})
+    }
+}
+
+impl Scalar for CronLine {
+    fn parse(text: &str) -> Result<CronLine, Unfit> {
+        Ok(CronLine(text.to_owned()))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]+ +[0-9]+ +[^ ]+ +[^ ]+ +[^ ]+ +[^ ]+( +[^ ]+)?$"})
+    }
+}
+
+impl Scalar for Zone {
+    fn parse(text: &str) -> Result<Zone, Unfit> {
+        if windows::zone(text).is_some() {
+            return Ok(Zone(text.to_owned()));
+        }
+        let zones = windows::zones();
+        let near = zones.iter().find(|zone| zone.eq_ignore_ascii_case(text)).map(String::as_str);
+        let near = near.or_else(|| did_you_mean(text, zones.iter().map(String::as_str)));
+        let hint = match near {
+            Some(zone) => format!("did you mean {zone}?"),
+            None => "expected a name such as Europe/Berlin or UTC".into(),
+        };
+        Err(Unfit { code: "E3040", message: format!("there is no time zone {}; {hint}", shown(text)) })
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string"})
+    }
+}
+
+impl Scalar for LocalTime {
+    fn parse(text: &str) -> Result<LocalTime, Unfit> {
+        let wrong = |why| Unfit { code: "E3043", message: format!("is {}; {why}", shown(text)) };
+        windows::local(text).map(|_| LocalTime(text.to_owned())).map_err(wrong)
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?$"})
+    }
+}
+
+impl Scalar for Name {
+    fn parse(text: &str) -> Result<Name, Unfit> {
+        names::prose("", text, names::BY_MAX)
+            .map(Name)
+            .map_err(|error| Unfit { code: "E3022", ..error.into() })
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": names::BY_MAX})
     }
 }
 

@@ -2,16 +2,19 @@
 //!
 //! Codes beside those of [`super::yaml`]: E3006 a metric no guardrail uses, E3007 no guardrail that
 //! could stop a rollout, E3008 minimum samples, E3009 exposure, E3010 could never happen, E3020 weights,
-//! E3021 not a policy of this version, E3022 a name, E3024 a limit, E3025 a name given twice.
+//! E3021 not a policy of this version, E3022 a name, E3024 a limit, E3025 a name given twice; of windows: E3040 a time
+//! zone, E3041 a cron line or a duration, E3042 never open, E3043 a time of a freeze.
 
 mod check;
 mod exposure;
 mod grammar;
 mod guardrails;
+mod windows;
 
 use super::envelope::RECORD_MAX;
 use super::yaml::{Checker, FileError, Place};
 use crate::core::policy::Policy;
+use crate::core::time::Timestamp;
 use crate::core::words::count;
 pub use grammar::PolicyFile;
 
@@ -34,9 +37,19 @@ pub fn shipped() -> [(&'static str, &'static str); 6] {
 ///
 /// Errors: everything that is wrong, in the order of the file as far as it could be read.
 pub fn parse_policy(text: &str, file: &str) -> Result<Policy, FileError> {
+    parse(text, file, None)
+}
+
+/// As [`parse_policy`], and a policy whose windows do not open in the year from `now` on is wrong too. Not so at a start of
+/// the daemon: what was right when it was written must not keep it down.
+pub fn check_policy(text: &str, file: &str, now: Timestamp) -> Result<Policy, FileError> {
+    parse(text, file, Some(now))
+}
+
+fn parse(text: &str, file: &str, now: Option<Timestamp>) -> Result<Policy, FileError> {
     let mut checker = Checker::new("policy", file, text);
     let parsed: Option<PolicyFile> = checker.parse(&grammar::NOT_YET);
-    let policy = parsed.and_then(|parsed| check::policy(&mut checker, &parsed));
+    let policy = parsed.and_then(|parsed| check::policy(&mut checker, &parsed, now));
     if let Some(policy) = &policy {
         let rules = rmp_serde::to_vec_named(policy).expect("policies are made of encodable types");
         let bytes = rules.len() + text.len();
