@@ -172,6 +172,9 @@ fn started() -> Runner {
         reason: "bench".into(),
         finding: None,
         scopes: Vec::new(),
+        significant: false,
+        makeup: Default::default(),
+        from_makeup: Default::default(),
         content: digest,
     };
     let mut sent = BTreeMap::new();

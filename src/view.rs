@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::bets::discoveries;
-use crate::core::event::{ArmCount, Choice, Outcome};
+use crate::core::event::{ArmCount, Choice, Opening, Outcome};
 use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
 use crate::core::ids::{EventSeq, RolloutId, Scope};
 use crate::core::judge::{self, Gate};
+use crate::core::makeup::{self, Commit, Parts};
 use crate::core::plan;
 use crate::core::policy::{ChangeKind, OnFail, Policy};
 use crate::core::rollout::{Rollout, Stage};
@@ -124,6 +125,15 @@ pub struct RolloutView {
     /// What was found out about the attempt before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
+    /// The version of each part, where what it brings is a bundle.
+    #[serde(default, skip_serializing_if = "Parts::is_empty")]
+    pub bundle: Parts,
+    /// The parts that it changes, as far as what serves is known: `model opus-4.6 -> opus-4.7`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+    /// Where what it brings comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitView>,
     /// Who takes responsibility for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed_by: Option<String>,
@@ -145,6 +155,28 @@ pub struct RolloutView {
     pub unconfirmed: Vec<String>,
     /// Its id: what they confirm it by.
     pub command: Option<String>,
+}
+
+/// A file of a Git repository, and what changed in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GitView {
+    pub repository: String,
+    pub path: String,
+    pub commit: String,
+    /// From the commit that serves to this one, for `git diff`; the commit alone where the other is not known.
+    pub range: String,
+}
+
+fn git_view(opening: &Opening) -> Option<GitView> {
+    let Commit { repository, path, commit } = opening.makeup.git.clone()?;
+    let range = makeup::range(opening.from_makeup.git.as_ref(), opening.makeup.git.as_ref()?);
+    Some(GitView { repository, path, commit, range })
+}
+
+/// What it changes, where both are known.
+fn changes(opening: &Opening) -> Vec<String> {
+    let (from, to) = (&opening.from_makeup.parts, &opening.makeup.parts);
+    if from.is_empty() || to.is_empty() { Vec::new() } else { makeup::changed(from, to) }
 }
 
 /// A rollout that another waits for: of the same service, or with the same scope.
@@ -431,6 +463,9 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         waits,
         scopes: o.scopes.iter().map(|scope| scope.0.clone()).collect(),
         finding: o.finding.clone(),
+        bundle: o.makeup.parts.clone(),
+        changes: changes(o),
+        git: git_view(o),
         claimed_by: rollout.claimed.as_ref().map(|claim| claim.by.clone()),
         superseded_by: rollout.superseded.as_ref().map(|id| id.0.clone()),
         created_ms: rollout.created_at.0,
@@ -524,6 +559,9 @@ fn ended_view(ended: &Ended) -> RolloutView {
         waits: Vec::new(),
         scopes: o.scopes.iter().map(|scope| scope.0.clone()).collect(),
         finding: o.finding.clone(),
+        bundle: o.makeup.parts.clone(),
+        changes: changes(o),
+        git: git_view(o),
         claimed_by: ended.claimed.as_ref().map(|claim| claim.by.clone()),
         superseded_by: ended.superseded.as_ref().map(|id| id.0.clone()),
         created_ms: ended.created_at.0,
@@ -532,7 +570,7 @@ fn ended_view(ended: &Ended) -> RolloutView {
         summary: match (decision, &ended.superseded) {
             (Some((_, d)), _) => words::decision(d),
             (None, Some(by)) => format!("{by} took its place before any traffic"),
-            (None, None) => "withdrawn before any traffic".into(),
+            (None, None) => ended.overtaken.clone().unwrap_or_else(|| "withdrawn before any traffic".into()),
         },
         gates: Vec::new(),
         guardrails: decision

@@ -15,7 +15,13 @@ use sluice::wire::{envelope, policy_file};
 
 /// Events that every second or minute brings; the last line of a trace pins them.
 fn is_routine(event: &Event) -> bool {
-    matches!(event, Event::BatchReceived { .. } | Event::CohortScored { .. } | Event::TimePassed)
+    matches!(
+        event,
+        Event::BatchReceived { .. }
+            | Event::CohortScored { .. }
+            | Event::TimePassed
+            | Event::EngineAdopted { .. }
+    )
 }
 
 fn trace(events: &[Entry], state: &State) -> String {

@@ -41,6 +41,9 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
         reason: String::new(),
         finding: None,
         scopes: Vec::new(),
+        significant: false,
+        makeup: Default::default(),
+        from_makeup: Default::default(),
         content: digest,
     };
     let mut command = None;

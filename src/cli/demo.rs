@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::exit;
-use crate::core::event::{Choice, Event, Intent, Origin, Outcome};
+use crate::core::event::{Choice, ENGINE, Event, Intent, Origin, Outcome};
 use crate::core::ids::{Digest, EventSeq, Service, Version};
 use crate::core::policy::ChangeKind;
 use crate::core::state::State;
@@ -93,6 +93,7 @@ fn tell(folder: &Path, seed: u64, temporary: bool) -> Result<Span, CliError> {
     let options = OpenOptions { ballast: 0, log_id: Some(log_id(seed)), ..OpenOptions::default() };
     let mut stage = Stage::new(Log::open(folder, &options)?.log, seed);
     stage.take(START, Event::LogCreated { log: log_id(seed), build: crate::shell::daemon::build() })?;
+    stage.take(START, Event::EngineAdopted { engine: ENGINE })?;
     let policy = policy_file::parse_policy(POLICY, "demo.yaml").map_err(CliError::policies)?;
     let digest = Digest::of(POLICY.as_bytes());
     stage.take(START, Event::PolicyStored { digest, policy, source: POLICY.into() })?;
@@ -182,6 +183,9 @@ impl Stage {
             reason: change.title.into(),
             finding: None,
             scopes: Vec::new(),
+            significant: false,
+            makeup: Default::default(),
+            from_makeup: Default::default(),
             content,
         };
         let now = self.world.now;

@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 
 use super::act::Who;
 use super::client::{Answer, Client};
+use super::git;
 use super::output::{self, Format};
 use super::wait::{self, Goal};
 use super::{CliError, Common, exit};
 use crate::core::event::Intent;
+use crate::core::makeup::Part;
 use crate::core::policy::ChangeKind;
 use crate::core::words::count;
 use crate::shell::clock;
@@ -21,9 +23,19 @@ pub struct Args {
     /// What is changed
     #[arg(required_unless_present = "file")]
     service: Option<String>,
-    /// The version that shall serve
-    #[arg(required_unless_present = "file")]
+    /// The version that shall serve; for a prompt that is kept in Git, its file
+    #[arg(required_unless_present_any = ["file", "bundle"])]
     to: Option<String>,
+    /// A part of what shall serve, where several are rolled out as one: model, prompt, parameters, index, cache or
+    /// judge. Repeatable; the version is the fingerprint of all
+    #[arg(long, value_name = "PART=VERSION", value_parser = part, conflicts_with = "to")]
+    bundle: Vec<(Part, String)>,
+    /// A part of what serves now, as long as sluice did not bring it. Repeatable
+    #[arg(long, value_name = "PART=VERSION", value_parser = part, conflicts_with = "from", requires = "bundle")]
+    from_bundle: Vec<(Part, String)>,
+    /// Roll out under the policy for significant changes of the kind
+    #[arg(long)]
+    significant: bool,
     /// The version that serves now [default: what the last completed rollout brought]
     #[arg(long, value_name = "VERSION")]
     from: Option<String>,
@@ -48,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Submit this intent (JSON, - for standard input) instead
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "from", "kind", "policy", "reason", "finding", "scopes", "id"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["service", "to", "bundle", "from_bundle", "significant", "from", "kind", "policy", "reason", "finding", "scopes", "id"])]
     file: Option<std::path::PathBuf>,
     /// Check the request and say what would happen, and send nothing
     #[arg(long)]
@@ -101,20 +113,42 @@ fn intent(args: Args) -> Result<Value, CliError> {
             .map_err(|error| CliError::usage(format!("{}: {error}", file.display())));
     }
     let to = args.to.unwrap_or_default();
-    let named =
-        || ChangeKind::ALL.into_iter().find(|kind| to.split(['@', ':']).next() == Some(kind.as_str()));
+    let kept = git::kept(&to)?;
+    let to = kept.as_ref().map_or(to, |kept| kept.version.clone());
+    let bundle = parts("--bundle", args.bundle)?;
+    let from_bundle = parts("--from-bundle", args.from_bundle)?;
+    let named = || match &kept {
+        Some(_) => Some(ChangeKind::Prompt),
+        None => ChangeKind::ALL.into_iter().find(|kind| to.split(['@', ':']).next() == Some(kind.as_str())),
+    };
     let kind = args.kind.or_else(named).ok_or_else(|| {
-        CliError::usage(format!("what kind of change {to} is cannot be told from its name"))
+        let what = if bundle.is_empty() { to.as_str() } else { "a bundle" };
+        CliError::usage(format!("what kind of change {what} is cannot be told from its name"))
             .help(format!("add --kind {}", ChangeKind::ALL.map(ChangeKind::as_str).join("|")))
     })?;
     let mut body = json!({
         "service": args.service,
-        "change": {"kind": kind.as_str(), "to": to},
+        "change": {"kind": kind.as_str()},
         "by": args.who.name()?,
         "reason": args.reason,
     });
+    let change = &mut body["change"];
+    if bundle.is_empty() {
+        change["to"] = to.into();
+    } else {
+        change["bundle"] = bundle.into();
+    }
+    if !from_bundle.is_empty() {
+        change["from_bundle"] = from_bundle.into();
+    }
     if let Some(from) = args.from {
-        body["change"]["from"] = from.into();
+        change["from"] = from.into();
+    }
+    if let Some(kept) = kept {
+        change["git"] = kept.body;
+    }
+    if args.significant {
+        change["significant"] = true.into();
     }
     if !args.scopes.is_empty() {
         body["scopes"] = args.scopes.into();
@@ -125,6 +159,23 @@ fn intent(args: Args) -> Result<Value, CliError> {
         }
     }
     Ok(body)
+}
+
+fn part(text: &str) -> Result<(Part, String), String> {
+    let known = || Part::ALL.map(Part::as_str).join(", ");
+    let (part, version) = text.split_once('=').ok_or("expected PART=VERSION")?;
+    let found = Part::ALL.into_iter().find(|known| known.as_str() == part);
+    Ok((found.ok_or_else(|| format!("no part {part}; known: {}", known()))?, version.to_owned()))
+}
+
+fn parts(option: &str, given: Vec<(Part, String)>) -> Result<serde_json::Map<String, Value>, CliError> {
+    let mut parts = serde_json::Map::new();
+    for (part, version) in given {
+        if parts.insert(part.as_str().to_owned(), version.into()).is_some() {
+            return Err(CliError::usage(format!("{option}: {} is there twice", part.as_str())));
+        }
+    }
+    Ok(parts)
 }
 
 /// Reads an intent as the daemon will.
@@ -169,8 +220,12 @@ async fn policy(client: &Client, intent: &Intent) -> Result<String, CliError> {
         Some(name) => policy["name"] == name,
         None => policy["applies_to"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k == kind)),
     };
+    // As the daemon: a kind without a policy for significant changes has one for all of them.
+    let fitting: Vec<&Value> = known.iter().filter(fits).collect();
+    let best = fitting.iter().find(|policy| policy["significant"] == intent.significant);
+    let best = best.or(fitting.iter().find(|policy| wanted.is_some() || policy["significant"] == false));
     let name = |policy: &Value| policy["name"].as_str().unwrap_or_default().to_owned();
-    known.iter().find(fits).map(name).ok_or_else(|| {
+    best.map(|policy| name(policy)).ok_or_else(|| {
         let (code, message) = match wanted {
             Some(name) => ("E3021", format!("policy {name} is not known")),
             None => ("E3022", format!("no policy applies to changes of kind {kind}")),

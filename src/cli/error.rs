@@ -53,9 +53,8 @@ impl CliError {
             // What was asked for is the case already.
             "E1022" => exit::OK,
             "E4004" | "E3021" | "E3022" => exit::NOT_FOUND,
-            "E1014" | "E1015" | "E1021" | "E1031" | "E1032" | "E1033" | "E1034" | "E1035" | "E2101" => {
-                exit::REFUSED
-            }
+            "E1014" | "E1015" | "E1021" | "E1031" | "E1032" | "E1033" | "E1034" | "E1035" | "E1036"
+            | "E1037" | "E2101" => exit::REFUSED,
             // What this program asks for in a way the daemon does not take is no mistake of the user's.
             "E5004" | "E5006" | "E5008" | "E5014" | "E5090" => exit::BUG,
             _ => match code.get(..2) {

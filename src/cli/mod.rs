@@ -11,6 +11,7 @@ mod emit;
 mod error;
 mod exit;
 mod explain;
+mod git;
 mod log;
 mod output;
 mod plan;

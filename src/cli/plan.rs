@@ -19,10 +19,13 @@ pub struct Args {
     /// model, prompt, vector_store, cache or serving
     #[arg(long, value_name = "KIND", default_value = "model")]
     kind: String,
+    /// Under the policy for significant changes of the kind
+    #[arg(long)]
+    significant: bool,
 }
 
 pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
-    let body = json!({"service": args.service, "policy": args.policy, "kind": args.kind});
+    let body = json!({"service": args.service, "policy": args.policy, "kind": args.kind, "significant": args.significant});
     let answer = common.client().await?.call("plan", &body).await?;
     if common.output.is_json() {
         output::json(&answer.text)?;

@@ -102,7 +102,8 @@ fn in_words(p: &Policy, hash: &str) -> String {
     let used = if kinds.is_empty() {
         "used when an intent names it".into()
     } else {
-        format!("default for {}", kinds.join(", "))
+        let which = if p.significant { "significant changes of " } else { "" };
+        format!("default for {which}{}", kinds.join(", "))
     };
     let mut text = format!("{} ({hash}), {used}\n", p.name);
     let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
@@ -159,6 +160,9 @@ fn in_words(p: &Policy, hash: &str) -> String {
         Concurrency::Refuse => "Refused while another change of the service runs.\n",
         Concurrency::Supersede => "Take the place of another change of the service that runs or waits.\n",
     };
+    if p.parts_at_once > 1 {
+        text += &format!("Up to {} parts of a bundle may change at once.\n", p.parts_at_once);
+    }
     text += match p.retry_after_rollback {
         Retry::NeedsFinding => {
             "After a rollback that nobody ordered, the version is tried again with a finding only.\n"

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::output::{self, Format, meter, table, time};
 use super::{CliError, Common, exit};
 use crate::core::evidence::GuardrailKind;
+use crate::core::ids::Version;
+use crate::core::makeup::Part;
 use crate::core::policy::OnFail;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
@@ -127,6 +129,9 @@ fn page(r: &RolloutView) -> String {
     let said = [
         ("claimed by", r.claimed_by.clone()),
         ("found", r.finding.clone()),
+        ("bundle", Some(bundle(r)).filter(|bundle| !bundle.is_empty())),
+        ("changes", Some(r.changes.join(", ")).filter(|changes| !changes.is_empty())),
+        ("git", r.git.as_ref().map(|git| format!("{} {} {}", git.repository, git.path, git.range))),
         ("superseded by", r.superseded_by.clone()),
         ("scopes", Some(r.scopes.join(", ")).filter(|scopes| !scopes.is_empty())),
     ];
@@ -140,6 +145,11 @@ fn page(r: &RolloutView) -> String {
         page += &format!("\n{}", guardrails(r));
     }
     page
+}
+
+fn bundle(r: &RolloutView) -> String {
+    let part = |(part, version): (&Part, &Version)| format!("{} {version}", part.as_str());
+    r.bundle.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
 fn guardrails(r: &RolloutView) -> String {
@@ -232,7 +242,7 @@ pub fn verdict(verdict: Verdict) -> String {
         Verdict::Pass => "✓",
         Verdict::Undecided => "?",
         Verdict::Insufficient => "…",
-        Verdict::NoData | Verdict::Stale => "!",
+        Verdict::NoData | Verdict::Stale | Verdict::SourceBroken => "!",
     };
     format!("{mark} {}", verdict.as_str().replace('_', " "))
 }

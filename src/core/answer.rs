@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use super::event::{Ack, Act, Event, FreezeOrder, Intent, Opening, Outcome, Reason, Refusal, Verb};
 use super::evidence::GuardrailReading;
-use super::ids::{RolloutId, Scope};
+use super::ids::{RolloutId, Scope, Service, Version};
 use super::judge;
+use super::makeup::{self, Makeup, Part};
 use super::planted::{Bug, planted};
 use super::policy::Concurrency;
 use super::rollout::{Bake, Claim, Rollout, Stage};
@@ -50,7 +51,7 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
     }
     let (policy_name, policy) = match &intent.policy {
         Some(name) => state.policy_names.get_key_value(name).map(|(name, digest)| (name.as_str(), *digest)),
-        None => state.default_policy(intent.kind),
+        None => state.default_policy(intent.kind, intent.significant),
     }
     .ok_or_else(|| {
         let known: Vec<&str> = state.policy_names.keys().map(String::as_str).collect();
@@ -68,8 +69,25 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         let message = format!("change.from is missing, and what serves {service} now is not known; name it");
         refusal("E1030", message)
     })?;
-    if from == intent.to {
+    let busy = known.is_some_and(|s| s.active.is_some());
+    let serves = known.filter(|_| !busy && state.engine() >= 2).and_then(|s| s.serving.as_ref());
+    if from == intent.to || serves == Some(&intent.to) {
         return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
+    }
+    // What serves when its turn comes, where it has to wait, is asked about then.
+    let from_makeup = match known.filter(|s| s.serving.as_ref() == Some(&from)) {
+        Some(known) if intent.from_makeup.is_empty() => &known.makeup,
+        _ => &intent.from_makeup,
+    };
+    if !busy
+        && let Some(refusal) = several_parts(
+            service,
+            (&from, from_makeup),
+            &intent.makeup,
+            state.policies[&policy].parts_at_once,
+        )
+    {
+        return Err(refusal);
     }
     if let Some(quarantine) = known.and_then(|s| s.quarantined.get(&intent.to))
         && intent.finding.is_none()
@@ -139,13 +157,55 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         reason: intent.reason.clone(),
         attempt,
         finding: intent.finding.clone(),
+        makeup: intent.makeup.clone(),
+        from_makeup: from_makeup.clone(),
         behind,
         supersedes,
         blocked: state.blocked(&rollout, &scopes),
         scopes,
+        rules: if state.engine() > 1 { state.engine() } else { 0 },
         traceparent: trace.clone(),
     };
     Ok((rollout, opening))
+}
+
+/// A difference between bundles that differ in several parts cannot be laid to one of them.
+fn several_parts(
+    service: &Service,
+    (from, serves): (&Version, &Makeup),
+    to: &Makeup,
+    at_once: u8,
+) -> Option<Refusal> {
+    if to.parts.is_empty() || usize::from(at_once) >= Part::ALL.len() {
+        return None;
+    }
+    if serves.parts.is_empty() {
+        let message = format!(
+            "what {from}, which serves {service}, is made of is not known, so which parts would change cannot be told; name them: change.from_bundle"
+        );
+        return Some(refusal("E1037", message));
+    }
+    let changed = makeup::changed(&serves.parts, &to.parts);
+    (changed.len() > usize::from(at_once)).then(|| {
+        let (n, parts) = (changed.len(), changed.join(", "));
+        let message = format!(
+            "{n} parts would change at once: {parts}; a difference could not be laid to one of them. Roll them out one after another, or under a policy with parts_at_once: {n}"
+        );
+        refusal("E1036", message)
+    })
+}
+
+/// Why a rollout whose turn has come is not begun: what came before it has changed what serves.
+pub fn overtaken(state: &State, rollout: &Rollout) -> Option<String> {
+    let Opening { service, to, makeup, .. } = &rollout.opening;
+    let known = state.services.get(service).filter(|_| state.turn_of(rollout))?;
+    let serves = known.serving.as_ref()?;
+    if serves == to {
+        return (rollout.opening.engine() >= 2)
+            .then(|| format!("{to} has come to serve {service} meanwhile; nothing is left to roll out"));
+    }
+    let at_once = state.policy_of(rollout).parts_at_once;
+    several_parts(service, (serves, &known.makeup), makeup, at_once).map(|refusal| refusal.message)
 }
 
 /// Accepts what a person asks for, or says why not.

@@ -5,7 +5,7 @@
 //! minimum; bake time; freezes and change windows; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
 
 use super::answer;
-use super::event::{Alert, AlertKind, Choice, Command, Decision, ENGINE, Event, Outcome, Reason, Verb};
+use super::event::{Alert, AlertKind, Choice, Command, Decision, Event, Outcome, Reason, Verb};
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::exposure::Task;
 use super::ids::{CommandId, Weight, derived_id};
@@ -55,6 +55,7 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             decision,
             baseline: rollout.baseline.clone(),
             canary: rollout.opening.to.clone(),
+            bundle: rollout.opening.makeup.parts.clone(),
             weight,
             parts,
             task,
@@ -96,6 +97,13 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             Some(Event::RolloutEnded { rollout: id(), outcome })
         }
         Stage::Queued => {
+            if let Some(why) = answer::overtaken(state, rollout) {
+                let alert = Alert { kind: AlertKind::Overtaken, summary: why, reading: None };
+                return Some(match rollout.alerts.contains_key(&alert.kind) {
+                    false => Event::AlertRaised { rollout: id(), alert },
+                    true => Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted },
+                });
+            }
             if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
                 return Some(ordered(state, rollout, Choice::Promote));
             }
@@ -376,7 +384,7 @@ fn made(
         readings: judgement.readings.clone(),
         harm_ln: judgement.harm_ln,
         policy: rollout.opening.policy,
-        engine: ENGINE,
+        engine: rollout.opening.engine(),
         inputs: (rollout.created, state.last),
         actor: rollout.order.as_ref().map(|act| act.actor.clone()),
     };

@@ -12,14 +12,21 @@ use super::exposure::{SegmentShare, Task};
 use super::ids::{
     Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, Version, Weight,
 };
+use super::makeup::{Makeup, Parts};
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
 use super::time::{Span, Timestamp};
 use super::windows::{Bounds, Freeze};
 
 /// Identifies the rules by which conclusions follow from facts. Changes whenever a recorded history
-/// could be decided differently.
-pub const ENGINE: u32 = 1;
+/// could be decided differently. The rules of before stay, for histories that were decided by them and for rollouts that
+/// began under them.
+///
+/// - 1: the first.
+/// - 2: an intent for what serves already is refused, whatever it says about `from`; a rollout that waited ends when its
+///   turn comes and there is nothing left for it to do; a source that is silent on both sides is told apart from a canary
+///   that is silent.
+pub const ENGINE: u32 = 2;
 
 /// Everything that can happen: facts first, then conclusions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +38,10 @@ pub enum Event {
     },
     DaemonStarted {
         build: String,
+    },
+    /// From here on conclusions follow by these rules: the first daemon that has them opened the log.
+    EngineAdopted {
+        engine: u32,
     },
     PolicyStored {
         digest: Digest,
@@ -163,6 +174,7 @@ impl Event {
         match self {
             Event::LogCreated { .. } => "log.created",
             Event::DaemonStarted { .. } => "daemon.started",
+            Event::EngineAdopted { .. } => "engine.adopted",
             Event::PolicyStored { .. } => "policy.stored",
             Event::IntentReceived { .. } => "intent.received",
             Event::BatchReceived { .. } => "batch.received",
@@ -199,6 +211,7 @@ impl Event {
             self,
             Event::LogCreated { .. }
                 | Event::DaemonStarted { .. }
+                | Event::EngineAdopted { .. }
                 | Event::PolicyStored { .. }
                 | Event::IntentReceived { .. }
                 | Event::BatchReceived { .. }
@@ -285,6 +298,15 @@ pub struct Intent {
     /// What it shares with rollouts of other services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<Scope>,
+    /// Its submitter calls it significant: the policy for such changes is its default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub significant: bool,
+    /// What `to` is made of.
+    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
+    pub makeup: Makeup,
+    /// What `from` is made of, where the submitter named it.
+    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
+    pub from_makeup: Makeup,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
 }
@@ -427,6 +449,12 @@ pub struct Opening {
     /// As the intent gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
+    /// What `to` is made of.
+    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
+    pub makeup: Makeup,
+    /// What `from` is made of, as far as it is known.
+    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
+    pub from_makeup: Makeup,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
     /// Rollouts whose place it takes: they end first.
@@ -439,8 +467,21 @@ pub struct Opening {
     /// Of the rollouts that come before it in a scope, the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
+    /// The engine it is decided by to its end; 0 for the first. See [`Opening::engine`].
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub rules: u32,
     /// Trace context of the intent; everything sent about the rollout continues it.
     pub traceparent: Option<String>,
+}
+
+fn is_first(rules: &u32) -> bool {
+    *rules == 0
+}
+
+impl Opening {
+    pub fn engine(&self) -> u32 {
+        self.rules.max(1)
+    }
 }
 
 /// Who has a scope, as long as another waits for it.
@@ -586,6 +627,9 @@ pub struct Command {
     pub decision: EventSeq,
     pub baseline: Version,
     pub canary: Version,
+    /// What the canary is made of, where it is a bundle.
+    #[serde(default, skip_serializing_if = "Parts::is_empty")]
+    pub bundle: Parts,
     /// Share of whoever is in no named part of the traffic.
     pub weight: Weight,
     /// Shares of the named parts that have one.
@@ -620,6 +664,8 @@ pub enum AlertKind {
     NotApplied(u16),
     /// A part of the traffic was taken back by itself.
     Segment(String),
+    /// What came before a rollout that waited has left it nothing to do.
+    Overtaken,
 }
 
 /// How a rollout ended.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bets::{PairSetting, Setting, Wealth};
 use super::event::ArmCount;
-use super::ids::Metric;
+use super::ids::{Metric, Version};
 use super::labels;
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, OnFail, Rule};
@@ -211,6 +211,18 @@ pub struct GuardrailReading {
     /// Log-evidence (nats) that the canary is better by what another guardrail's trade-off asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit_ln: Option<f64>,
+    /// Who has been silent, when that is what the verdict is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<Silence>,
+}
+
+/// How long nothing has come of each version; `None`: nothing ever has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Silence {
+    pub canary: Version,
+    pub canary_for: Option<Span>,
+    pub baseline: Version,
+    pub baseline_for: Option<Span>,
 }
 
 impl GuardrailReading {

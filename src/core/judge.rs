@@ -4,8 +4,9 @@
 //! order.
 
 use super::bets::ln_weighted;
+use super::cohort::Arm;
 use super::event::{ArmCount, Reason};
-use super::evidence::{GuardrailKind, GuardrailReading};
+use super::evidence::{GuardrailKind, GuardrailReading, Silence};
 use super::exposure::Task;
 use super::ids::Weight;
 use super::planted::{Bug, planted};
@@ -106,9 +107,17 @@ fn read(
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();
     }
-    let silent = rollout.quiet_since(policy, watch).is_some_and(|at| now.since(at) >= policy.stale_after);
+    let quiet = |arm: Arm| {
+        rollout.quiet_since(policy, watch, arm).is_some_and(|at| now.since(at) >= policy.stale_after)
+    };
+    let silent = quiet(Arm::Canary);
+    // Once everybody is exposed the baseline has nothing to send, and pairs are the canary's alone.
+    let compared = rollout.weight < Weight::FULL && !matches!(guardrail.rule, Rule::Paired { .. });
+    let broken = silent && compared && rollout.opening.engine() >= 2 && quiet(Arm::Baseline);
     let verdict = if failed {
         Verdict::Fail
+    } else if broken {
+        Verdict::SourceBroken
     } else if watch.canary_seen == 0 {
         if silent { Verdict::NoData } else { Verdict::Insufficient }
     } else if silent {
@@ -150,8 +159,20 @@ fn read(
             .filter(|ratio| ratio.is_finite()),
         excused: if failed { excuse(rollout, policy, guardrail) } else { None },
         accepted: watch.accepted.clone(),
+        silence: silence(rollout, watch, verdict, now),
         benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),
     }
+}
+
+/// Who has been silent for how long, when that is what the verdict is about.
+fn silence(rollout: &Rollout, watch: &Watch, verdict: Verdict, now: Timestamp) -> Option<Silence> {
+    let about = matches!(verdict, Verdict::NoData | Verdict::Stale | Verdict::SourceBroken);
+    (about && rollout.opening.engine() >= 2).then(|| Silence {
+        canary: rollout.opening.to.clone(),
+        canary_for: watch.last_canary.map(|last| now.since(last)),
+        baseline: rollout.baseline.clone(),
+        baseline_for: watch.last_baseline.map(|last| now.since(last)),
+    })
 }
 
 /// Log-evidence that the limit is exceeded. A missing share has two sides: the average of their evidence is evidence

@@ -3,6 +3,7 @@
 
 use super::event::{AckStatus, AlertKind, Event};
 use super::ids::{CommandId, EventSeq, Scope};
+use super::makeup::{self, Makeup};
 use super::time::Timestamp;
 use super::words;
 
@@ -11,16 +12,18 @@ pub fn text(event: &Event) -> String {
     let said = match event {
         Event::LogCreated { log, build } => format!("log {log} by {build}"),
         Event::DaemonStarted { build } => build.clone(),
+        Event::EngineAdopted { engine } => format!("engine {engine}"),
         Event::ClockStepped { by } => format!("forward by {by}: not counted as watched"),
         Event::PolicyStored { digest, policy, .. } => format!("{} {}", policy.name, digest.short()),
         Event::IntentReceived { intent, .. } => {
             let from = intent.from.as_ref().map_or("?", |v| v.as_str());
             let finding = finding(&intent.finding);
             format!(
-                "{} {} {from} -> {} by {}{}: {}{finding}",
+                "{} {} {from} -> {}{} by {}{}: {}{finding}",
                 intent.id,
                 intent.service,
                 intent.to,
+                made_of(&intent.makeup),
                 intent.by,
                 scopes(&intent.scopes),
                 intent.reason
@@ -98,8 +101,9 @@ pub fn text(event: &Event) -> String {
                 if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
             let policy = format!("{} {}", opening.policy_name, opening.policy.short());
             let finding = finding(&opening.finding);
+            let changes = changes(&opening.from_makeup, &opening.makeup);
             format!(
-                "{rollout} {} -> {} policy {policy}{attempt}{scopes}{wait}{blocked}{instead}{finding}",
+                "{rollout} {} -> {}{changes} policy {policy}{attempt}{scopes}{wait}{blocked}{instead}{finding}",
                 opening.from, opening.to
             )
         }
@@ -169,6 +173,7 @@ pub fn text(event: &Event) -> String {
                     "actuator"
                 }
                 AlertKind::Segment(_) => "segment",
+                AlertKind::Overtaken => "overtaken",
                 AlertKind::Deadline(_) => "deadline",
             };
             format!("{rollout} {kind}: {}", alert.summary)
@@ -192,6 +197,24 @@ pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> St
 fn scopes(scopes: &[Scope]) -> String {
     let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
     if names.is_empty() { String::new() } else { format!(", scopes {}", names.join(", ")) }
+}
+
+/// ` (model opus-4.7, prompt p@12; prompts/refund.md 1a2b3c4d5e6f)`
+fn made_of(makeup: &Makeup) -> String {
+    let parts: Vec<String> =
+        makeup.parts.iter().map(|(part, version)| format!("{} {version}", part.as_str())).collect();
+    let git = makeup.git.as_ref().map(|git| format!("{} {}", git.path, makeup::range(None, git)));
+    let said: Vec<String> = Some(parts.join(", ")).into_iter().filter(|p| !p.is_empty()).chain(git).collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) }
+}
+
+/// What a rollout changes, as far as what serves is known.
+fn changes(from: &Makeup, to: &Makeup) -> String {
+    let known = !from.parts.is_empty() && !to.parts.is_empty();
+    let parts = if known { makeup::changed(&from.parts, &to.parts).join(", ") } else { String::new() };
+    let git = to.git.as_ref().map(|git| format!("{} {}", git.path, makeup::range(from.git.as_ref(), git)));
+    let said: Vec<String> = Some(parts).into_iter().filter(|p| !p.is_empty()).chain(git).collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) }
 }
 
 fn finding(finding: &Option<String>) -> String {

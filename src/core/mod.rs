@@ -14,6 +14,7 @@ pub mod intake;
 pub mod judge;
 pub mod labels;
 pub mod line;
+pub mod makeup;
 pub mod plan;
 pub mod planted;
 pub mod policy;

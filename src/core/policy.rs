@@ -48,6 +48,9 @@ pub struct Policy {
     pub name: String,
     /// Kinds this policy is the default for.
     pub applies_to: Vec<ChangeKind>,
+    /// The default for changes of these kinds that their submitter calls significant, and not for the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub significant: bool,
     /// Weights rise within each part of the traffic; the last is everybody at 100 %.
     pub steps: Vec<Step>,
     /// The parts of the traffic that steps name.
@@ -72,6 +75,9 @@ pub struct Policy {
     pub stale_after: Span,
     pub approvals: Vec<Approval>,
     pub concurrency: Concurrency,
+    /// Parts of a bundle that may change in one rollout.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub parts_at_once: u8,
     /// When a rollout may move forward; `None`: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
@@ -86,6 +92,14 @@ pub struct Policy {
     pub actuators: Vec<Actuator>,
     /// After this long without a confirmation the actuator is named and the command resent.
     pub ack_timeout: Span,
+}
+
+fn one() -> u8 {
+    1
+}
+
+fn is_one(n: &u8) -> bool {
+    *n == 1
 }
 
 /// One exposure, and what it takes to leave it.

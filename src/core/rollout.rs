@@ -187,14 +187,15 @@ impl Rollout {
         self.steps.last().map(|(_, step)| *step)
     }
 
-    /// Since when a watch has heard nothing of the canary; `None` before the first step.
-    pub fn quiet_since(&self, policy: &Policy, watch: &Watch) -> Option<Timestamp> {
+    /// Since when a watch has heard nothing of an arm; `None` before the first step.
+    pub fn quiet_since(&self, policy: &Policy, watch: &Watch, arm: Arm) -> Option<Timestamp> {
         let answers = |step: u16| {
             let step = &policy.steps[usize::from(step)];
             step.to > Weight::ZERO || step.task == Some(Task::Shadow)
         };
         let began = self.steps.iter().find(|(_, step)| answers(*step)).map(|(at, _)| *at)?;
-        Some(watch.last_canary.unwrap_or(began).max(self.resumed))
+        let last = if arm == Arm::Canary { watch.last_canary } else { watch.last_baseline };
+        Some(last.unwrap_or(began).max(self.resumed))
     }
 
     /// When a cohort settles. After a restart, what was sent meanwhile gets one cohort's time to arrive.
@@ -379,7 +380,9 @@ impl Rollout {
         if self.armed() && !self.steps.is_empty() {
             for (watch, guardrail) in self.watches.iter().zip(&policy.guardrails) {
                 times.extend(watch.oldest().map(|start| self.settles(policy, guardrail, start)));
-                times.extend(self.quiet_since(policy, watch).map(|at| at.plus(policy.stale_after)));
+                for arm in [Arm::Canary, Arm::Baseline] {
+                    times.extend(self.quiet_since(policy, watch, arm).map(|at| at.plus(policy.stale_after)));
+                }
             }
         }
         if let (Some(bake), None) = (self.bake(), &self.paused) {

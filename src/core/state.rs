@@ -13,6 +13,7 @@ use super::event::{
 };
 use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use super::intake::Intake;
+use super::makeup::Makeup;
 use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy, Retry, Windows};
 use super::rollout::{Bake, Claim, Rollout, Stage};
@@ -34,6 +35,9 @@ const LOOKED: usize = 32;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub log: Uuid,
+    /// The engine adopted last; 0 for none, which is the first. See [`State::engine`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub adopted: u32,
     /// Sequence and time of the last event folded.
     pub last: EventSeq,
     pub now: Timestamp,
@@ -114,6 +118,9 @@ pub struct ServiceState {
     pub queue: VecDeque<RolloutId>,
     /// What serves when no rollout is active.
     pub serving: Option<Version>,
+    /// What that is made of, as far as it is known.
+    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
+    pub makeup: Makeup,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
     /// Versions that a guardrail or a deadline took back, until they complete.
@@ -141,7 +148,7 @@ pub struct Quarantine {
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// With the trace context it came with.
-    Intent(Intent, Option<String>),
+    Intent(Box<Intent>, Option<String>),
     Act(Act),
     Ack(Ack),
     Freeze(FreezeOrder),
@@ -164,9 +171,21 @@ pub struct Ended {
     pub superseded: Option<RolloutId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Claim>,
+    /// Why it was not begun when its turn came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overtaken: Option<String>,
+}
+
+fn is_none(engine: &u32) -> bool {
+    *engine == 0
 }
 
 impl State {
+    /// The rules by which conclusions follow from here on.
+    pub fn engine(&self) -> u32 {
+        self.adopted.max(1)
+    }
+
     /// The policy that a rollout was created under.
     pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
         if planted(Bug::NewestPolicy) {
@@ -176,11 +195,16 @@ impl State {
     }
 
     /// The default policy of a change kind: the first by name that applies to it.
-    pub fn default_policy(&self, kind: ChangeKind) -> Option<(&str, Digest)> {
-        self.policy_names
-            .iter()
-            .find(|(_, digest)| self.policies[digest].applies_to.contains(&kind))
-            .map(|(name, digest)| (name.as_str(), *digest))
+    /// A kind without a policy for significant changes has one for all of them.
+    pub fn default_policy(&self, kind: ChangeKind, significant: bool) -> Option<(&str, Digest)> {
+        let of = |significant: bool| {
+            self.policy_names.iter().find(|(_, digest)| {
+                let policy = &self.policies[digest];
+                policy.significant == significant && policy.applies_to.contains(&kind)
+            })
+        };
+        let found = if significant { of(true).or_else(|| of(false)) } else { of(false) };
+        found.map(|(name, digest)| (name.as_str(), *digest))
     }
 
     /// The scope that the rollout waits for, and who has it: all scopes are taken at once, in the order in which
@@ -242,6 +266,7 @@ impl State {
         (self.last, self.now) = (seq, at);
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
+            Event::EngineAdopted { engine } => self.adopted = *engine,
             Event::DaemonStarted { .. } => {
                 if planted(Bug::ForgetsFreeze) {
                     self.freezes.clear();
@@ -270,7 +295,7 @@ impl State {
             }
             Event::IntentReceived { intent, origin } => {
                 self.intake.note(origin);
-                self.question = Some(Question::Intent(intent.clone(), origin.traceparent.clone()));
+                self.question = Some(Question::Intent(Box::new(intent.clone()), origin.traceparent.clone()));
             }
             Event::BatchReceived { service, columns, origin } => {
                 self.intake.note(origin);
@@ -433,6 +458,7 @@ impl State {
             service.active = Some(id.clone());
             // The submitter knows best what serves while nothing is being rolled out.
             service.serving = Some(opening.from.clone());
+            service.makeup = opening.from_makeup.clone();
         }
         for scope in &opening.scopes {
             self.scopes.entry(scope.clone()).or_default().push(id.clone());
@@ -524,10 +550,16 @@ impl State {
             }
             (Outcome::Completed, _) => {
                 service.serving = Some(rollout.opening.to.clone());
+                service.makeup = rollout.opening.makeup.clone();
                 service.quarantined.remove(&rollout.opening.to);
             }
             // What served before serves again, also after a completion.
             (Outcome::RolledBack, Some(last)) if !last.1.is_automatic() => {
+                if service.serving.as_ref() != Some(&rollout.baseline) {
+                    let known = rollout.baseline == rollout.opening.from;
+                    service.makeup =
+                        if known { rollout.opening.from_makeup.clone() } else { Makeup::default() };
+                }
                 service.serving = Some(rollout.baseline.clone());
             }
             (Outcome::RolledBack, Some(last)) if policy.retry_after_rollback == Retry::NeedsFinding => {
@@ -549,6 +581,7 @@ impl State {
             decision: rollout.last_choice.map(|last| *last),
             superseded: rollout.superseded,
             claimed: rollout.claimed,
+            overtaken: rollout.alerts.get(&AlertKind::Overtaken).cloned(),
         });
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();

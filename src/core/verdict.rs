@@ -21,6 +21,9 @@ pub enum Verdict {
     NoData,
     /// It did, but not lately.
     Stale,
+    /// Neither the canary nor the baseline sends this metric, or not lately: what measures it is to blame, not the
+    /// canary.
+    SourceBroken,
 }
 
 impl Verdict {
@@ -32,6 +35,7 @@ impl Verdict {
             Verdict::Insufficient => "insufficient",
             Verdict::NoData => "no_data",
             Verdict::Stale => "stale",
+            Verdict::SourceBroken => "source_broken",
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Watch {
     /// Canary observations that came in at all, and when the last one did.
     pub canary_seen: u64,
     pub last_canary: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_baseline: Option<Timestamp>,
     /// The same by value of a tag, for people. At most [`SLICES_MAX`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slices: BTreeMap<String, Watch>,
@@ -290,6 +292,8 @@ impl Watch {
         if arm == Arm::Canary {
             self.canary_seen += n;
             self.last_canary = Some(now);
+        } else {
+            self.last_baseline = Some(now);
         }
     }
 

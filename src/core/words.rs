@@ -4,7 +4,7 @@
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
 use super::event::{ArmCount, Choice, Command, Decision, Reason};
-use super::evidence::{GuardrailKind, GuardrailReading};
+use super::evidence::{GuardrailKind, GuardrailReading, Silence};
 use super::ids::Service;
 use super::policy::OnFail;
 use super::time::Span;
@@ -21,8 +21,32 @@ pub fn reading(r: &GuardrailReading) -> String {
         Verdict::Insufficient => "has too little evidence",
         Verdict::NoData => "has no data from the canary",
         Verdict::Stale => "has had no data from the canary lately",
+        Verdict::SourceBroken => "has had no data from either side lately",
     };
+    if let Some(silence) = &r.silence {
+        return format!("{} {}{}", r.name, silent(r.verdict, silence), detail(r));
+    }
     format!("{} {says}{}", r.name, detail(r))
+}
+
+/// Who is silent, and for how long.
+fn silent(verdict: Verdict, s: &Silence) -> String {
+    let (canary, baseline) = (&s.canary, &s.baseline);
+    let lasts = |span: Option<Span>| span.map_or("ever".into(), |span| format!("for {span}"));
+    match (verdict, s.canary_for, s.baseline_for) {
+        (Verdict::SourceBroken, None, None) => {
+            format!(
+                "has a broken source: neither {canary} nor {baseline} has sent it; is it sent under this name?"
+            )
+        }
+        (Verdict::SourceBroken, ..) => format!(
+            "has a broken source: no data from {canary} {}, nor from {baseline} {}",
+            lasts(s.canary_for),
+            lasts(s.baseline_for)
+        ),
+        (_, None, _) => format!("has no data from {canary}, while {baseline} sends it"),
+        (_, Some(_), _) => format!("has had no data from {canary} {}", lasts(s.canary_for)),
+    }
 }
 
 /// The figures of a reading, with a leading `: `, or nothing when there are none.

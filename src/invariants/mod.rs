@@ -4,6 +4,7 @@
 //! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
 
 mod intake;
+mod makeup;
 mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::core::answer::QUEUE_MAX;
-use crate::core::event::{Act, Choice, Decision, Event, FreezeOrder, Outcome, Reason, Verb};
+use crate::core::event::{Act, AlertKind, Choice, Decision, Event, FreezeOrder, Outcome, Reason, Verb};
 use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use crate::core::policy::{Policy, Retry};
 use crate::core::time::{Span, Timestamp};
 use intake::Intake;
+use makeup::Made;
 use rollout::Followed;
 
 /// What was promised and is not so.
@@ -54,6 +56,7 @@ pub struct Checker {
     /// Completed rollouts and when they were, as long as none of them is taken back.
     completed: BTreeMap<Service, Vec<(Followed, Timestamp)>>,
     commands: BTreeSet<CommandId>,
+    made: Made,
     intake: Intake,
     asked: Option<Asked>,
     /// What the windows of each policy last said, and until when.
@@ -124,6 +127,7 @@ impl Checker {
             Event::TimePassed | Event::InputRejected { .. } => self.intake.delivered(event)?,
             Event::IntentReceived { intent, .. } => {
                 self.intake.delivered(event)?;
+                self.made.intent(intent)?;
                 self.asked = Some(Asked::Intent(intent.id.clone()));
             }
             Event::BatchReceived { service, columns, .. } => {
@@ -313,6 +317,8 @@ impl Checker {
         ensure(serving == Some(baseline), "I20", || {
             format!("{id} is compared with {baseline} while {serving:?} serves")
         })?;
+        let policy = &self.policies[&rollout.opening.policy];
+        self.made.begins(id, &rollout.opening, policy, serving)?;
         let scopes = &rollout.opening.scopes;
         let shares = |other: &&Followed| other.opening.scopes.iter().any(|scope| scopes.contains(scope));
         let others = self.rollouts.values().filter(|other| other.id != *id).filter(shares);
@@ -367,7 +373,14 @@ impl Checker {
             }
             Event::CommandResent { command, actuators, .. } => rollout.resent(*command, actuators)?,
             Event::CommandApplied { command, .. } => rollout.applied(at, *command)?,
-            Event::AlertRaised { alert, .. } => rollout.alerted(alert)?,
+            Event::AlertRaised { alert, .. } => {
+                if alert.kind == AlertKind::Overtaken {
+                    let serving = self.serving.get(&rollout.opening.service);
+                    let left = self.made.leaves_something(&rollout.opening, policy, serving);
+                    ensure(active && !left, "I39", || format!("{id} is not overtaken: {serving:?} serves"))?;
+                }
+                rollout.alerted(alert)?;
+            }
             Event::RolloutEnded { outcome, .. } => {
                 rollout.ended(*outcome)?;
                 let service = rollout.opening.service.clone();

@@ -713,7 +713,8 @@ impl Followed {
             Outcome::RolledBack => back && !self.superseded,
             Outcome::Superseded => self.superseded && (back || self.commands == 0),
             Outcome::Aborted => {
-                self.commands == 0 && self.order.as_ref().is_some_and(|act| act.verb == Verb::Abort)
+                let ordered = self.order.as_ref().is_some_and(|act| act.verb == Verb::Abort);
+                self.commands == 0 && (ordered || self.alerts.contains(&AlertKind::Overtaken))
             }
         };
         ensure(fits, "I17", || format!("{} ends {outcome:?} after {:?}", self.id, self.choice))

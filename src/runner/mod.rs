@@ -59,7 +59,10 @@ impl Runner {
         // What came due while nobody watched is looked at after that has been taken into account.
         if !matches!(
             fact,
-            Event::DaemonStarted { .. } | Event::LogCreated { .. } | Event::ClockStepped { .. }
+            Event::DaemonStarted { .. }
+                | Event::LogCreated { .. }
+                | Event::EngineAdopted { .. }
+                | Event::ClockStepped { .. }
         ) {
             self.tick(now, record);
         }

@@ -360,14 +360,16 @@ async fn evidence(
 struct PlanOf {
     policy: Option<String>,
     kind: Option<ChangeKind>,
+    #[serde(default)]
+    significant: bool,
 }
 
 async fn plan(
     State(c): State<Context>,
     Path(service): Path<String>,
-    Query(PlanOf { policy, kind }): Query<PlanOf>,
+    Query(PlanOf { policy, kind, significant }): Query<PlanOf>,
 ) -> Answer {
-    Ok(json(&c.api.plan(PlanRequest { service, policy, kind }).await?))
+    Ok(json(&c.api.plan(PlanRequest { service, policy, kind, significant }).await?))
 }
 
 /// Query of windows.

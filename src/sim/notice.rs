@@ -291,6 +291,7 @@ impl Notice {
                 match reading.verdict {
                     Verdict::Stale => rare.insert(Rare::Stale),
                     Verdict::NoData => rare.insert(Rare::NoData),
+                    Verdict::SourceBroken => rare.insert(Rare::SourceBroken),
                     _ => false,
                 };
                 if reading.verdict == Verdict::Fail {

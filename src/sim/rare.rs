@@ -108,6 +108,7 @@ states! {
     PolicyEdited "a policy is edited under a running rollout"
     Stale "a guardrail goes stale"
     NoData "a guardrail never hears of the canary"
+    SourceBroken "a guardrail hears of neither side"
     CostAlert "an alert that stops nothing"
     Refreshed "a reference follows the baseline"
     QuantileFails "a quantile fails"

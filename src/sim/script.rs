@@ -7,6 +7,8 @@
 //!     traffic assistant 50/s region eu=30 us=50    of 100 users 30 are in eu; what they send is tagged
 //!     version b@us eval_pass=chance:0.80           how it answers users of us
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
+//!     bundle b model=m@2 prompt=p@1                what b is made of: its version is the fingerprint
+//!     commit b prompts/refund.md 1a2b..            where b comes from
 //!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
 //!     actuator router silent | rejects | after 2s
 //!     freeze by li for 2h: outage                  of everything; "freeze assistant by li: ..." of one service
@@ -24,8 +26,9 @@
 use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
-use crate::core::event::{Act, Event, FreezeOrder, Intent, Origin, Verb};
+use crate::core::event::{Act, ENGINE, Event, FreezeOrder, Intent, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
+use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
@@ -61,11 +64,13 @@ pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Run
         runner: Runner::default(),
         events: Vec::new(),
         versions: BTreeMap::new(),
+        made: BTreeMap::new(),
         intents: 0,
         policy: policy.name.clone(),
     };
     let log = uuid::Uuid::from_u64_pair(0x7363_656e_6172_696f, seed);
     play.take(start, Event::LogCreated { log, build: "scenario".into() });
+    play.take(start, Event::EngineAdopted { engine: ENGINE });
     play.take(
         start,
         Event::PolicyStored { digest: Digest::of(source.as_bytes()), policy, source: source.into() },
@@ -87,6 +92,8 @@ struct Play {
     runner: Runner,
     events: Vec<Entry>,
     versions: BTreeMap<Version, Behaviour>,
+    /// What names of the script are made of.
+    made: BTreeMap<String, Makeup>,
     intents: u32,
     policy: String,
 }
@@ -106,6 +113,8 @@ impl Play {
         match word {
             "traffic" => self.traffic(rest),
             "version" => self.version(rest),
+            "bundle" => self.bundle(rest),
+            "commit" => self.commit(rest),
             "intent" => self.intent(rest),
             "actuator" => self.actuator(rest),
             "act" => self.act(rest),
@@ -148,7 +157,7 @@ impl Play {
 
     fn version(&mut self, rest: &str) -> Result<(), String> {
         let mut words = rest.split_whitespace();
-        let version = Version::from(words.next().ok_or("expected: VERSION METRIC=DRAW ...")?);
+        let version = self.made_of(words.next().ok_or("expected: VERSION METRIC=DRAW ...")?).0;
         let metrics = words.map(|word| {
             let (metric, draw) = word.split_once('=').ok_or("expected: METRIC=DRAW")?;
             let (kind, numbers) = draw.split_once(':').ok_or("expected: KIND:NUMBERS")?;
@@ -172,10 +181,45 @@ impl Play {
         Ok(())
     }
 
+    fn bundle(&mut self, rest: &str) -> Result<(), String> {
+        let mut words = rest.split_whitespace();
+        let name = words.next().ok_or("expected: NAME PART=VERSION ...")?;
+        let part = |word: &str| {
+            let (part, version) = word.split_once('=')?;
+            let part = Part::ALL.into_iter().find(|known| known.as_str() == part)?;
+            Some((part, Version::from(version)))
+        };
+        let parts: Option<Parts> = words.map(part).collect();
+        let parts = parts.filter(|parts| !parts.is_empty()).ok_or("expected: NAME PART=VERSION ...")?;
+        self.made.entry(name.to_owned()).or_default().parts = parts;
+        Ok(())
+    }
+
+    fn commit(&mut self, rest: &str) -> Result<(), String> {
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let [name, path, commit] = words[..] else { return Err("expected: NAME PATH COMMIT".into()) };
+        let git = Commit {
+            repository: "git@example.org:prompts.git".into(),
+            path: path.into(),
+            commit: commit.into(),
+        };
+        self.made.entry(name.to_owned()).or_default().git = Some(git);
+        Ok(())
+    }
+
+    /// The version that the script calls `name`, and what it is made of.
+    fn made_of(&self, name: &str) -> (Version, Makeup) {
+        let makeup = self.made.get(name).cloned().unwrap_or_default();
+        let version = if makeup.parts.is_empty() { Version::from(name) } else { fingerprint(&makeup.parts) };
+        (version, makeup)
+    }
+
     fn intent(&mut self, rest: &str) -> Result<(), String> {
         let (change, reason) = rest.split_once(": ").ok_or("expected: FROM -> TO by WHO: REASON")?;
         let (change, by) = change.split_once(" by ").ok_or("expected: by WHO")?;
         let (from, to) = change.split_once(" -> ").ok_or("expected: FROM -> TO")?;
+        let named = from != "?";
+        let ((from, from_makeup), (to, makeup)) = (self.made_of(from), self.made_of(to));
         let (reason, finding) = match reason.split_once("; finding: ") {
             Some((reason, finding)) => (reason, Some(finding.to_owned())),
             None => (reason, None),
@@ -194,20 +238,23 @@ impl Play {
         let traffic = traffic.find(|t| service.as_ref().is_none_or(|name| *name == t.service));
         let traffic = traffic.ok_or("traffic comes first")?;
         if traffic.baseline == Version::default() {
-            traffic.baseline = from.into();
+            traffic.baseline = from.clone();
         }
         self.intents += 1;
         let intent = Intent {
             id: format!("i{}", self.intents).as_str().into(),
             service: traffic.service.clone(),
             kind: ChangeKind::Model,
-            from: (from != "?").then(|| from.into()),
-            to: to.into(),
+            from: named.then_some(from),
+            to,
             policy: Some(self.policy.clone()),
             by: by.into(),
             reason: reason.into(),
             finding,
             scopes,
+            significant: false,
+            makeup,
+            from_makeup: if named { from_makeup } else { Makeup::default() },
             content: Digest::of(rest.as_bytes()),
         };
         let at = self.world.now;

@@ -114,6 +114,7 @@ stored_v1! {
     8 "input.rejected" InputRejected { rejection: Rejection, origin: Origin }
     9 "time.passed" TimePassed {}
     10 "clock.stepped" ClockStepped { by: Span }
+    16 "engine.adopted" EngineAdopted { engine: u32 }
     14 "windows.computed" WindowsComputed { policy: Digest, bounds: Bounds }
     15 "freeze.ordered" FreezeOrdered { order: FreezeOrder, origin: Origin }
     20 "intent.refused" IntentRefused { intent: IntentId, service: Service, refusal: Refusal }

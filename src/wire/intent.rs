@@ -6,12 +6,15 @@ use serde::Deserialize;
 use super::error::{InputError, shown};
 use super::{json, names};
 use crate::core::event::Intent;
-use crate::core::ids::{Digest, Scope};
+use crate::core::ids::{Digest, Scope, Version};
+use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::ChangeKind;
 use crate::core::time::Timestamp;
 
 /// Bytes of an intent. Two fields of prose and a few names: a kilobyte is usual.
 pub const INTENT_MAX: usize = 256 * 1024;
+/// Characters of a repository's address, and of a path in it.
+const GIT_MAX: usize = 512;
 /// Scopes of an intent, and as many of a policy.
 pub const SCOPES_MAX: usize = 16;
 /// Content types of an intent; none counts as the first.
@@ -55,7 +58,46 @@ pub struct ChangeBody {
     pub from: Option<String>,
     /// What shall serve: a version that always names the same thing.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[!-~]+$"))]
-    pub to: String,
+    pub to: Option<String>,
+    /// What `to` is made of, where several parts are rolled out as one. Its fingerprint is its version, and may be left
+    /// out of `to`.
+    pub bundle: Option<BundleBody>,
+    /// What `from` is made of, as long as sluice does not know it from a bundle that it brought.
+    pub from_bundle: Option<BundleBody>,
+    /// Where `to` comes from.
+    pub git: Option<GitBody>,
+    /// Whether it is rolled out under the policy for significant changes of its kind, where there is one.
+    #[serde(default)]
+    pub significant: bool,
+}
+
+/// Versions of the parts of a bundle, one at least.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub struct BundleBody {
+    model: Option<String>,
+    prompt: Option<String>,
+    parameters: Option<String>,
+    index: Option<String>,
+    cache: Option<String>,
+    /// What grades the answers.
+    judge: Option<String>,
+}
+
+/// A file of a Git repository at a commit.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GitBody {
+    /// As its users address it, without credentials.
+    #[schemars(length(min = 1, max = 512))]
+    pub repository: String,
+    /// From the root of the repository.
+    #[schemars(length(min = 1, max = 512))]
+    pub path: String,
+    /// In full.
+    #[schemars(regex(pattern = "^([0-9a-f]{40}|[0-9a-f]{64})$"))]
+    pub commit: String,
 }
 
 /// A structured CloudEvent. Its other attributes, extensions included, are not sluice's business.
@@ -73,7 +115,7 @@ struct CloudEvent {
 /// the id is derived from service, content and time, so a repetition is another intent.
 ///
 /// Errors: E1001 to E1013 form and names, E1024 no service, E1025 lengths, E1026 service and subject
-/// differ, E1027 nothing changes, E1028 content type.
+/// differ, E1016 a bundle under another name, E1027 nothing changes, E1028 content type.
 pub fn parse_intent(
     bytes: &[u8],
     content_type: Option<&str>,
@@ -99,7 +141,14 @@ pub fn parse_intent(
     let service = names::agreed_service("intent", service_from_subject, body.service.as_deref())?;
     let from = body.change.from.as_deref();
     let from = from.map(|from| names::pinned_version("intent.change.from", from)).transpose()?;
-    let to = names::pinned_version("intent.change.to", &body.change.to)?;
+    let parts = bundle("intent.change.bundle", body.change.bundle.as_ref())?;
+    let to = to(body.change.to.as_deref(), &parts)?;
+    let from_parts = bundle("intent.change.from_bundle", body.change.from_bundle.as_ref())?;
+    let from = match (from, from_parts.is_empty()) {
+        (Some(from), false) => Some(fingerprinted("intent.change.from", from, &from_parts)?),
+        (None, false) => Some(fingerprint(&from_parts)),
+        (from, true) => from,
+    };
     if from.as_ref() == Some(&to) {
         let message = format!("intent.change.to: {to} is also from; there is nothing to roll out");
         return Err(InputError::new("E1027", message));
@@ -128,7 +177,81 @@ pub fn parse_intent(
         reason: names::prose("intent.reason", &body.reason, names::REASON_MAX)?,
         finding: finding.map(|f| names::prose("intent.finding", f, names::REASON_MAX)).transpose()?,
         scopes: scopes(&body.scopes)?,
+        significant: body.change.significant,
+        makeup: Makeup { parts, git: body.change.git.as_ref().map(commit).transpose()? },
+        from_makeup: Makeup { parts: from_parts, git: None },
         content,
+    })
+}
+
+fn bundle(field: &str, body: Option<&BundleBody>) -> Result<Parts, InputError> {
+    let Some(body) = body else { return Ok(Parts::new()) };
+    let of = |part: Part| match part {
+        Part::Model => &body.model,
+        Part::Prompt => &body.prompt,
+        Part::Parameters => &body.parameters,
+        Part::Index => &body.index,
+        Part::Cache => &body.cache,
+        Part::Judge => &body.judge,
+    };
+    let mut parts = Parts::new();
+    for part in Part::ALL {
+        if let Some(version) = of(part) {
+            let field = format!("{field}.{}", part.as_str());
+            parts.insert(part, names::pinned_version(&field, version)?);
+        }
+    }
+    if parts.is_empty() {
+        let known = Part::ALL.map(Part::as_str).join(", ");
+        return Err(InputError::new("E1005", format!("{field}: names no part; known: {known}")));
+    }
+    Ok(parts)
+}
+
+fn to(named: Option<&str>, parts: &Parts) -> Result<Version, InputError> {
+    match named.map(|to| names::pinned_version("intent.change.to", to)).transpose()? {
+        Some(to) if parts.is_empty() => Ok(to),
+        Some(to) => fingerprinted("intent.change.to", to, parts),
+        None if parts.is_empty() => Err(InputError::new(
+            "E1005",
+            "intent.change: required field to is missing, and no bundle stands for it",
+        )),
+        None => Ok(fingerprint(parts)),
+    }
+}
+
+/// A bundle has no other name than its fingerprint: two bundles of one name could not be told apart.
+fn fingerprinted(field: &str, named: Version, parts: &Parts) -> Result<Version, InputError> {
+    let version = fingerprint(parts);
+    if named != version {
+        let message = format!("{field}: {named} is not the bundle's fingerprint, {version}; leave it out");
+        return Err(InputError::new("E1016", message));
+    }
+    Ok(version)
+}
+
+fn commit(body: &GitBody) -> Result<Commit, InputError> {
+    let GitBody { repository, path, commit } = body;
+    let repository = names::prose("intent.change.git.repository", repository, GIT_MAX)?;
+    if repository
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.split('/').next().unwrap_or("").contains('@'))
+    {
+        let message =
+            "intent.change.git.repository: must not carry a user or a password; it is kept for ever";
+        return Err(InputError::new("E1007", message));
+    }
+    let hex = commit.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !hex || !matches!(commit.len(), 40 | 64) {
+        let found = shown(commit);
+        let message =
+            format!("intent.change.git.commit: must be a commit in full, 40 or 64 hex digits, got {found}");
+        return Err(InputError::new("E1007", message));
+    }
+    Ok(Commit {
+        repository,
+        path: names::prose("intent.change.git.path", path, GIT_MAX)?,
+        commit: commit.clone(),
     })
 }
 

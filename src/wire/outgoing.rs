@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::core::event::{Choice, Decision, Event, Reason};
 use crate::core::exposure::{SegmentShare, Task, Test};
 use crate::core::ids::{CommandId, EventSeq, RolloutId, derived_id};
+use crate::core::makeup::Parts;
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::core::words;
@@ -137,6 +138,9 @@ pub struct CommandMessage {
     pub decision: EventSeq,
     pub baseline: String,
     pub canary: String,
+    /// What the canary is made of, where it is a bundle: the version of each part.
+    #[serde(default, skip_serializing_if = "Parts::is_empty")]
+    pub bundle: Parts,
     /// Share of traffic that the canary shall serve, in percent; with segments, of whoever is in none of them.
     pub canary_weight: f64,
     /// Parts of the traffic with a share of their own. Whoever belongs to several is in the first.
@@ -228,6 +232,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::Deadline(_) => "deadline",
                     AlertKind::NotApplied(_) => "not_applied",
                     AlertKind::Segment(_) => "segment",
+                    AlertKind::Overtaken => "overtaken",
                 },
                 summary: alert.summary.clone(),
                 guardrail: alert.reading.as_ref().map(guardrail_view),
@@ -375,6 +380,7 @@ fn commands(
             decision: command.decision,
             baseline: command.baseline.0.clone(),
             canary: command.canary.0.clone(),
+            bundle: command.bundle.clone(),
             canary_weight: command.weight.as_percent(),
             segments: command.parts.iter().map(segment_weight).collect(),
             task: command.task,

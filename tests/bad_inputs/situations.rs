@@ -124,7 +124,7 @@ fn an_edited_policy_changes_no_running_rollout() {
     take(&mut runner, &mut log, 2, policy(&edited));
     assert_eq!(runner.state.rollouts[&id].opening.policy, old);
     assert_eq!(
-        runner.state.default_policy(sluice::core::policy::ChangeKind::Prompt).unwrap().1,
+        runner.state.default_policy(sluice::core::policy::ChangeKind::Prompt, false).unwrap().1,
         Digest::of(edited.as_bytes())
     );
     assert!(runner.state.policies.contains_key(&old), "it is there as long as the log");
@@ -158,6 +158,6 @@ fn a_recorded_decision_that_differs_is_shown_beside_the_replayed_one() {
     let told = differs(replay(&log).unwrap_err()).message;
     assert_eq!(
         told,
-        "seq 5 was decided by engine 9; this build has engine 1; replay it with a sluice that has engine 9"
+        "seq 5 was decided by engine 9; this build has engines 1 to 2; replay it with a sluice that has engine 9"
     );
 }

@@ -167,6 +167,8 @@ fn policy() -> Policy {
     Policy {
         name: "test".into(),
         applies_to: vec![ChangeKind::Prompt],
+        significant: false,
+        parts_at_once: 1,
         steps: vec![step(5), step(100)],
         soak: Span::ZERO,
         keep_old: Span::ZERO,

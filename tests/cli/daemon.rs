@@ -6,22 +6,22 @@ use super::*;
 const POLICIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/policies");
 
 /// A daemon, and the command line that talks to it.
-struct Ui {
+pub struct Ui {
     daemon: Daemon,
 }
 
 impl Ui {
-    fn start() -> Ui {
+    pub fn start() -> Ui {
         Ui { daemon: Daemon::start(None, Some(Path::new(POLICIES))) }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = sluice(args);
         command.env("SLUICE_SERVER", self.daemon.url(""));
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("run sluice")
     }
 

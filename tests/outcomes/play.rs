@@ -85,6 +85,9 @@ impl Play {
             reason: "recorded outcomes".into(),
             finding: None,
             scopes: Vec::new(),
+            significant: false,
+            makeup: Default::default(),
+            from_makeup: Default::default(),
             content: Digest::of(b"i1"),
         };
         play.take(Event::IntentReceived { intent, origin: Origin::default() });

@@ -17,7 +17,7 @@ use sluice::wire::{events, intent, policy_file, telemetry};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 /// Kinds of event.
-const KINDS: usize = 29;
+const KINDS: usize = 30;
 
 fn entropy() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..1_500)

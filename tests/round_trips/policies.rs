@@ -148,7 +148,7 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
             }
             let mut steps: Vec<Step> = by_weight.into_values().collect();
             steps.push(Step::plain(Weight::FULL, Span::ZERO));
-            let approvals = steps
+            let approvals: Vec<Approval> = steps
                 .iter()
                 .zip(approvers)
                 .map(|(step, by)| Approval { before: step.to, by, not_submitter: queue })
@@ -157,6 +157,8 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
             Policy {
                 name,
                 applies_to,
+                significant: hold,
+                parts_at_once: 1 + approvals.len().min(5) as u8,
                 steps,
                 segments: None,
                 ab: false,
@@ -302,7 +304,8 @@ pub fn text(policy: &Policy) -> String {
         ))
     )
     .unwrap();
-    writeln!(out, "  concurrency: {}", word(p.concurrency)).unwrap();
+    writeln!(out, "  concurrency: {}\n  parts_at_once: {}", word(p.concurrency), p.parts_at_once).unwrap();
+    writeln!(out, "  significant: {}", p.significant).unwrap();
     if let Some(windows) = &p.windows {
         let some = |all: &[Window]| {
             list(all, |w| {

@@ -136,14 +136,14 @@ impl Api {
 
     /// `plan`: what a rollout would take. Errors: E3021 and E3022 the policy, E5021.
     pub async fn plan(&self, request: PlanRequest) -> Result<PlanAnswer, ApiError> {
-        let PlanRequest { service, policy, kind } = request;
+        let PlanRequest { service, policy, kind, significant } = request;
         let service = names::label("plan.service", &service).map(Service)?;
         self.writer
             .read(move |state, _| {
                 let kind = kind.unwrap_or(ChangeKind::Model);
                 let (name, digest) = match &policy {
                     Some(name) => state.policy_names.get_key_value(name).map(|(n, d)| (n.as_str(), *d)),
-                    None => state.default_policy(kind),
+                    None => state.default_policy(kind, significant),
                 }
                 .ok_or_else(|| no_policy(policy.as_deref(), kind))?;
                 let none = ServiceState::default();
@@ -309,6 +309,7 @@ impl Api {
                     name: name.clone(),
                     hash: format!("{digest}"),
                     applies_to: state.policies[digest].applies_to.clone(),
+                    significant: state.policies[digest].significant,
                 };
                 (state.log, state.policy_names.iter().map(policy).collect(), log.head())
             })

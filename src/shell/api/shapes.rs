@@ -124,6 +124,9 @@ pub struct PlanRequest {
     /// By name; else the default of `kind`.
     pub policy: Option<String>,
     pub kind: Option<ChangeKind>,
+    /// The default for changes of that kind that are called significant.
+    #[serde(default)]
+    pub significant: bool,
 }
 
 /// Answer to `plan`: what a rollout would take at the traffic seen lately, if the canary is as good as the baseline.
@@ -469,6 +472,8 @@ pub struct PolicyView {
     pub hash: String,
     /// Kinds it is the default for.
     pub applies_to: Vec<ChangeKind>,
+    /// Whether that is for changes which their submitter calls significant.
+    pub significant: bool,
 }
 
 /// What a verb of the API does; the names of the NATS endpoints.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Happening, Node, Run, Sending, Stop, Ticket, broken, key, whole};
-use crate::core::event::{Choice, Delivery, Event, Origin};
+use crate::core::event::{Choice, Delivery, ENGINE, Event, Origin};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::line;
 use crate::core::time::Span;
@@ -53,6 +53,7 @@ impl Run<'_> {
         let mut facts = Vec::new();
         if first {
             facts.push(Event::LogCreated { log: self.log, build: build.clone() });
+            facts.push(Event::EngineAdopted { engine: ENGINE });
         }
         facts.push(Event::DaemonStarted { build });
         if first {

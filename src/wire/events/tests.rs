@@ -3,9 +3,10 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::columns::{Row, Sums};
 use crate::core::event::*;
-use crate::core::evidence::{Evidence, GuardrailKind, Range};
+use crate::core::evidence::{Evidence, GuardrailKind, Range, Silence};
 use crate::core::exposure::*;
 use crate::core::ids::Weight;
+use crate::core::makeup::{Commit, Makeup, Part};
 use crate::core::policy::*;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
@@ -48,11 +49,22 @@ fn reading() -> GuardrailReading {
         excused: Some("eval_pass".into()),
         accepted: Some("maya".into()),
         benefit_ln: Some(3.0),
+        silence: Some(Silence {
+            canary: "v@2".into(),
+            canary_for: Some(Span::mins(16)),
+            baseline: "v@1".into(),
+            baseline_for: None,
+        }),
     }
 }
 
 fn segment() -> Segment {
     Segment { name: "beta".into(), attribute: "plan".into(), test: Test::EndsWith("-beta".into()) }
+}
+
+fn makeup() -> Makeup {
+    let git = Commit { repository: "r".into(), path: "p.md".into(), commit: "1a".into() };
+    Makeup { parts: [(Part::Prompt, "p@1".into())].into(), git: Some(git) }
 }
 
 fn policy() -> Policy {
@@ -72,6 +84,8 @@ fn policy() -> Policy {
     Policy {
         name: "p".into(),
         applies_to: vec![ChangeKind::Model, ChangeKind::Prompt],
+        significant: true,
+        parts_at_once: 2,
         steps: vec![Step {
             to: Weight::FULL,
             segment: Some(1),
@@ -168,6 +182,7 @@ fn one_of_each() -> Vec<Event> {
     vec![
         Event::LogCreated { log: Uuid::from_u128(1), build: "0.1.0".into() },
         Event::DaemonStarted { build: "0.1.0".into() },
+        Event::EngineAdopted { engine: 2 },
         Event::ClockStepped { by: Span::hours(1) },
         Event::PolicyStored { digest, policy: policy(), source: "a: b\n".into() },
         Event::IntentReceived {
@@ -182,6 +197,9 @@ fn one_of_each() -> Vec<Event> {
                 reason: "better".into(),
                 finding: Some("the cache was cold".into()),
                 scopes: vec!["vector-db".into()],
+                significant: true,
+                makeup: makeup(),
+                from_makeup: makeup(),
                 content: digest,
             },
             origin: origin(),
@@ -271,8 +289,11 @@ fn one_of_each() -> Vec<Event> {
                 attempt: 2,
                 finding: Some("the cache was cold".into()),
                 scopes: vec!["vector-db".into()],
+                makeup: makeup(),
+                from_makeup: makeup(),
                 behind: Some(rollout()),
                 supersedes: vec![rollout()],
+                rules: 2,
                 blocked: Some(Blocked { scope: "vector-db".into(), by: rollout() }),
                 traceparent: None,
             },
@@ -327,6 +348,7 @@ fn one_of_each() -> Vec<Event> {
                 decision: 9,
                 baseline: "v@1".into(),
                 canary: "v@2".into(),
+                bundle: makeup().parts,
                 weight: Weight(33),
                 parts: vec![SegmentShare { segment: segment(), weight: Weight::FULL }],
                 task: Some(Task::Populate),

@@ -5,6 +5,7 @@ use super::grammar::{Exposed, Label, PolicyFile, Spec};
 use super::guardrails::guardrails;
 use super::windows::windows;
 use crate::core::ids::{Actuator, Scope, Weight};
+use crate::core::makeup::Part;
 use crate::core::policy::{
     Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
@@ -33,6 +34,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
             value => applies_to.extend(value),
         }
     }
+    let significant = c.get_or("spec.significant", &spec.significant, false);
     let mut guardrails = guardrails(c, spec);
     let exposure = exposure(c, spec, guardrails.as_deref_mut().unwrap_or_default());
     if let (Some(guardrails), Some(exposure)) = (&guardrails, &exposure) {
@@ -49,6 +51,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
     let approvals = approvals(c, spec, exposure.as_ref().map(|exposure| exposure.steps.as_slice()));
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
+    let parts_at_once = parts_at_once(c, spec);
     let windows = windows(c, spec, now);
     let scopes = scopes(c, spec);
     let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
@@ -61,6 +64,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     Some(Policy {
         name: name?.0,
         applies_to,
+        significant: significant?,
         steps: exposure.steps,
         segments: exposure.segments,
         ab: spec.exposure.value.ab.is_some(),
@@ -73,6 +77,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         stale_after: stale_after?,
         approvals,
         concurrency: concurrency?,
+        parts_at_once: parts_at_once?,
         windows,
         retry_after_rollback: retry?,
         scopes,
@@ -213,6 +218,16 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: Option<&[Step]>) -> Vec<Approv
         }
     }
     approvals
+}
+
+fn parts_at_once(c: &mut Checker, spec: &Spec) -> Option<u8> {
+    let (path, most) = ("spec.parts_at_once", Part::ALL.len() as u64);
+    let n = c.get_or(path, &spec.parts_at_once, 1)?;
+    if let Some(node) = spec.parts_at_once.as_ref().filter(|_| !(1..=most).contains(&n)) {
+        c.refuse("E3018", node.place, path, &format!("must be 1 to {most} parts, got {n}"));
+        return None;
+    }
+    Some(n as u8)
 }
 
 fn scopes(c: &mut Checker, spec: &Spec) -> Vec<Scope> {

@@ -45,6 +45,8 @@ pub struct Spec {
     /// Change kinds this policy is the default for.
     #[serde(default)]
     pub applies_to: Vec<Node<ChangeKind>>,
+    /// Whether that is for the changes that their submitter calls significant, and not for the others (default: false).
+    pub significant: Option<Node<bool>>,
     pub exposure: At<Exposure>,
     /// What a step does that is not promoted by its deadline (default: hold).
     pub on_deadline: Option<Node<OnDeadline>>,
@@ -59,6 +61,8 @@ pub struct Spec {
     pub approvals: Vec<ApprovalBody>,
     /// What a second intent for a busy service does (default: queue).
     pub concurrency: Option<Node<Concurrency>>,
+    /// Parts of a bundle that may change in one rollout, 1 to 6 (default: 1).
+    pub parts_at_once: Option<Node<u64>>,
     /// When a rollout may move forward (default: always). A rollback never waits for them.
     pub windows: Option<At<WindowsBody>>,
     /// Time after completion in which the old version is kept and the rollout can be taken back (default: none).
