@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash simulate planted fuzz clean
+.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash policies simulate planted fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -89,6 +89,11 @@ crash: .venv/ready ## N=40 kills, N/4 failing calls, N/10 full disks, N/20 power
 	@if [[ -z "$(CASE)" ]]; then \
 	  echo "== kills whenever, N=$$(( ($(N) + 9) / 10 ))"; \
 	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
+
+policies: ## the policies that ship, under scripted traffic
+	@echo "== release build"
+	@cargo build --quiet --release --locked
+	@target/release/sluice policy test policies/tests
 
 # 2,300 histories: at least 2,000 of them have 1,000 events or more. One again: sluice simulate --seed N --trace. Many
 # short ones: sluice simulate --seeds 0..100000 --events 100.

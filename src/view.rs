@@ -84,6 +84,26 @@ impl Standing {
         }
     }
 
+    pub fn named(name: &str) -> Option<Standing> {
+        use Standing::*;
+        let all = [
+            Queued,
+            Scheduled,
+            Applying,
+            Baking,
+            Holding,
+            Paused,
+            Soaking,
+            RollingBack,
+            Releasing,
+            Completed,
+            RolledBack,
+            Aborted,
+            Superseded,
+        ];
+        all.into_iter().find(|standing| standing.as_str() == name)
+    }
+
     /// Whether nothing follows any more.
     pub fn is_over(self) -> bool {
         use Standing::{Aborted, Completed, RolledBack, Superseded};
@@ -247,6 +267,9 @@ pub struct GuardrailView {
     /// The guardrail whose benefit turns a failure of this one into a hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused_by: Option<String>,
+    /// The condition that does the same, as long as it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused_when: Option<String>,
     /// Evidence that the canary is better by what another guardrail's trade-off asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit_evidence: Option<String>,
@@ -684,6 +707,7 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         late: r.late,
         estimate: r.estimate,
         excused_by: r.excused.clone(),
+        excused_when: r.excused_when.clone(),
         benefit_evidence: r.benefit_ln.map(|ln| words::evidence(ln, BENEFIT_LN)),
         slices: Vec::new(),
         outlook: None,

@@ -16,6 +16,7 @@ mod log;
 mod output;
 mod plan;
 mod policy;
+mod policy_test;
 pub mod replay;
 mod rollouts;
 pub mod serve;

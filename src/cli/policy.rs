@@ -6,11 +6,11 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::output::{self, Format};
-use super::{CliError, Common, exit};
+use super::{CliError, Common, exit, policy_test};
 use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::Digest;
 use crate::core::policy::{
-    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, Window, Windows,
+    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, Unless, Window, Windows,
     quiet_below,
 };
 use crate::core::time::Span;
@@ -25,7 +25,22 @@ pub enum Verb {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Show a policy in words, as made from its rules
+    /// Run scripted traffic under policies, and check what becomes of it
+    #[command(before_help = "  $ sluice policy test policies/tests")]
+    Test {
+        /// Folder of test files, which end in .test
+        folder: PathBuf,
+        /// Number that the chances of the scripts are drawn from
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
+    /// Say in plain words what a policy file does, as made from its rules
+    #[command(before_help = "  $ sluice policy explain policies/prompt.yaml")]
+    Explain {
+        /// Policy file
+        file: PathBuf,
+    },
+    /// Show a policy that ships with sluice, or one of a folder, in words
     #[command(before_help = "  $ sluice policy show prompt-default")]
     Show {
         /// Its name
@@ -39,6 +54,8 @@ pub enum Verb {
 pub fn run(common: &Common, verb: Verb) -> Result<u8, CliError> {
     match verb {
         Verb::Check { files } => check(common, &files),
+        Verb::Test { folder, seed } => policy_test::run(common, &folder, seed),
+        Verb::Explain { file } => explain(common, &file),
         Verb::Show { name, policies } => show(common, &name, policies.as_deref()),
     }
 }
@@ -76,13 +93,21 @@ fn check(common: &Common, files: &[PathBuf]) -> Result<u8, CliError> {
     Ok(if wrong > 0 { exit::CHECK_FAILED } else { exit::OK })
 }
 
+fn explain(common: &Common, file: &Path) -> Result<u8, CliError> {
+    say(common, &policies::check(file).map_err(CliError::policies)?)
+}
+
 fn show(common: &Common, name: &str, folder: Option<&Path>) -> Result<u8, CliError> {
     let known = policies::load(folder).map_err(CliError::policies)?;
-    let Some(Loaded { policy, source, .. }) = known.iter().find(|known| known.policy.name == name) else {
+    let Some(found) = known.iter().find(|known| known.policy.name == name) else {
         let names: Vec<&str> = known.iter().map(|known| known.policy.name.as_str()).collect();
         let error = CliError::new(exit::NOT_FOUND, "E4004", format!("no policy {name}"));
         return Err(error.help(format!("there are: {}", names.join(", "))));
     };
+    say(common, found)
+}
+
+fn say(common: &Common, Loaded { policy, source, .. }: &Loaded) -> Result<u8, CliError> {
     let hash = Digest::of(source.as_bytes()).short();
     match common.output {
         Format::Json | Format::Jsonl => {
@@ -131,6 +156,10 @@ fn in_words(p: &Policy, hash: &str) -> String {
             &format!("Keep the old version for {} after that: so long it can be taken back.\n", p.keep_old);
     }
     text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
+    text.extend(p.conditions.iter().map(|condition| {
+        let does = if condition.on == OnFail::Alert { "Alert" } else { "Hold, and alert," };
+        format!("{does} as long as {}: {}.\n", condition.name, condition.when.text())
+    }));
     for (i, step) in (0..).zip(&p.steps).filter(|(_, step)| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
             step.min_samples.iter().map(|(metric, n)| format!("{n} of {metric}")).collect();
@@ -274,10 +303,13 @@ fn guardrail(p: &Policy, g: &Guardrail) -> String {
             )
         }
     };
-    let unless = g.unless.as_ref().map(|unless| {
-        let by = p.guardrails.iter().find(|g| g.name == unless.guardrail).and_then(|g| g.benefit);
-        let by = share(by.unwrap_or(0.0));
-        format!("; hold instead once {} is shown to be more than {by} points better", unless.guardrail)
+    let unless = g.unless.as_ref().map(|unless| match unless {
+        Unless::Benefit { guardrail } => {
+            let by = p.guardrails.iter().find(|g| g.name == *guardrail).and_then(|g| g.benefit);
+            let by = share(by.unwrap_or(0.0));
+            format!("; hold instead once {guardrail} is shown to be more than {by} points better")
+        }
+        Unless::When { when } => format!("; hold instead as long as {}", when.text()),
     });
     let gates = if g.gates { "; no promotion until it is shown not to be" } else { "" };
     format!("{does} when {when}{}{gates}", unless.unwrap_or_default())

@@ -377,7 +377,9 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
             let of = |r: &&GuardrailReading| r.name == *name;
             !gate.met && judgement.readings.iter().find(of).is_some_and(|r| r.verdict != Verdict::Undecided)
         }
-        Reason::Approvals { .. } | Reason::Segment { .. } => !gate.met,
+        Reason::Approvals { .. } | Reason::Segment { .. } | Reason::Condition { known: true, .. } => {
+            !gate.met
+        }
         _ => false,
     };
     match gates.iter().find(serious) {

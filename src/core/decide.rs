@@ -235,6 +235,19 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
             return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
         }
     }
+    let conditions = judge::conditions(rollout, policy);
+    let holding = |on: OnFail| {
+        conditions.iter().filter(move |(condition, holds)| condition.on == on && *holds == Some(true))
+    };
+    for (condition, _) in holding(OnFail::Alert).chain(holding(OnFail::Hold)) {
+        let kind = AlertKind::Condition(condition.name.clone());
+        if !rollout.alerts.contains_key(&kind) {
+            let reason = Reason::Condition { name: condition.name.clone(), known: true };
+            let summary = format!("{}: {}", words::reason(&reason, &[]), condition.when.text());
+            let alert = Alert { kind, summary, reading: None };
+            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        }
+    }
     if let Some(name) = &rollout.parked {
         let kind = AlertKind::Segment(name.clone());
         if !rollout.alerts.contains_key(&kind) {
@@ -280,7 +293,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     }
     // Holding means that something other than time is in the way: a failing guardrail at any time, and once
     // time and counts are served, whatever is left. A pause is a person's, and shown as theirs.
-    let held_by_guardrail = failing(OnFail::Hold).next().is_some();
+    let held_by_guardrail = failing(OnFail::Hold).next().is_some() || holding(OnFail::Hold).next().is_some();
     let served = unmet.iter().all(|gate| !gate.time);
     let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
     let holds = held_by_guardrail || deadline.is_some() || served && !only_paused;
@@ -305,6 +318,9 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::SoakOver => ("soak", String::new()),
         Reason::Segment { name } => ("segment", name.clone()),
         Reason::NotApplied { .. } => ("not_applied", String::new()),
+        Reason::Condition { name, known } => {
+            (if *known { "condition" } else { "condition_unknown" }, name.clone())
+        }
     };
     a.iter().map(key).eq(b.iter().map(key))
 }

@@ -504,6 +504,11 @@ pub enum Choice {
 }
 
 impl Choice {
+    pub fn named(name: &str) -> Option<Choice> {
+        let all = [Choice::Promote, Choice::Hold, Choice::Rollback, Choice::Complete];
+        all.into_iter().find(|choice| choice.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Choice::Promote => "promote",
@@ -603,6 +608,11 @@ pub enum Reason {
         why: String,
     },
     SoakOver,
+    /// A condition of the policy holds, or cannot be told to be false yet.
+    Condition {
+        name: String,
+        known: bool,
+    },
     /// A part of the traffic was taken back by itself; what comes next is a person's decision.
     Segment {
         name: String,
@@ -664,6 +674,8 @@ pub enum AlertKind {
     NotApplied(u16),
     /// A part of the traffic was taken back by itself.
     Segment(String),
+    /// A condition of the policy holds.
+    Condition(String),
     /// What came before a rollout that waited has left it nothing to do.
     Overtaken,
 }

@@ -205,6 +205,9 @@ pub struct GuardrailReading {
     /// The benefit that excuses this guardrail has been shown: it holds, and does not roll back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused: Option<String>,
+    /// The condition by which it is excused holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused_when: Option<String>,
     /// Who promoted past its failure: it stops nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<String>,
@@ -228,10 +231,10 @@ pub struct Silence {
 impl GuardrailReading {
     /// What its failing does, trade-off and acceptance weighed.
     pub fn does(&self) -> OnFail {
-        match (&self.accepted, &self.excused) {
-            (Some(_), _) => OnFail::Alert,
-            (None, Some(_)) => OnFail::Hold,
-            (None, None) => self.on_fail,
+        match (&self.accepted, &self.excused, &self.excused_when) {
+            (Some(_), ..) => OnFail::Alert,
+            (None, None, None) => self.on_fail,
+            (None, ..) => OnFail::Hold,
         }
     }
 }

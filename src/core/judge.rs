@@ -3,14 +3,17 @@
 //! Invariant: missing evidence is never a pass. Pure: the same state gives the same readings, in the policy's
 //! order.
 
+use std::collections::BTreeMap;
+
 use super::bets::ln_weighted;
 use super::cohort::Arm;
+use super::condition::Figures;
 use super::event::{ArmCount, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading, Silence};
 use super::exposure::Task;
 use super::ids::Weight;
 use super::planted::{Bug, planted};
-use super::policy::{Approval, Better, Guardrail, OnFail, Policy, Rule};
+use super::policy::{Approval, Better, Condition, Guardrail, OnFail, Policy, Rule, Unless};
 use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
 use super::state::State;
@@ -38,7 +41,7 @@ pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
         .map(|(w, g)| Part {
             weight: g.weight,
             ln: w.evidence.harm.ln(),
-            excused: excuse(rollout, policy, g).is_some(),
+            excused: excuse(rollout, policy, g).is_some() || excused_when(rollout, policy, g).is_some(),
         })
         .collect();
     let average = |parts: &mut dyn Iterator<Item = &Part>| {
@@ -71,10 +74,64 @@ struct Part {
 /// The benefit that turns a failure of `guardrail` into a hold, if it has been shown: the name of the guardrail that
 /// shows it.
 fn excuse(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
-    let unless = guardrail.unless.as_ref()?;
-    let i = policy.guardrails.iter().position(|g| g.name == unless.guardrail)?;
-    (rollout.watches.get(i)?.evidence.benefit_shown || planted(Bug::ExcuseUnshown))
-        .then(|| unless.guardrail.clone())
+    let Unless::Benefit { guardrail: shows } = guardrail.unless.as_ref()? else { return None };
+    let i = policy.guardrails.iter().position(|g| g.name == *shows)?;
+    (rollout.watches.get(i)?.evidence.benefit_shown || planted(Bug::ExcuseUnshown)).then(|| shows.clone())
+}
+
+/// The condition that does the same, if it holds.
+fn excused_when(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
+    let Unless::When { when } = guardrail.unless.as_ref()? else { return None };
+    when.holds(&observed(rollout, policy)).is_ok_and(|holds| holds).then(|| when.text().to_owned())
+}
+
+/// What conditions see, by name of the guardrail.
+fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figures> {
+    let figures = |(watch, guardrail): (&Watch, &'a Guardrail)| {
+        let evidence = &watch.evidence;
+        let (baseline, canary) = (evidence.baseline, evidence.canary);
+        let of_mean = matches!(guardrail.rule, Rule::Mean { .. });
+        let scale = if of_mean { 100.0 / baseline.mean() } else { 100.0 };
+        let judged = watch.reference.is_some() && evidence.blocks > 0;
+        let compared = judged && !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split);
+        let range = if compared { evidence.display.range(watch.scale()) } else { None };
+        let mean = |arm: ArmCount| (arm.n > 0).then(|| arm.mean());
+        let figures = Figures {
+            diff: range.map(|range| range.diff * scale),
+            low: range.map(|range| range.lo * scale),
+            high: range.map(|range| range.hi * scale),
+            limit: limit_of(guardrail, watch).map(|limit| limit * scale),
+            ratio: estimate(guardrail, watch),
+            canary: mean(canary),
+            baseline: mean(baseline),
+            canary_n: canary.n as f64,
+            baseline_n: baseline.n as f64,
+        };
+        (guardrail.name.as_str(), figures)
+    };
+    rollout.watches.iter().zip(&policy.guardrails).map(figures).collect()
+}
+
+/// Every condition of the policy, and whether it holds; `None`: that cannot be told yet. Without traffic of the canary
+/// there is nothing they could be about, and with all of it nothing left to decide.
+pub fn conditions<'a>(rollout: &Rollout, policy: &'a Policy) -> Vec<(&'a Condition, Option<bool>)> {
+    let baking = match &rollout.stage {
+        Stage::Baking(bake) => policy.steps[usize::from(bake.step)].to > Weight::ZERO,
+        _ => false,
+    };
+    if policy.conditions.is_empty() || !baking {
+        return Vec::new();
+    }
+    let observed = observed(rollout, policy);
+    policy.conditions.iter().map(|condition| (condition, condition.when.holds(&observed).ok())).collect()
+}
+
+/// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
+fn estimate(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
+    let display = &watch.evidence.display;
+    matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
+        .then(|| display.sum / display.weight)
+        .filter(|ratio| ratio.is_finite())
 }
 
 fn read(
@@ -154,10 +211,9 @@ fn read(
         reference: watch.reference.clone(),
         epoch: evidence.harm.epoch,
         blocks: evidence.blocks,
-        estimate: matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
-            .then(|| display.sum / display.weight)
-            .filter(|ratio| ratio.is_finite()),
+        estimate: estimate(guardrail, watch),
         excused: if failed { excuse(rollout, policy, guardrail) } else { None },
+        excused_when: if failed { excused_when(rollout, policy, guardrail) } else { None },
         accepted: watch.accepted.clone(),
         silence: silence(rollout, watch, verdict, now),
         benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),
@@ -256,6 +312,11 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
             _ => !watches && (soaking || !needed),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
+    }
+    for (condition, holds) in conditions(rollout, policy) {
+        let met = condition.on == OnFail::Alert || holds == Some(false);
+        let reason = Reason::Condition { name: condition.name.clone(), known: holds.is_some() };
+        gates.push(Gate { met, time: false, reason });
     }
     for (metric, need) in &step.min_samples {
         let counts = rollout.watches.iter().zip(&policy.guardrails).filter(|(_, g)| g.metric == *metric);

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod bets;
 pub mod cohort;
 pub mod columns;
+pub mod condition;
 pub mod decide;
 pub mod event;
 pub mod evidence;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::condition::Expression;
 use super::exposure::{Segments, Task};
 use super::ids::{Actuator, Metric, Scope, Weight};
 use super::time::Span;
@@ -70,6 +71,8 @@ pub struct Policy {
     pub on_deadline: OnDeadline,
     /// At least one; names are unique.
     pub guardrails: Vec<Guardrail>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     pub evidence: EvidenceRules,
     /// A telemetry silence longer than this makes a verdict `stale` (or `no_data`).
     pub stale_after: Span,
@@ -292,11 +295,54 @@ pub struct Guardrail {
     pub benefit: Option<f64>,
 }
 
-/// A benefit that excuses a failing guardrail.
+/// What excuses a failing guardrail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unless {
+#[serde(from = "StoredUnless", into = "StoredUnless")]
+pub enum Unless {
     /// The guardrail whose metric must be shown better, by its `benefit`.
-    pub guardrail: String,
+    Benefit {
+        guardrail: String,
+    },
+    When {
+        when: Expression,
+    },
+}
+
+/// One of the two.
+#[derive(Serialize, Deserialize)]
+struct StoredUnless {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guardrail: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    when: Option<Expression>,
+}
+
+impl From<StoredUnless> for Unless {
+    fn from(StoredUnless { guardrail, when }: StoredUnless) -> Unless {
+        match when {
+            Some(when) => Unless::When { when },
+            None => Unless::Benefit { guardrail: guardrail.unwrap_or_default() },
+        }
+    }
+}
+
+impl From<Unless> for StoredUnless {
+    fn from(unless: Unless) -> StoredUnless {
+        match unless {
+            Unless::Benefit { guardrail } => StoredUnless { guardrail: Some(guardrail), when: None },
+            Unless::When { when } => StoredUnless { guardrail: None, when: Some(when) },
+        }
+    }
+}
+
+/// An expression over what was observed, and what happens while it holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Unlike that of every other condition.
+    pub name: String,
+    pub when: Expression,
+    /// `hold` or `alert`.
+    pub on: OnFail,
 }
 
 impl Guardrail {

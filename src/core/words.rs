@@ -69,6 +69,8 @@ pub fn detail(r: &GuardrailReading) -> String {
     }
     if let Some(who) = &r.accepted {
         text.push_str(&format!("; accepted by {who}"));
+    } else if let Some(when) = &r.excused_when {
+        text.push_str(&format!("; accepted as long as {when}"));
     } else if let Some(shows) = &r.excused {
         text.push_str(&format!("; accepted for {shows}, which is shown to be better by what was asked for"));
     }
@@ -201,6 +203,10 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
             format!("{} has not confirmed within {}", names.join(", "), Span(*within_ms))
         }
         Reason::Superseded { by } => format!("{by} takes its place"),
+        Reason::Condition { name, known: true } => format!("condition {name} holds"),
+        Reason::Condition { name, known: false } => {
+            format!("whether condition {name} holds cannot be told yet")
+        }
         Reason::SoakOver => "the soak is over and nothing stands against it".into(),
     }
 }

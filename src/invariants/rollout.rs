@@ -14,7 +14,7 @@ use crate::core::evidence::{EPOCH_CANARY, Evidence, GuardrailReading, Scored};
 use crate::core::exposure::{OnSegmentFailure, Task};
 use crate::core::ids::{Actuator, CommandId, EventSeq, Metric, RolloutId, Version, Weight, derived_id};
 use crate::core::labels;
-use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule};
+use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule, Unless};
 use crate::core::reference::Reference;
 use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
@@ -440,8 +440,14 @@ impl Followed {
                 ensure(received > 0 || others, "I19", || format!("{name} fails on nothing"))?;
                 // A trade-off turns a rollback into a hold; what it rests on has been shown.
                 if let Some(shows) = &reading.excused {
-                    let named = guardrail.unless.as_ref().is_some_and(|unless| unless.guardrail == *shows);
+                    let named = matches!(&guardrail.unless, Some(Unless::Benefit { guardrail }) if guardrail == shows);
                     ensure(named, "I18", || format!("{name} is excused by {shows}"))?;
+                    watched.excused = true;
+                }
+                if let Some(text) = &reading.excused_when {
+                    let named =
+                        matches!(&guardrail.unless, Some(Unless::When { when }) if when.text() == text);
+                    ensure(named, "I18", || format!("{name} is excused as long as {text}"))?;
                     watched.excused = true;
                 }
                 return Ok(reading.does() == OnFail::Rollback);
@@ -495,7 +501,13 @@ impl Followed {
                 ensure(decision.back_to == alone, "I21", || {
                     format!("{id} goes back to step {:?}, its policy says {alone:?}", decision.back_to)
                 })?;
-                let failing = self.failing(policy, OnFail::Rollback).is_some();
+                // An excuse by a condition ends with it.
+                let lapsed = |g: &Guardrail| {
+                    let failed = self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
+                    failed && matches!(g.unless, Some(Unless::When { .. })) && g.on_fail == OnFail::Rollback
+                };
+                let failing =
+                    self.failing(policy, OnFail::Rollback).is_some() || policy.guardrails.iter().any(lapsed);
                 let late = policy.on_deadline == OnDeadline::Rollback
                     && (self.late(at, policy) || self.unapplied(at, policy));
                 ensure(ordered.is_some() || failing || late || self.superseded, "I18", || {

@@ -19,6 +19,8 @@
 //!     down 10m                                     the daemon is down; requests go on unmeasured
 //!     clock 1h                                     the daemon's clock is set forward, and everybody else's
 //!     run 30m                                      or "run end 12h": until no rollout is open
+//!     expect baking at 10%                         how the newest rollout stands, and at which step
+//!     expect rollback because eval_pass            its last decision, and what it names
 //! ```
 //!
 //! `promote!` is a promotion with `--override`.
@@ -26,12 +28,13 @@
 use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Draw, Obedience, Traffic, World};
-use crate::core::event::{Act, ENGINE, Event, FreezeOrder, Intent, Origin, Verb};
+use crate::core::event::{Act, Choice, ENGINE, Event, FreezeOrder, Intent, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
+use crate::view::{self, Standing};
 use crate::windows;
 
 /// When every scenario begins: 2026-01-05 09:00 UTC.
@@ -67,6 +70,7 @@ pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Run
         made: BTreeMap::new(),
         intents: 0,
         policy: policy.name.clone(),
+        start,
     };
     let log = uuid::Uuid::from_u64_pair(0x7363_656e_6172_696f, seed);
     play.take(start, Event::LogCreated { log, build: "scenario".into() });
@@ -96,6 +100,7 @@ struct Play {
     made: BTreeMap<String, Makeup>,
     intents: u32,
     policy: String,
+    start: Timestamp,
 }
 
 impl Play {
@@ -123,6 +128,7 @@ impl Play {
             "down" => self.down(rest),
             "clock" => self.clock(rest),
             "run" => self.run(rest),
+            "expect" => self.expect(rest),
             _ => Err("unknown command".into()),
         }
     }
@@ -374,6 +380,32 @@ impl Play {
             }
         }
         if to_the_end.is_some() { Err("a rollout is still open".into()) } else { Ok(()) }
+    }
+
+    /// How the newest rollout stands, or what was decided on it last.
+    fn expect(&self, rest: &str) -> Result<(), String> {
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let view = view::view(&self.runner.state, self.world.now);
+        let newest = view.rollouts.iter().max_by_key(|rollout| (rollout.created_ms, rollout.seq));
+        let newest = newest.ok_or("no rollout has begun")?;
+        let step = newest.step.and_then(|step| newest.steps.get(usize::from(step) - 1));
+        let at = step.map_or_else(|| format!("{}%", newest.weight), |step| step.name.clone());
+        let stands = newest.state.as_str();
+        let last = newest.last_decision.as_ref();
+        let decided = last.map_or("nothing", |last| last.choice.as_str());
+        let why = last.map_or("", |last| last.summary.as_str());
+        let (is, fits) = match words[..] {
+            [standing] if Standing::named(standing).is_some() => (stands.to_owned(), stands == standing),
+            [standing, "at", ref step @ ..] if Standing::named(standing).is_some() => {
+                (format!("{stands} at {at}"), stands == standing && at == step.join(" "))
+            }
+            [choice] if Choice::named(choice).is_some() => (decided.to_owned(), decided == choice),
+            [choice, "because", ref what @ ..] if Choice::named(choice).is_some() => {
+                (format!("{decided}: {why}"), decided == choice && why.contains(&what.join(" ")))
+            }
+            _ => return Err("expected STANDING [at STEP], or DECISION [because TEXT]".into()),
+        };
+        if fits { Ok(()) } else { Err(format!("after {} it is {is}", self.world.now.since(self.start))) }
     }
 
     /// Time passes for the daemon even in a second without any message.

@@ -233,6 +233,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::NotApplied(_) => "not_applied",
                     AlertKind::Segment(_) => "segment",
                     AlertKind::Overtaken => "overtaken",
+                    AlertKind::Condition(_) => "condition",
                 },
                 summary: alert.summary.clone(),
                 guardrail: alert.reading.as_ref().map(guardrail_view),

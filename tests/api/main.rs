@@ -61,6 +61,7 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Prompt],
         significant: false,
         parts_at_once: 1,
+        conditions: Vec::new(),
         steps: vec![step(10, Span::hours(1), Some(Span::hours(3))), step(100, Span::ZERO, None)],
         soak: Span::hours(6),
         keep_old: Span::ZERO,

@@ -169,6 +169,7 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Prompt],
         significant: false,
         parts_at_once: 1,
+        conditions: Vec::new(),
         steps: vec![step(5), step(100)],
         soak: Span::ZERO,
         keep_old: Span::ZERO,

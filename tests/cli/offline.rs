@@ -443,3 +443,37 @@ fn a_recorded_file_is_checked_before_anything_is_sent() {
         &format!("error[E4006]: {file} is compressed\n  help: zcat {file} | sluice emit SERVICE -f -\n"),
     );
 }
+
+/// A policy in words, from a file; and scripted traffic under it, with what goes wrong named by line.
+#[test]
+fn a_policy_is_explained_and_tested_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = "apiVersion: sluice.dev/v1\nkind: RolloutPolicy\nmetadata: {name: quick}\nspec:\n  exposure:\n    \
+                  percent: [{to: 10%, bake: 1m}, {to: 100%}]\n  guardrails:\n    - {metric: error, kind: absolute, \
+                  above: 20%, of_last: 50, on_fail: rollback}\n";
+    fs::write(folder.path().join("quick.yaml"), policy).unwrap();
+    let file = folder.path().join("quick.yaml");
+    let told = ok(&run(&["policy", "explain", file.to_str().unwrap()]));
+    assert!(
+        told.starts_with("quick (") && told.contains("Roll back when error is true in more than 20%"),
+        "{told}"
+    );
+
+    let script = "policy quick.yaml\ntest broken is taken back\ntraffic bot 10/s\nversion a error=chance:0.01\nversion b \
+                  error=chance:0.9\nintent a -> b by maya: r\nrun 1m\nexpect rolled_back\nexpect rollback because error.absolute\n";
+    fs::write(folder.path().join("quick.test"), script).unwrap();
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(
+        ok(&run(&["policy", "test", path])),
+        "ok  1 passed, 0 failed, guardrails seen failing 1 of 1\n"
+    );
+    fs::write(folder.path().join("quick.test"), script.replace("expect rolled_back", "expect baking at 10%"))
+        .unwrap();
+    let output = run(&["policy", "test", path]);
+    assert_eq!(output.status.code(), Some(20));
+    assert!(
+        text(&output.stderr).contains("line 8: after 1m it is rolled_back at 0%: expect baking at 10%"),
+        "{output:?}"
+    );
+    assert_eq!(text(&output.stdout), "failed  0 passed, 1 failed, guardrails seen failing 0 of 1\n");
+}

@@ -109,6 +109,7 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("superseded", vec![("by", "t")]),
             ("segment", vec![("name", "t")]),
             ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),
+            ("condition", vec![("name", "t"), ("known", "bool")]),
         ];
         let (gate, fields) = &forms[self.below(forms.len())];
         let mut map = serde_json::Map::from_iter([("gate".to_owned(), (*gate).into())]);
@@ -116,6 +117,7 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             let value = match *kind {
                 "" => n.into(),
                 "as" => serde_json::json!(["a"]),
+                "bool" => (n % 2 == 1).into(),
                 "small" => (n % 256).into(),
                 _ => serde_json::Value::from(text.clone()),
             };

@@ -55,9 +55,10 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::Segment { .. } => 11,
             Reason::NotApplied { .. } => 12,
             Reason::Superseded { .. } => 13,
+            Reason::Condition { .. } => 14,
         })
         .collect();
-    assert_eq!(reasons.len(), 14);
+    assert_eq!(reasons.len(), 15);
 }
 
 #[derive(Clone, Debug)]

@@ -159,6 +159,7 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 applies_to,
                 significant: hold,
                 parts_at_once: 1 + approvals.len().min(5) as u8,
+                conditions: Vec::new(),
                 steps,
                 segments: None,
                 ab: false,

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::core::columns::{Row, Sums};
+use crate::core::condition::Expression;
 use crate::core::event::*;
 use crate::core::evidence::{Evidence, GuardrailKind, Range, Silence};
 use crate::core::exposure::*;
@@ -49,6 +50,7 @@ fn reading() -> GuardrailReading {
         excused: Some("eval_pass".into()),
         accepted: Some("maya".into()),
         benefit_ln: Some(3.0),
+        excused_when: Some("g.diff > 2".into()),
         silence: Some(Silence {
             canary: "v@2".into(),
             canary_for: Some(Span::mins(16)),
@@ -78,7 +80,7 @@ fn policy() -> Policy {
         weight: 0.5,
         gates: true,
         slices: Some("suite".into()),
-        unless: Some(Unless { guardrail: "eval_pass".into() }),
+        unless: Some(Unless::Benefit { guardrail: "eval_pass".into() }),
         benefit: Some(0.02),
     };
     Policy {
@@ -86,6 +88,11 @@ fn policy() -> Policy {
         applies_to: vec![ChangeKind::Model, ChangeKind::Prompt],
         significant: true,
         parts_at_once: 2,
+        conditions: vec![Condition {
+            name: "dear".into(),
+            when: Expression::new("cost_usd.diff > 20").expect("sound"),
+            on: OnFail::Alert,
+        }],
         steps: vec![Step {
             to: Weight::FULL,
             segment: Some(1),
@@ -178,6 +185,7 @@ fn one_of_each() -> Vec<Event> {
         },
         Reason::ActuatorRejected { actuator: "router".into(), why: "no".into() },
         Reason::SoakOver,
+        Reason::Condition { name: "dear".into(), known: true },
     ];
     vec![
         Event::LogCreated { log: Uuid::from_u128(1), build: "0.1.0".into() },

@@ -1,5 +1,6 @@
 //! What the values of a policy file may be, alone and together.
 
+use super::conditions::conditions;
 use super::exposure::exposure;
 use super::grammar::{Exposed, Label, PolicyFile, Spec};
 use super::guardrails::guardrails;
@@ -37,6 +38,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     let significant = c.get_or("spec.significant", &spec.significant, false);
     let mut guardrails = guardrails(c, spec);
     let exposure = exposure(c, spec, guardrails.as_deref_mut().unwrap_or_default());
+    let conditions = conditions(c, spec, guardrails.as_deref().unwrap_or_default());
     if let (Some(guardrails), Some(exposure)) = (&guardrails, &exposure) {
         something_to_show(c, spec, guardrails, &exposure.steps);
     }
@@ -73,6 +75,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         keep_old: keep_old?,
         on_deadline: on_deadline?,
         guardrails: guardrails?,
+        conditions,
         evidence: evidence?,
         stale_after: stale_after?,
         approvals,

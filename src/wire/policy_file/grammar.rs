@@ -17,7 +17,7 @@ use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 3] = ["smoke", "prepare", "when"];
+pub const NOT_YET: [&str; 2] = ["smoke", "prepare"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -52,6 +52,10 @@ pub struct Spec {
     pub on_deadline: Option<Node<OnDeadline>>,
     #[schemars(length(min = 1, max = 32))]
     pub guardrails: At<Vec<GuardrailBody>>,
+    /// What holds or alerts by what was observed, beside the guardrails (default: none).
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub conditions: Vec<ConditionBody>,
     #[serde(default)]
     pub evidence: EvidenceBody,
     /// Telemetry older than this says nothing about now (default: 15m).
@@ -317,9 +321,24 @@ pub struct GuardrailBody {
 #[serde(deny_unknown_fields)]
 pub struct UnlessBody {
     /// The guardrail (kinds proportion, score and paired) whose metric must be shown better than the baseline's.
-    pub benefit: Node<MetricName>,
+    pub benefit: Option<Node<MetricName>>,
     /// By more than this.
-    pub by: Node<Points>,
+    pub by: Option<Node<Points>>,
+    /// Instead of both: a CEL expression over what the guardrails observe.
+    #[schemars(length(max = 1000))]
+    pub when: Option<Node<String>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionBody {
+    /// What people call it.
+    pub name: Node<Label>,
+    /// A CEL expression over what the guardrails observe.
+    #[schemars(length(max = 1000))]
+    pub when: Node<String>,
+    /// `hold` or `alert`, as long as it holds.
+    pub on: Node<OnFail>,
 }
 
 /// `3pp`, `10%` or `{ratio: 1.5, plus: 0.1pp}`.

@@ -1,5 +1,6 @@
 //! What the values of a guardrail may be, alone and together.
 
+use super::conditions::excuses;
 use super::grammar::{GuardrailBody, Limit, MetricName, RuleKind, Spec};
 use crate::core::ids::Metric;
 use crate::core::policy::{Better, Guardrail, Margin, OnFail, Rule, Unless};
@@ -42,6 +43,7 @@ pub fn guardrails(c: &mut Checker, spec: &Spec) -> Option<Vec<Guardrail>> {
     }
     weights(c, bodies, &mut guardrails);
     trade_offs(c, bodies, &mut guardrails);
+    excuses(c, spec, &mut guardrails);
     Some(guardrails)
 }
 
@@ -50,18 +52,39 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
     for (i, body) in bodies.iter().enumerate() {
         let Some(unless) = &body.unless else { continue };
         let path = format!("spec.guardrails[{i}].unless");
-        let (Some(MetricName(benefit)), Some(Points(by))) =
-            (c.get(&format!("{path}.benefit"), &unless.benefit), c.get(&format!("{path}.by"), &unless.by))
-        else {
+        let named = [
+            unless.benefit.as_ref().map(|node| node.place),
+            unless.by.as_ref().map(|node| node.place),
+            unless.when.as_ref().map(|node| node.place),
+        ];
+        let Some(at) = named.into_iter().flatten().next() else {
+            let message = "say which benefit excuses a failure, and by how much, or when it is excused";
+            c.refuse("E3018", body.metric.place, &path, message);
             continue;
         };
-        let at = unless.benefit.place;
+        if matches!(named, [Some(_), _, Some(_)] | [_, Some(_), Some(_)]) {
+            c.refuse("E3010", at, &path, "either benefit and by, or when; not both");
+            continue;
+        }
         if guardrails[i].on_fail != OnFail::Rollback || matches!(guardrails[i].rule, Rule::Absolute { .. }) {
             let message =
                 "unless turns a rollback into a hold; this guardrail does not roll back by comparison";
             c.refuse("E3018", at, &path, message);
             continue;
         }
+        if unless.when.is_some() {
+            continue;
+        }
+        let (Some(shows), Some(least)) = (&unless.benefit, &unless.by) else {
+            c.refuse("E3018", at, &path, "benefit and by belong together: which, and by how much");
+            continue;
+        };
+        let by_place = least.place;
+        let (Some(MetricName(benefit)), Some(Points(by))) =
+            (c.get(&format!("{path}.benefit"), shows), c.get(&format!("{path}.by"), least))
+        else {
+            continue;
+        };
         let can = |g: &Guardrail| {
             matches!(g.rule, Rule::Proportion { .. } | Rule::Score { .. } | Rule::Paired { .. })
         };
@@ -82,14 +105,14 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
                     "{benefit} is asked for a benefit of {} elsewhere: one per guardrail",
                     points(other)
                 );
-                c.refuse("E3025", unless.by.place, &format!("{path}.by"), &message);
+                c.refuse("E3025", by_place, &format!("{path}.by"), &message);
             }
             _ if shows == i => {
                 c.refuse("E3010", at, &path, "a guardrail that fails shows no benefit of its own");
             }
             _ => {
                 guardrails[shows].benefit = Some(by);
-                guardrails[i].unless = Some(Unless { guardrail: benefit });
+                guardrails[i].unless = Some(Unless::Benefit { guardrail: benefit });
             }
         }
     }

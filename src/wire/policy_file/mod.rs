@@ -6,6 +6,7 @@
 //! zone, E3041 a cron line or a duration, E3042 never open, E3043 a time of a freeze.
 
 mod check;
+mod conditions;
 mod exposure;
 mod grammar;
 mod guardrails;
