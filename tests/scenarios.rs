@@ -76,6 +76,10 @@ fn every_scenario_leaves_its_trace() {
     let mut wrong = Vec::new();
     for path in names {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        if std::env::var("SLUICE_SCENARIO").is_ok_and(|part| !part.split(',').any(|part| name.contains(part)))
+        {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).expect("readable");
         let [policy_text, commands, recorded] =
             script::parts(&text).unwrap_or_else(|e| panic!("{name}: {e}"));

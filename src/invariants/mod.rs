@@ -3,6 +3,7 @@
 //! The numbers are those of `RELIABILITY.md`. Nothing here asks the core what it thinks: the state, the judge and
 //! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
 
+mod carried_out;
 mod intake;
 mod rollout;
 
@@ -110,14 +111,23 @@ impl Checker {
         ensure(at >= self.at, "I34", || format!("its time {} is before {}", at.0, self.at.0))?;
         if event.is_fact() {
             self.answered()?;
+            for rollout in self.rollouts.values() {
+                rollout.settled(&self.policies[&rollout.opening.policy], self.at)?;
+            }
         }
         match event {
             Event::LogCreated { log, .. } => {
                 ensure(seq == 1, "I3", || "a log is created once".into())?;
                 self.log = *log;
             }
-            Event::DaemonStarted { .. } => self.rollouts.values_mut().for_each(|r| r.unwatched(passed)),
-            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.unwatched(*by)),
+            Event::DaemonStarted { .. } => self.rollouts.values_mut().for_each(|r| {
+                r.gap(passed, at);
+                r.smoke.restarted();
+            }),
+            Event::SmokeFinished { result } => {
+                self.rollouts.values_mut().for_each(|r| r.smoke.finished(result))
+            }
+            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.gap(*by, at)),
             Event::PolicyStored { digest, policy, .. } => {
                 self.policies.insert(*digest, policy.clone());
             }
@@ -129,14 +139,14 @@ impl Checker {
             Event::BatchReceived { service, columns, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(service).and_then(|id| self.rollouts.get_mut(id)) {
-                    rollout.batch(&self.policies[&rollout.opening.policy], columns);
+                    rollout.batch(at, &self.policies[&rollout.opening.policy], columns);
                 }
             }
             Event::AckReceived { ack, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(&ack.service).and_then(|id| self.rollouts.get_mut(id))
                 {
-                    rollout.ack(ack);
+                    rollout.ack(at, ack);
                 }
             }
             Event::OperatorActed { act, .. } => {
@@ -366,8 +376,15 @@ impl Checker {
                 rollout.issued(at, self.log, policy, command)?;
             }
             Event::CommandResent { command, actuators, .. } => rollout.resent(*command, actuators)?,
-            Event::CommandApplied { command, .. } => rollout.applied(at, *command)?,
-            Event::AlertRaised { alert, .. } => rollout.alerted(alert)?,
+            Event::CommandApplied { command, .. } => rollout.applied(at, policy, *command)?,
+            Event::EffectShown { effect, .. } => rollout.shown(effect)?,
+            Event::SmokeAsked { ask, .. } => {
+                rollout.smoke.asked(policy, ask, rollout.step().unwrap_or(0))?;
+            }
+            Event::AlertRaised { alert, .. } => {
+                let due = rollout.alerted(at, policy, alert)?;
+                self.owed.extend(due.then(|| (id.clone(), format!("{:?}", alert.kind))));
+            }
             Event::RolloutEnded { outcome, .. } => {
                 rollout.ended(*outcome)?;
                 let service = rollout.opening.service.clone();
