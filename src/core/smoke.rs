@@ -13,6 +13,7 @@ use super::judge::Gate;
 use super::planted::{Bug, planted};
 use super::policy::{OnDeadline, Policy, Run, Smoke};
 use super::rollout::{Rollout, Stage};
+use super::state::State;
 use super::time::Span;
 use super::words;
 
@@ -129,21 +130,24 @@ pub fn apply_finished(tests: &mut [SmokeTest], result: &SmokeResult) -> bool {
 
 /// Asks for the next test that nobody has been asked for.
 pub fn ask(rollout: &Rollout, policy: &Policy) -> Option<Event> {
-    let bake = rollout.bake()?;
     let test = rollout.smoke.iter().find(|test| test.to_ask)?;
+    let ask = asked(rollout, policy, test, test.attempt + 1)?;
+    Some(Event::SmokeAsked { rollout: rollout.id.clone(), ask })
+}
+
+fn asked(rollout: &Rollout, policy: &Policy, test: &SmokeTest, attempt: u32) -> Option<SmokeAsk> {
     let smoke = &policy.smoke[usize::from(test.test)];
-    let ask = SmokeAsk {
+    Some(SmokeAsk {
         id: test.id,
         name: smoke.name.clone(),
         run: smoke.run.clone(),
         timeout: smoke.timeout,
         service: rollout.opening.service.clone(),
-        step: bake.step,
+        step: rollout.bake()?.step,
         from: rollout.baseline.clone(),
         to: rollout.opening.to.clone(),
-        attempt: test.attempt + 1,
-    };
-    Some(Event::SmokeAsked { rollout: rollout.id.clone(), ask })
+        attempt,
+    })
 }
 
 fn reason(test: &SmokeTest, smoke: &Smoke) -> Reason {
@@ -212,10 +216,13 @@ pub fn gates(rollout: &Rollout, policy: &Policy) -> Vec<Gate> {
 }
 
 /// Of all open rollouts the tests that somebody has to run: asked for, and without a result.
-pub fn running<'a>(
-    rollouts: impl Iterator<Item = &'a Rollout> + 'a,
-) -> impl Iterator<Item = (&'a RolloutId, SmokeId)> + 'a {
-    let tests = |rollout: &'a Rollout| rollout.smoke.iter().map(move |test| (&rollout.id, test));
-    let waits = |test: &SmokeTest| test.attempt > 0 && !test.to_ask && test.result.is_none();
-    rollouts.flat_map(tests).filter(move |(_, test)| waits(test)).map(|(id, test)| (id, test.id))
+pub fn running(state: &State) -> Vec<(RolloutId, SmokeAsk)> {
+    let waits = |test: &&SmokeTest| test.attempt > 0 && !test.to_ask && test.result.is_none();
+    let tests = |rollout: &'_ Rollout| {
+        let policy = state.policy_of(rollout);
+        let waiting = rollout.smoke.iter().filter(waits);
+        let asks = waiting.filter_map(|test| asked(rollout, policy, test, test.attempt));
+        asks.map(|ask| (rollout.id.clone(), ask)).collect::<Vec<_>>()
+    };
+    state.rollouts.values().flat_map(tests).collect()
 }
