@@ -109,6 +109,8 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("superseded", vec![("by", "t")]),
             ("segment", vec![("name", "t")]),
             ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),
+            ("effective", vec![("to", "small"), ("canary", ""), ("requests", ""), ("shown", "yes")]),
+            ("smoke", vec![("name", "t"), ("outcome", "none"), ("detail", "t"), ("within_ms", "")]),
         ];
         let (gate, fields) = &forms[self.below(forms.len())];
         let mut map = serde_json::Map::from_iter([("gate".to_owned(), (*gate).into())]);
@@ -116,6 +118,8 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             let value = match *kind {
                 "" => n.into(),
                 "as" => serde_json::json!(["a"]),
+                "yes" => (n % 2 == 1).into(),
+                "none" => serde_json::Value::Null,
                 "small" => (n % 256).into(),
                 _ => serde_json::Value::from(text.clone()),
             };

@@ -17,7 +17,7 @@ use sluice::wire::{events, intent, policy_file, telemetry};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 /// Kinds of event.
-const KINDS: usize = 29;
+const KINDS: usize = 32;
 
 fn entropy() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..1_500)
@@ -55,9 +55,11 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::Segment { .. } => 11,
             Reason::NotApplied { .. } => 12,
             Reason::Superseded { .. } => 13,
+            Reason::Effective { .. } => 14,
+            Reason::Smoke { .. } => 15,
         })
         .collect();
-    assert_eq!(reasons.len(), 14);
+    assert_eq!(reasons.len(), 16);
 }
 
 #[derive(Clone, Debug)]
