@@ -100,7 +100,7 @@ mod tests {
             ("{}", "E1005"),
             (r#"{"ok":"yes"}"#, "E1005"),
             (r#"{"ok":true,"x":1}"#, "E1009"),
-            ("ok", "E1002"),
+            ("ok", "E1004"),
         ] {
             assert_eq!(parse_answer(bad.as_bytes()).err().map(|e| e.code), Some(code), "{bad}");
         }
