@@ -43,10 +43,10 @@ impl Sent {
     }
 
     /// When the time is over that a declared actuator has: from the command, its last sign of life, and a restart of
-    /// the daemon, for what it said meanwhile may still be on its way.
-    fn silent_at(&self, actuator: &Actuator, policy: &Policy, resumed: Timestamp) -> Timestamp {
-        let from = self.issued_at.max(self.heard(actuator).unwrap_or_default()).max(resumed);
-        from.plus(policy.ack_within(actuator))
+    /// the daemon, for what it said meanwhile may still be on its way. Time that a clock set forward skipped does not count.
+    fn silent_at(&self, actuator: &Actuator, policy: &Policy) -> Timestamp {
+        let from = self.issued_at.max(self.heard(actuator).unwrap_or_default()).max(self.restarted);
+        from.plus(policy.ack_within(actuator)).plus(self.stepped)
     }
 
     /// How often the silence of `actuator` about a rollback has been named, and when it is next.
@@ -64,10 +64,7 @@ impl Sent {
         rollout: &'a Rollout,
     ) -> impl Iterator<Item = Timestamp> + 'a {
         self.waiting.iter().flat_map(move |actuator| {
-            let silent_at = policy
-                .declared
-                .contains_key(actuator)
-                .then(|| self.silent_at(actuator, policy, rollout.resumed));
+            let silent_at = policy.declared.contains_key(actuator).then(|| self.silent_at(actuator, policy));
             let named = silent_at.filter(|_| rollout.takes_back()).map(|at| self.naming(actuator, at).1);
             [Some(self.next_send(actuator, policy)), silent_at, named].into_iter().flatten()
         })
@@ -77,7 +74,7 @@ impl Sent {
     pub fn silent(&self, policy: &Policy, rollout: &Rollout, now: Timestamp) -> Vec<&Actuator> {
         let over = |actuator: &&Actuator| {
             if policy.declared.contains_key(*actuator) {
-                return self.silent_at(actuator, policy, rollout.resumed) <= now;
+                return self.silent_at(actuator, policy) <= now;
             }
             rollout.alerts.contains_key(&AlertKind::ActuatorSilent((*actuator).clone()))
         };
@@ -154,7 +151,7 @@ fn silence(
     sent: &Sent,
     (actuator, declared): (&Actuator, &Declared),
 ) -> Option<Event> {
-    let silent_at = sent.silent_at(actuator, policy, rollout.resumed);
+    let silent_at = sent.silent_at(actuator, policy);
     if silent_at > state.now || planted(Bug::SilentUnnamed) {
         return None;
     }

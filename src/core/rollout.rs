@@ -80,6 +80,15 @@ pub struct Sent {
     /// Whose silence about a rollback was named: how often before, and when last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<Actuator, (u32, Timestamp)>,
+    /// The last restart of the daemon, and by how much the clock was set forward, since it was issued: of those who are declared.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub restarted: Timestamp,
+    #[serde(default, skip_serializing_if = "Span::is_zero")]
+    pub stepped: Span,
+}
+
+fn is_never(at: &Timestamp) -> bool {
+    *at == Timestamp::default()
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -437,6 +446,8 @@ impl Rollout {
                 .collect(),
             scheduled: 0,
             named: BTreeMap::new(),
+            restarted: Timestamp::default(),
+            stepped: Span::ZERO,
         });
     }
 
@@ -593,12 +604,31 @@ impl Rollout {
         self.moved = seq;
     }
 
-    /// Folds that nobody watched for so long until `at`: the daemon was down, or the clock was set forward.
-    pub fn apply_gap(&mut self, gap: Span, at: Timestamp) {
-        self.resumed = at;
+    /// Folds a restart of the daemon: whoever answers it has his time again.
+    pub fn apply_restart(&mut self, policy: &Policy, at: Timestamp) {
+        self.resend = self.sent.is_some();
+        if let Some(sent) = self.sent.as_mut().filter(|_| !policy.declared.is_empty()) {
+            sent.restarted = at;
+        }
         if let Some(effect) = &mut self.effect {
             effect.look_again(at);
         }
+        smoke::apply_restart(&mut self.smoke);
+    }
+
+    /// Folds that the clock was set forward. A clock that runs wrong is set again and again: nothing begins anew by it.
+    pub fn apply_step(&mut self, policy: &Policy, by: Span) {
+        if let Some(sent) = self.sent.as_mut().filter(|_| !policy.declared.is_empty()) {
+            sent.stepped = sent.stepped.plus(by);
+        }
+        if let Some(effect) = &mut self.effect {
+            effect.since = effect.since.plus(by);
+        }
+    }
+
+    /// Folds that nobody watched for so long until `at`: the daemon was down, or the clock was set forward.
+    pub fn apply_gap(&mut self, gap: Span, at: Timestamp) {
+        self.resumed = at;
         if self.paused.is_none()
             && let Some(bake) = self.bake_mut()
         {

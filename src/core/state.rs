@@ -259,14 +259,14 @@ impl State {
                 for rollout in self.rollouts.values_mut() {
                     rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
                     rollout.apply_gap(down, at);
-                    rollout.resend = rollout.sent.is_some();
-                    smoke::apply_restart(&mut rollout.smoke);
+                    rollout.apply_restart(&self.policies[&rollout.opening.policy], at);
                     self.touched.insert(rollout.id.clone());
                 }
             }
             Event::ClockStepped { by } => {
                 for rollout in self.rollouts.values_mut() {
                     rollout.apply_gap(*by, at);
+                    rollout.apply_step(&self.policies[&rollout.opening.policy], *by);
                     self.touched.insert(rollout.id.clone());
                 }
             }

@@ -18,21 +18,18 @@ pub struct Silence {
     /// Named as silent, and of a rollback how often and when last.
     pub named: BTreeSet<Actuator>,
     pub told: BTreeMap<Actuator, (u32, Timestamp)>,
+    /// Since the command: the last restart, and what a clock set forward skipped.
+    pub restarted: Timestamp,
+    pub skipped: Span,
 }
 
 impl Silence {
     /// When a declared actuator has used up its time.
-    fn over(
-        &self,
-        policy: &Policy,
-        who: &Actuator,
-        issued: Timestamp,
-        resumed: Timestamp,
-    ) -> Option<Timestamp> {
+    fn over(&self, policy: &Policy, who: &Actuator, issued: Timestamp) -> Option<Timestamp> {
         let declared = policy.declared.get(who)?;
         let within = declared.ack_within.unwrap_or(policy.ack_timeout);
         let heard = self.heard.get(who).copied().unwrap_or_default();
-        [issued, resumed, heard].into_iter().max().map(|from| from.plus(within))
+        [issued, self.restarted, heard].into_iter().max().map(|from| from.plus(within).plus(self.skipped))
     }
 
     /// At the end of a fact at `at`: whoever had used up their time by then has been named.
@@ -41,11 +38,10 @@ impl Silence {
         policy: &Policy,
         waiting: impl Iterator<Item = &'a Actuator>,
         issued: Timestamp,
-        resumed: Timestamp,
         (takes_back, at): (bool, Timestamp),
     ) -> Checked {
         for who in waiting {
-            let Some(over) = self.over(policy, who, issued, resumed).filter(|over| *over <= at) else {
+            let Some(over) = self.over(policy, who, issued).filter(|over| *over <= at) else {
                 continue;
             };
             let named = match (takes_back, self.told.get(who)) {
@@ -66,9 +62,9 @@ impl Silence {
         &mut self,
         policy: &Policy,
         who: &Actuator,
-        (issued, resumed, at): (Timestamp, Timestamp, Timestamp),
+        (issued, at): (Timestamp, Timestamp),
     ) -> Checked {
-        let over = self.over(policy, who, issued, resumed);
+        let over = self.over(policy, who, issued);
         ensure(over.is_none_or(|over| over <= at), "I44", || format!("{who} is called silent too early"))?;
         self.named.insert(who.clone());
         Ok(())
@@ -134,6 +130,11 @@ impl Effect {
             shown: false,
             unopposed: false,
         })
+    }
+
+    /// A clock set forward has skipped so much.
+    pub fn skip(&mut self, by: Span) {
+        self.since = self.since.plus(by);
     }
 
     pub fn anew(&mut self, at: Timestamp) {

@@ -120,14 +120,13 @@ impl Checker {
                 ensure(seq == 1, "I3", || "a log is created once".into())?;
                 self.log = *log;
             }
-            Event::DaemonStarted { .. } => self.rollouts.values_mut().for_each(|r| {
-                r.gap(passed, at);
-                r.smoke.restarted();
-            }),
-            Event::SmokeFinished { result } => {
-                self.rollouts.values_mut().for_each(|r| r.smoke.finished(result))
+            Event::DaemonStarted { .. } => {
+                self.rollouts.values_mut().for_each(|r| r.restarted(passed, at));
             }
-            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.gap(*by, at)),
+            Event::SmokeFinished { result } => {
+                self.rollouts.get_mut(&result.rollout).into_iter().for_each(|r| r.smoke.finished(result));
+            }
+            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.stepped(*by)),
             Event::PolicyStored { digest, policy, .. } => {
                 self.policies.insert(*digest, policy.clone());
             }

@@ -67,8 +67,6 @@ pub struct Followed {
     silence: Silence,
     effect: Option<Effect>,
     pub smoke: Smokes,
-    /// The last restart, or step of the clock.
-    resumed: Timestamp,
     /// The step that the last rollback was decided at.
     taken: Option<u16>,
 }
@@ -133,7 +131,6 @@ impl Followed {
             silence: Silence::default(),
             effect: None,
             smoke: Smokes::default(),
-            resumed: Timestamp::default(),
             taken: None,
         }
     }
@@ -170,17 +167,25 @@ impl Followed {
     }
 
     /// Time that nobody watched. A pause counts by itself.
-    pub fn unwatched(&mut self, span: Span) {
+    fn unwatched(&mut self, span: Span) {
         if self.paused.is_none() {
             self.unwatched = self.unwatched.plus(span);
         }
     }
 
-    /// The daemon was away until `at`, or the clock was set.
-    pub fn gap(&mut self, span: Span, at: Timestamp) {
-        self.unwatched(span);
-        self.resumed = at;
+    /// The daemon was away until `at`.
+    pub fn restarted(&mut self, away: Span, at: Timestamp) {
+        self.unwatched(away);
+        self.silence.restarted = at;
         self.effect.iter_mut().for_each(|effect| effect.anew(at));
+        self.smoke.restarted();
+    }
+
+    /// The clock was set forward.
+    pub fn stepped(&mut self, by: Span) {
+        self.unwatched(by);
+        self.silence.skipped = self.silence.skipped.plus(by);
+        self.effect.iter_mut().for_each(|effect| effect.skip(by));
     }
 
     /// At the end of what a fact at `at` led to.
@@ -188,7 +193,7 @@ impl Followed {
         if let Some(open) = &self.open {
             let waiting = open.actuators.iter().filter(|who| !self.confirmed.contains(*who));
             let when = (self.takes_back(), at);
-            self.silence.all_named(policy, waiting, self.issued_at, self.resumed, when)?;
+            self.silence.all_named(policy, waiting, self.issued_at, when)?;
         }
         let owed = self.smoke.owed.first();
         ensure(owed.is_none(), "I46", || format!("{} does not ask for smoke test {owed:?}", self.id))
@@ -806,7 +811,7 @@ impl Followed {
         let back = self.takes_back();
         match &alert.kind {
             AlertKind::ActuatorSilent(who) => {
-                let when = (self.issued_at, self.resumed, at);
+                let when = (self.issued_at, at);
                 self.silence.silent(policy, who, when)?;
                 return Ok(self.entering.is_some() && !back && self.silence.rolls_back(policy));
             }
