@@ -244,7 +244,7 @@ pub struct Smokes {
 impl Smokes {
     /// A step was applied.
     pub fn begin(policy: &Policy, step: u16, parked: bool) -> Smokes {
-        let now = policy.smoke.iter().filter(|test| !parked && !(test.first && step > 0));
+        let now = policy.smoke.iter().filter(|test| !(parked || test.first && step > 0));
         Smokes { tests: BTreeMap::new(), owed: now.map(|test| test.name.clone()).collect() }
     }
 

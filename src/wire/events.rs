@@ -118,7 +118,7 @@ stored_v1! {
     10 "clock.stepped" ClockStepped { by: Span }
     14 "windows.computed" WindowsComputed { policy: Digest, bounds: Bounds }
     15 "freeze.ordered" FreezeOrdered { order: FreezeOrder, origin: Origin }
-    16 "smoke.finished" SmokeFinished { result: SmokeResult }
+    17 "smoke.finished" SmokeFinished { result: SmokeResult }
     20 "intent.refused" IntentRefused { intent: IntentId, service: Service, refusal: Refusal }
     21 "rollout.created" RolloutCreated { rollout: RolloutId, opening: Opening }
     22 "act.accepted" ActAccepted { rollout: RolloutId, verb: Verb, actor: String }

@@ -85,7 +85,7 @@ pub struct Spec {
 /// A name, or a map that says more.
 pub enum ActuatorBody {
     Name(String),
-    Declared(DeclaredBody),
+    Declared(Box<DeclaredBody>),
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -468,7 +468,8 @@ impl<'de> Deserialize<'de> for ActuatorBody {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ActuatorBody, A::Error> {
-                DeclaredBody::deserialize(MapAccessDeserializer::new(map)).map(ActuatorBody::Declared)
+                let body = DeclaredBody::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ActuatorBody::Declared(Box::new(body)))
             }
         }
         input.deserialize_any(Form)
