@@ -1,4 +1,5 @@
-//! Whole rollouts, each with the whole trace it must leave. `SLUICE_WRITE_TRACES=1` rewrites the traces.
+//! Whole rollouts, each with the whole trace it must leave. `SLUICE_WRITE_TRACES=1` rewrites the traces;
+//! `SLUICE_SCENARIO=silent,smoke` takes only those with one of these in their names.
 //!
 //! Beside the trace, every scenario is replayed from its stored bytes, folded again from a snapshot in its middle, and
 //! checked against the invariants.
