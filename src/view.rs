@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::core::bets::discoveries;
 use crate::core::event::{ArmCount, Choice, Opening, Outcome};
 use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
-use crate::core::ids::{EventSeq, RolloutId, Scope};
+use crate::core::ids::{Actuator, EventSeq, RolloutId, Scope};
 use crate::core::judge::{self, Gate};
 use crate::core::makeup::{self, Commit, Parts};
 use crate::core::plan;
 use crate::core::policy::{ChangeKind, OnFail, Policy};
 use crate::core::rollout::{Rollout, Stage};
+use crate::core::smoke::SmokeOutcome;
 use crate::core::state::{Ended, State};
 use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
@@ -175,6 +176,44 @@ pub struct RolloutView {
     pub unconfirmed: Vec<String>,
     /// Its id: what they confirm it by.
     pub command: Option<String>,
+    /// Those of them that have used up their time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
+    /// Whether telemetry shows the command that was confirmed last, where the policy asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<EffectView>,
+    /// The smoke tests of the current step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<SmokeView>,
+}
+
+/// What telemetry shows of a confirmed command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EffectView {
+    pub shown: bool,
+    /// When it was; milliseconds since 1970 UTC.
+    pub at_ms: Option<u64>,
+    /// The commanded share, in percent.
+    pub weight: f64,
+    /// Requests counted since the confirmation, and the canary's.
+    pub requests: u64,
+    pub canary: u64,
+    /// The metric by which they are counted.
+    pub metric: Option<String>,
+}
+
+/// One smoke test of the current step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SmokeView {
+    pub name: String,
+    pub id: String,
+    /// How often it was asked for: more than once after a restart of the daemon.
+    pub attempt: u32,
+    /// `null` while it runs.
+    pub outcome: Option<SmokeOutcome>,
+    /// The last lines of its output, or why it could not be run.
+    pub detail: String,
+    pub took_ms: Option<u64>,
 }
 
 /// A file of a Git repository, and what changed in it.
@@ -450,7 +489,9 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
             None if rollout.paused.is_some() => "paused before its start".into(),
             None => "about to start".into(),
         },
-        (Standing::Applying | Standing::RollingBack | Standing::Releasing, _) => waits_for(rollout),
+        (Standing::Applying | Standing::RollingBack | Standing::Releasing, _) => {
+            waits_for(policy, rollout, now)
+        }
         (_, Some(gate)) => text(gate),
         (_, None) => "every gate is met".into(),
     };
@@ -514,20 +555,55 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         }),
         unconfirmed,
         command: rollout.sent.as_ref().map(|sent| sent.command.id.to_string()),
+        silent: silent(policy, rollout, now),
+        effective: rollout.effect.as_ref().map(|effect| {
+            let found = effect.requests(policy);
+            EffectView {
+                shown: effect.is_shown(),
+                at_ms: effect.shown.map(|at| at.0),
+                weight: effect.to.as_percent(),
+                requests: found.map_or(0, |(_, _, all)| all),
+                canary: found.map_or(0, |(_, canary, _)| canary),
+                metric: found.map(|(metric, ..)| metric.0.clone()),
+            }
+        }),
+        smoke: rollout
+            .smoke
+            .iter()
+            .map(|test| SmokeView {
+                name: policy.smoke[usize::from(test.test)].name.clone(),
+                id: test.id.to_string(),
+                attempt: test.attempt,
+                outcome: test.result.as_ref().map(|result| result.outcome),
+                detail: test.result.as_ref().map(|result| result.detail.clone()).unwrap_or_default(),
+                took_ms: test.result.as_ref().map(|result| result.took_ms),
+            })
+            .collect(),
     }
 }
 
 /// `waits for index-eu (1,200 of 8,000 done), index-us to confirm`
-fn waits_for(rollout: &Rollout) -> String {
+fn waits_for(policy: &Policy, rollout: &Rollout, now: Timestamp) -> String {
+    if let (None, Some(effect)) = (&rollout.sent, &rollout.effect) {
+        return format!("confirmed by all; {}", words::reason(&effect.reason(policy), &[]));
+    }
+    let silent = silent(policy, rollout, now);
+    let mute = |name: &Actuator| silent.contains(&name.0);
     let waiting = rollout.sent.iter().flat_map(|sent| sent.waiting.iter().map(move |name| (name, sent)));
     let told = waiting.map(|(name, sent)| match sent.progress.get(name) {
         Some((_, Some((done, of)))) => {
             format!("{name} ({} of {} done)", words::count(*done), words::count(*of))
         }
-        Some((_, None)) => format!("{name} (at work)"),
-        None => name.to_string(),
+        Some((_, None)) if !mute(name) => format!("{name} (at work)"),
+        _ if mute(name) => format!("{name} (silent)"),
+        _ => name.to_string(),
     });
     format!("waits for {} to confirm", told.collect::<Vec<_>>().join(", "))
+}
+
+fn silent(policy: &Policy, rollout: &Rollout, now: Timestamp) -> Vec<String> {
+    let silent = rollout.sent.iter().flat_map(|sent| sent.silent(policy, rollout, now));
+    silent.map(|actuator| actuator.0.clone()).collect()
 }
 
 /// Whom a rollout that has not started waits for: of its service the one just before it, of each scope whoever has it.
@@ -607,6 +683,16 @@ fn ended_view(ended: &Ended) -> RolloutView {
         }),
         unconfirmed: Vec::new(),
         command: None,
+        silent: Vec::new(),
+        effective: ended.effective.map(|at| EffectView {
+            shown: true,
+            at_ms: Some(at.0),
+            weight,
+            requests: 0,
+            canary: 0,
+            metric: None,
+        }),
+        smoke: Vec::new(),
     }
 }
 

@@ -13,8 +13,9 @@ use sluice::wire::envelope::Group;
 use sluice::wire::{events, policy_file};
 
 /// Name of the fixture, and the scenario it was written from.
-const HISTORIES: [(&str, &str); 3] = [
+const HISTORIES: [(&str, &str); 4] = [
     ("history", include_str!("scenarios/nearly_everything.scn")),
+    ("carried-out", include_str!("scenarios/confirmed_shown_and_tested.scn")),
     ("windows", include_str!("scenarios/a_first_step_waits_for_windows_and_freezes.scn")),
     ("bundles", include_str!("scenarios/bundle_changes_one_part.scn")),
 ];

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sluice::core::state::State;
 use sluice::core::time::Timestamp;
 use sluice::sim::script;
-use sluice::wire::{ack, config_file, intent, outgoing, policy_file, schema, telemetry};
+use sluice::wire::{ack, config_file, intent, outgoing, policy_file, schema, smoke, telemetry};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 
@@ -62,6 +62,7 @@ fn judge(name: &str, input: &Value) -> (bool, Result<(), String>) {
         "intent" => intent::parse_intent(&bytes, None, Some("s"), None, NOW).map(drop).map_err(|e| e.message),
         "ack" => ack::parse_ack(&bytes, Some("s")).map(drop).map_err(|e| e.message),
         "policy" => policy_file::parse_policy(&text, "p").map(drop).map_err(|e| e.to_string()),
+        "smoke-answer" => smoke::parse_answer(&bytes).map(drop).map_err(|e| e.message),
         "config" => config_file::parse_config(&text, "c").map(drop).map_err(|e| e.to_string()),
         _ => telemetry::parse_telemetry(&bytes, None, NOW).map(drop).map_err(|e| e.message),
     };
@@ -107,8 +108,10 @@ fn good() -> Vec<(&'static str, Value)> {
             "config",
             json!({"apiVersion": "sluice.dev/v1", "kind": "Config", "nats": {"url": "nats://a:4222", "creds": "c"},
                 "http": {"listen": "127.0.0.1:1"}, "data": "d", "policies": "p",
-                "disk": {"free_min": "2GiB", "ballast": "1MiB"}, "log_format": "json"}),
+                "disk": {"free_min": "2GiB", "ballast": "1MiB"}, "log_format": "json",
+                "smoke_commands": ["/opt/golden"]}),
         ),
+        ("smoke-answer", json!({"v": 1, "ok": false, "detail": "3 of 40 differ"})),
     ]
 }
 
@@ -130,7 +133,13 @@ fn policy() -> Value {
                 {"metric": "e", "kind": "absolute", "above": "20%", "of_last": 200, "on_fail": "rollback"}],
             "evidence": {"rollback": 20, "promote": 5.5, "promote_last": 20, "cohort": "1m", "reference_min": 500},
             "stale_after": "15m", "approvals": [{"before": "100%", "by": 1}], "concurrency": "refuse",
-            "actuators": ["r-eu", "r-us"], "ack_timeout": "30s"
+            "actuators": ["r-eu", {"name": "r-us", "subject": "routers.us", "ack_within": "1m", "resend_every": "10s",
+                "on_silent": "rollback"}],
+            "ack_timeout": "30s",
+            "effective": {"within": "15m", "after": "30s"},
+            "smoke": [
+                {"name": "golden", "command": ["/opt/golden", "--fast"], "timeout": "10m", "at": "first"},
+                {"name": "handshake", "request": "tests.handshake", "timeout": "30s", "on_fail": "hold"}]
         }
     })
 }
@@ -173,6 +182,13 @@ fn bad() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("policy", "/spec/guardrails/0", "kind", json!("survival")),
         ("policy", "/spec/guardrails/0", "limit", json!("3")),
         ("policy", "/spec/guardrails/1/limit", "minus", json!("1pp")),
+        ("policy", "/spec/actuators/1", "subject", json!("routers.*")),
+        ("policy", "/spec/actuators/1", "on_silent", json!("alert")),
+        ("policy", "/spec/effective", "for", json!("1m")),
+        ("policy", "/spec/smoke/0", "command", json!("golden --fast")),
+        ("policy", "/spec/smoke/1", "at", json!("last")),
+        ("smoke-answer", "", "ok", json!("yes")),
+        ("config", "", "smoke_commands", json!(["golden"])),
         ("config", "", "log_format", json!("yaml")),
         ("config", "", "http", json!({"port": 80})),
         ("config", "", "disk", json!({"free_min": "5 apples"})),

@@ -143,6 +143,9 @@ fn policy(scenario: &Scenario) -> Policy {
         scopes: Vec::new(),
         actuators: vec![],
         ack_timeout: Span::mins(1),
+        declared: Default::default(),
+        effective: None,
+        smoke: Vec::new(),
     }
 }
 

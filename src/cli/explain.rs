@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::output::{self, Format, table, time};
-use super::rollouts::{difference, limit, percent, verdict, word};
+use super::rollouts::{difference, effect, limit, percent, smoke, verdict, word};
 use super::{CliError, Common, exit};
 use crate::core::policy::OnFail;
 use crate::core::verdict::Verdict;
@@ -83,6 +83,8 @@ fn page(r: &RolloutView, next: &[String], you_can: &[String]) -> String {
     if !met.is_empty() {
         page += &format!("Not in the way: {}\n", met.join(", "));
     }
+    page.extend(r.effective.iter().map(|e| format!("  {}", effect(e))));
+    page.extend(r.smoke.iter().map(|test| format!("  {}", smoke(test))));
     page.extend(r.alerts.iter().map(|alert| format!("  ! {alert}\n")));
     page.extend(r.claimed_by.iter().map(|by| format!("Claimed by {by}\n")));
     if !next.is_empty() {

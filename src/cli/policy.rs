@@ -8,10 +8,10 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit, policy_test};
 use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
-use crate::core::ids::Digest;
+use crate::core::ids::{Actuator, Digest};
 use crate::core::policy::{
-    Better, Concurrency, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule, Unless, Window, Windows,
-    quiet_below,
+    Better, Concurrency, Declared, Effective, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule,
+    Run, Smoke, Unless, Window, Windows, quiet_below,
 };
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
@@ -205,7 +205,45 @@ fn in_words(p: &Policy, hash: &str) -> String {
     );
     let actuators: Vec<&str> = p.actuators.iter().map(|a| a.as_str()).collect();
     text += &format!("Carried out by {}, each to confirm within {}.\n", actuators.join(", "), p.ack_timeout);
+    text.extend(p.declared.iter().map(|(name, declared)| format!("{}.\n", carried_out(p, name, declared))));
+    if let Some(Effective { within, after }) = p.effective {
+        let from =
+            if after == Span::ZERO { String::new() } else { format!(", counted from {after} after it") };
+        text += &format!(
+            "Promote nothing before telemetry shows the last confirmed share{from}; tell people if it has not within {within}. A \
+             rollback is over when telemetry shows it.\n"
+        );
+    }
+    text.extend(p.smoke.iter().map(|test| format!("{}.\n", tested(test))));
     text
+}
+
+/// `Send to router-eu on routers.eu, again every 10s; silent for 1m: named, and the step taken back`
+fn carried_out(p: &Policy, name: &Actuator, declared: &Declared) -> String {
+    let on = declared.subject.as_ref().map(|subject| format!(" on {subject}")).unwrap_or_default();
+    let again = declared.resend_every.map(|every| format!(", again every {every}")).unwrap_or_default();
+    let then = match declared.on_silent {
+        OnDeadline::Hold => "the step waits",
+        OnDeadline::Rollback => "the step is taken back",
+    };
+    format!("Send to {name}{on}{again}; silent for {}: it is named, and {then}", p.ack_within(name))
+}
+
+/// `At every step run /usr/local/bin/golden --fast (golden-prompts), at most 10m: roll back if it fails`
+fn tested(test: &Smoke) -> String {
+    let at = if test.first { "At the first step" } else { "At every step" };
+    let run = match &test.run {
+        Run::Command(argv) => format!("run {}", argv.join(" ")),
+        Run::Request(subject) => format!("ask {subject}"),
+    };
+    let then = match test.on_fail {
+        OnDeadline::Hold => "hold",
+        OnDeadline::Rollback => "roll back",
+    };
+    format!(
+        "{at} {run} ({}), at most {}: {then} if it fails, no promotion before it has passed",
+        test.name, test.timeout
+    )
 }
 
 fn in_time(windows: &Windows) -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::core::policy::OnFail;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
 use crate::core::words::count;
-use crate::view::{GuardrailView, RolloutView, Standing};
+use crate::view::{EffectView, GuardrailView, RolloutView, SmokeView, Standing};
 
 #[derive(clap::Args)]
 pub struct ListArgs {
@@ -136,10 +136,14 @@ fn page(r: &RolloutView) -> String {
         ("scopes", Some(r.scopes.join(", ")).filter(|scopes| !scopes.is_empty())),
     ];
     page.extend(said.into_iter().filter_map(|(what, text)| Some(format!("{what}: {}\n", text?))));
+    page.extend(r.effective.iter().map(effect));
+    page.extend(r.smoke.iter().map(smoke));
     page.extend(r.alerts.iter().map(|alert| format!("! {alert}\n")));
     if !r.unconfirmed.is_empty() {
         let command = r.command.as_deref().unwrap_or_default();
-        page += &format!("! command {command} is not confirmed by {}\n", r.unconfirmed.join(", "));
+        let silent =
+            if r.silent.is_empty() { String::new() } else { format!("; silent: {}", r.silent.join(", ")) };
+        page += &format!("! command {command} is not confirmed by {}{silent}\n", r.unconfirmed.join(", "));
     }
     if !r.guardrails.is_empty() {
         page += &format!("\n{}", guardrails(r));
@@ -150,6 +154,31 @@ fn page(r: &RolloutView) -> String {
 fn bundle(r: &RolloutView) -> String {
     let part = |(part, version): (&Part, &Version)| format!("{} {version}", part.as_str());
     r.bundle.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// `effective: 25% since 14:02:06: 25.1% of 3,021 requests (error)`
+pub fn effect(e: &EffectView) -> String {
+    let share = e.canary as f64 / e.requests as f64 * 100.0;
+    let by = e.metric.as_deref().map(|metric| format!(" ({metric})")).unwrap_or_default();
+    let seen = if e.requests == 0 {
+        String::new()
+    } else {
+        format!(": {share:.1}% of {} requests{by}", count(e.requests))
+    };
+    match e.at_ms {
+        Some(at) => format!("effective: {} since {}{seen}\n", percent(e.weight), time(at)),
+        None => format!("not shown yet by telemetry: {}{seen}\n", percent(e.weight)),
+    }
+}
+
+/// `smoke test golden-prompts failed after 12s: 37 of 40 alike`
+pub fn smoke(test: &SmokeView) -> String {
+    let how = test.outcome.map_or("running".into(), |outcome| outcome.as_str().replace('_', " "));
+    let took = test.took_ms.map(|took| format!(" after {}", Span(took))).unwrap_or_default();
+    let again = if test.attempt > 1 { format!(", attempt {}", test.attempt) } else { String::new() };
+    let detail = test.detail.trim().replace('\n', "\n    ");
+    let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+    format!("smoke test {} {how}{took}{again}{said}\n", test.name)
 }
 
 fn guardrails(r: &RolloutView) -> String {

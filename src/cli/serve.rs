@@ -93,6 +93,7 @@ fn settings(target: Target, args: Args, config: Config) -> Settings {
         nats,
         http: args.http.unwrap_or(config.http_listen),
         hosts: Vec::new(),
+        smoke_commands: config.smoke_commands,
         log: OpenOptions {
             accept_loss: args.accept_loss,
             ballast: config.disk.ballast,

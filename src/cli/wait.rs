@@ -21,7 +21,8 @@ pub struct Args {
     /// Id, a suffix of it such as 118, or @last
     #[arg(value_name = "ID")]
     rollout: String,
-    /// accepted, baking, step=N, holding, paused, promoted (100% reached), soaked (completed) or terminal
+    /// accepted, baking, step=N, holding, paused, promoted (100% reached), effective (telemetry
+    /// shows the last command), soaked (completed) or terminal
     #[arg(long = "for", value_name = "STATE", value_delimiter = ',', required = true)]
     goals: Vec<Goal>,
     /// Give up after this long, with exit code 12
@@ -32,7 +33,7 @@ pub struct Args {
     fail_on: Option<String>,
 }
 
-/// A place on a rollout's way. All but holding and paused stay reached once they are.
+/// A place on a rollout's way. All but holding, paused and effective stay reached once they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     Accepted,
@@ -41,6 +42,7 @@ pub enum Goal {
     Holding,
     Paused,
     Promoted,
+    Effective,
     Soaked,
     Terminal,
 }
@@ -58,11 +60,12 @@ impl FromStr for Goal {
             ("holding", _) => Goal::Holding,
             ("paused", _) => Goal::Paused,
             ("promoted", _) => Goal::Promoted,
+            ("effective", _) => Goal::Effective,
             ("soaked" | "completed", _) => Goal::Soaked,
             ("terminal", _) => Goal::Terminal,
             _ => {
                 return Err(
-                    "expected accepted, baking, step=N, holding, paused, promoted, soaked or terminal".into(),
+                    "expected accepted, baking, step=N, holding, paused, promoted, effective, soaked or terminal".into(),
                 );
             }
         })
@@ -81,6 +84,8 @@ impl Goal {
             Goal::Paused => r.state == Standing::Paused,
             // All of one cohort or region is not all.
             Goal::Promoted => r.weight >= 100.0 && (r.steps.is_empty() || usize::from(step) == r.steps.len()),
+            // Of the command that was confirmed last; a policy that does not ask for it never shows it.
+            Goal::Effective => r.unconfirmed.is_empty() && r.effective.as_ref().is_some_and(|e| e.shown),
             Goal::Soaked => r.state == Standing::Completed,
             Goal::Terminal => r.state.is_over(),
         }

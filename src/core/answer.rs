@@ -268,6 +268,15 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             );
             Err(refusal("E1021", message))
         }
+        // Confirmed by all, and telemetry does not show it: somebody who knows better takes it as done.
+        (Verb::Rollback, Stage::RollingBack) if act.force && rollout.sent.is_none() => Ok(()),
+        (Verb::Rollback, Stage::RollingBack) if rollout.sent.is_none() => {
+            let message = format!(
+                "{id} is rolled back, as its actuators say, and telemetry has to show it. Take their word for it: \
+                 sluice rollback {id} --override --reason \"...\""
+            );
+            Err(refusal("E1022", message))
+        }
         (_, Stage::RollingBack) => {
             let seq = rollout.last_choice.as_ref().map_or(0, |last| last.0);
             let code = if act.verb == Verb::Rollback { "E1022" } else { "E1021" };
@@ -377,9 +386,12 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
             let of = |r: &&GuardrailReading| r.name == *name;
             !gate.met && judgement.readings.iter().find(of).is_some_and(|r| r.verdict != Verdict::Undecided)
         }
-        Reason::Approvals { .. } | Reason::Segment { .. } | Reason::Condition { known: true, .. } => {
-            !gate.met
-        }
+        Reason::Approvals { .. }
+        | Reason::Segment { .. }
+        | Reason::Smoke { .. }
+        | Reason::Condition { known: true, .. } => !gate.met,
+        // Not shown yet is undecided; not shown in its time is not.
+        Reason::Effective { .. } => !gate.met && rollout.effect.as_ref().is_some_and(|effect| effect.named),
         _ => false,
     };
     match gates.iter().find(serious) {

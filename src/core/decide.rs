@@ -1,10 +1,12 @@
 //! What follows from the facts so far. `decide` gives the next conclusion; folding it and asking again until
 //! there is none carries one fact to its end.
 //!
-//! Precedence, highest first: an operator's abort or rollback; harm; the deadline; hold guardrails; sample
+//! Precedence, highest first: an operator's abort or rollback; harm; a failed smoke test; the deadline; hold guardrails; sample
 //! minimum; bake time; freezes and change windows; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
 
 use super::answer;
+use super::chase;
+use super::effect::{self, Effect};
 use super::event::{Alert, AlertKind, Choice, Command, Decision, Event, Outcome, Reason, Verb};
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::exposure::Task;
@@ -13,6 +15,7 @@ use super::judge::{self, Judgement};
 use super::planted::{Bug, planted};
 use super::policy::{OnDeadline, OnFail, Policy};
 use super::rollout::{Rollout, Stage};
+use super::smoke;
 use super::state::{Question, State};
 use super::verdict::Verdict;
 use super::windows;
@@ -79,19 +82,25 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
         });
     }
+    if let Some(event) = smoke::ask(rollout, policy).or_else(|| effect::next(state, rollout, policy)) {
+        return Some(event);
+    }
     if rollout.armed()
         && let Some(event) = weigh(state, rollout, policy)
     {
         return Some(event);
     }
-    if let Some(event) = chase(state, rollout, policy) {
+    if let Some(event) = chase::chase(state, rollout, policy) {
         return Some(event);
     }
     match &rollout.stage {
         Stage::Releasing if rollout.sent.is_none() => {
             Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Completed })
         }
-        Stage::RollingBack if rollout.sent.is_none() => {
+        // Confirmed is not done, where telemetry has to show it.
+        Stage::RollingBack
+            if rollout.sent.is_none() && rollout.effect.as_ref().is_none_or(Effect::is_shown) =>
+        {
             let superseded = rollout.superseded.is_some();
             let outcome = if superseded { Outcome::Superseded } else { Outcome::RolledBack };
             Some(Event::RolloutEnded { rollout: id(), outcome })
@@ -114,60 +123,6 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         }
         _ => None,
     }
-}
-
-/// Keeps after the command on its way: all confirmed, refused, or silent for too long.
-fn chase(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
-    let sent = rollout.sent.as_ref()?;
-    let id = rollout.id.clone();
-    if sent.waiting.is_empty() {
-        return Some(Event::CommandApplied { rollout: id, command: sent.command.id });
-    }
-    let alert = |kind: AlertKind, summary: String| {
-        let alert = Alert { kind, summary, reading: None };
-        (!rollout.alerts.contains_key(&alert.kind))
-            .then(|| Event::AlertRaised { rollout: rollout.id.clone(), alert })
-    };
-    let what = words::asked(&sent.command);
-    for (actuator, why) in &sent.rejected {
-        let summary = format!("actuator {actuator} rejected {what}: {why}");
-        if let Some(event) = alert(AlertKind::ActuatorRejected(actuator.clone()), summary) {
-            return Some(event);
-        }
-    }
-    if let Some((step, within)) = rollout.not_applied(policy, state.now) {
-        let waiting = sent.waiting.clone();
-        let because = Reason::NotApplied { waiting, within_ms: within.0 };
-        let summary = words::reason(&because, &[]);
-        if let Some(event) = alert(AlertKind::NotApplied(step), summary) {
-            return Some(event);
-        }
-        if policy.on_deadline == OnDeadline::Rollback {
-            let judgement = judge::judge(rollout, policy, state.now);
-            return Some(made(state, rollout, Choice::Rollback, vec![because], &judgement));
-        }
-    }
-    let overdue = sent.resend_due(policy.ack_timeout) <= state.now;
-    let silent = sent.silent(policy.ack_timeout, state.now);
-    if overdue && !rollout.resend {
-        for actuator in &silent {
-            let timeout = policy.ack_timeout;
-            let summary = format!("actuator {actuator} has not confirmed {what} within {timeout}; resending");
-            if let Some(event) = alert(AlertKind::ActuatorSilent(actuator.clone()), summary) {
-                return Some(event);
-            }
-        }
-    }
-    (overdue || rollout.resend).then(|| Event::CommandResent {
-        rollout: id,
-        command: if planted(Bug::DoubleCommandId) {
-            CommandId(derived_id(state.log, "command", state.last))
-        } else {
-            sent.command.id
-        },
-        attempt: sent.attempt + 1,
-        actuators: if rollout.resend { sent.waiting.clone() } else { silent },
-    })
 }
 
 /// Freezes references, scores what has settled, then reads the guardrails and chooses.
@@ -227,6 +182,13 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     if judgement.harm && !waits {
         let because = failing(OnFail::Rollback).map(named).collect();
         return Some(made(state, rollout, Choice::Rollback, because, judgement));
+    }
+    let failed: Vec<Reason> = smoke::failed(rollout, policy, OnDeadline::Rollback).collect();
+    if !failed.is_empty() {
+        return Some(made(state, rollout, Choice::Rollback, failed, judgement));
+    }
+    if let Some(event) = smoke::alert(rollout, policy) {
+        return Some(event);
     }
     for reading in failing(OnFail::Alert).chain(failing(OnFail::Hold)) {
         let kind = AlertKind::Guardrail(reading.name.clone());
@@ -296,7 +258,9 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     let held_by_guardrail = failing(OnFail::Hold).next().is_some() || holding(OnFail::Hold).next().is_some();
     let served = unmet.iter().all(|gate| !gate.time);
     let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
-    let holds = held_by_guardrail || deadline.is_some() || served && !only_paused;
+    let stands = rollout.effect.as_ref().is_some_and(|effect| effect.named && !effect.is_shown())
+        || smoke::failed(rollout, policy, OnDeadline::Hold).next().is_some();
+    let holds = held_by_guardrail || stands || deadline.is_some() || served && !only_paused;
     let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
     (holds && news).then(|| made(state, rollout, Choice::Hold, because, judgement))
 }
@@ -321,6 +285,8 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::Condition { name, known } => {
             (if *known { "condition" } else { "condition_unknown" }, name.clone())
         }
+        Reason::Effective { .. } => ("effective", String::new()),
+        Reason::Smoke { name, outcome, .. } => ("smoke", format!("{name} {outcome:?}")),
     };
     a.iter().map(key).eq(b.iter().map(key))
 }
@@ -340,7 +306,7 @@ fn ordered(state: &State, rollout: &Rollout, choice: Choice) -> Event {
     made(state, rollout, choice, because, &judgement)
 }
 
-fn made(
+pub(super) fn made(
     state: &State,
     rollout: &Rollout,
     choice: Choice,

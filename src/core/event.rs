@@ -7,14 +7,17 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::columns::Columns;
+use super::effect::Shown;
 use super::evidence::{GuardrailReading, Scored};
 use super::exposure::{SegmentShare, Task};
 use super::ids::{
-    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, Version, Weight,
+    Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, SmokeId, Version,
+    Weight,
 };
 use super::makeup::{Makeup, Parts};
 use super::policy::{ChangeKind, Policy};
 use super::reference::Reference;
+use super::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use super::time::{Span, Timestamp};
 use super::windows::{Bounds, Freeze};
 
@@ -83,6 +86,10 @@ pub enum Event {
     FreezeOrdered {
         order: FreezeOrder,
         origin: Origin,
+    },
+    /// A smoke test has come to an end, or could not be run.
+    SmokeFinished {
+        result: SmokeResult,
     },
 
     // Conclusions.
@@ -166,6 +173,15 @@ pub enum Event {
         actor: String,
         refusal: Refusal,
     },
+    /// Telemetry shows what the last confirmed command asked for.
+    EffectShown {
+        rollout: RolloutId,
+        effect: Shown,
+    },
+    SmokeAsked {
+        rollout: RolloutId,
+        ask: SmokeAsk,
+    },
 }
 
 impl Event {
@@ -202,6 +218,9 @@ impl Event {
             Event::FreezeStarted { .. } => "freeze.started",
             Event::FreezeEnded { .. } => "freeze.ended",
             Event::FreezeRefused { .. } => "freeze.refused",
+            Event::SmokeFinished { .. } => "smoke.finished",
+            Event::EffectShown { .. } => "effect.shown",
+            Event::SmokeAsked { .. } => "smoke.asked",
         }
     }
 
@@ -222,6 +241,7 @@ impl Event {
                 | Event::ClockStepped { .. }
                 | Event::WindowsComputed { .. }
                 | Event::FreezeOrdered { .. }
+                | Event::SmokeFinished { .. }
         )
     }
 
@@ -239,6 +259,8 @@ impl Event {
             | Event::CommandResent { rollout, .. }
             | Event::CommandApplied { rollout, .. }
             | Event::AlertRaised { rollout, .. }
+            | Event::EffectShown { rollout, .. }
+            | Event::SmokeAsked { rollout, .. }
             | Event::RolloutEnded { rollout, .. } => Some(rollout),
             _ => None,
         }
@@ -626,6 +648,21 @@ pub enum Reason {
     Superseded {
         by: RolloutId,
     },
+    /// What telemetry shows of the last command: of so many requests since its confirmation, the canary's.
+    Effective {
+        to: Weight,
+        canary: u64,
+        requests: u64,
+        shown: bool,
+    },
+    /// `outcome`: `None` while it runs.
+    Smoke {
+        name: String,
+        outcome: Option<SmokeOutcome>,
+        /// The last it said.
+        detail: String,
+        within_ms: u64,
+    },
 }
 
 /// An instruction to actuators: serve this share from the canary.
@@ -678,6 +715,12 @@ pub enum AlertKind {
     Condition(String),
     /// What came before a rollout that waited has left it nothing to do.
     Overtaken,
+    /// Nobody knows whether it obeys; named again and again, with the number of times before.
+    RollbackUnconfirmed(Actuator, u32),
+    /// Telemetry does not show what was confirmed; of a rollback again and again.
+    NotEffective(CommandId, u32),
+    /// A smoke test failed, and the policy holds; or it could not be run.
+    Smoke(SmokeId),
 }
 
 /// How a rollout ended.

@@ -137,6 +137,17 @@ impl std::fmt::Display for CommandId {
     }
 }
 
+/// Identity of one run of a smoke test; the same however often it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SmokeId(pub Uuid);
+
+impl std::fmt::Display for SmokeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// The identity of whatever the log concluded at `seq`: UUID version 5 in the log's own namespace,
 /// so that every replay derives the same one.
 pub fn derived_id(log: Uuid, what: &str, seq: EventSeq) -> Uuid {

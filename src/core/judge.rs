@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::bets::ln_weighted;
 use super::cohort::Arm;
 use super::condition::Figures;
+use super::effect;
 use super::event::{ArmCount, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading, Silence};
 use super::exposure::Task;
@@ -16,6 +17,7 @@ use super::planted::{Bug, planted};
 use super::policy::{Approval, Better, Condition, Guardrail, OnFail, Policy, Rule, Unless};
 use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
+use super::smoke;
 use super::state::State;
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
@@ -298,6 +300,8 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
     if let Some(name) = &rollout.parked {
         gates.push(Gate { met: false, time: false, reason: Reason::Segment { name: name.clone() } });
     }
+    gates.extend(smoke::gates(rollout, policy));
+    gates.extend(effect::gate(rollout, policy));
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.

@@ -4,7 +4,8 @@
 use super::event::{AckStatus, AlertKind, Event};
 use super::ids::{CommandId, EventSeq, Scope};
 use super::makeup::{self, Makeup};
-use super::time::Timestamp;
+use super::policy::Run;
+use super::time::{Span, Timestamp};
 use super::words;
 
 /// The event's own part of the line: kind, then what it says.
@@ -169,15 +170,43 @@ pub fn text(event: &Event) -> String {
             let kind = match &alert.kind {
                 AlertKind::Guardrail(_) => "guardrail",
                 AlertKind::Unjudgeable(_) => "unjudgeable",
-                AlertKind::ActuatorSilent(_) | AlertKind::ActuatorRejected(_) | AlertKind::NotApplied(_) => {
-                    "actuator"
-                }
+                AlertKind::ActuatorSilent(_)
+                | AlertKind::ActuatorRejected(_)
+                | AlertKind::NotApplied(_)
+                | AlertKind::RollbackUnconfirmed(..) => "actuator",
+                AlertKind::NotEffective(..) => "effect",
+                AlertKind::Smoke(_) => "smoke",
                 AlertKind::Segment(_) => "segment",
                 AlertKind::Overtaken => "overtaken",
                 AlertKind::Condition(_) => "condition",
                 AlertKind::Deadline(_) => "deadline",
             };
             format!("{rollout} {kind}: {}", alert.summary)
+        }
+        Event::EffectShown { rollout, effect } => {
+            let (to, took) = (effect.to, Span(effect.took_ms));
+            let share = effect.canary as f64 / effect.requests as f64 * 100.0;
+            let (requests, metric) = (words::count(effect.requests), &effect.metric);
+            let id = short(&effect.command);
+            format!(
+                "{rollout} {id} {to} effective after {took}: {share:.1}% of {requests} requests ({metric})"
+            )
+        }
+        Event::SmokeAsked { rollout, ask } => {
+            let run = match &ask.run {
+                Run::Command(argv) => format!("run {}", argv.join(" ")),
+                Run::Request(subject) => format!("ask {subject}"),
+            };
+            let again = if ask.attempt > 1 { format!(", attempt {}", ask.attempt) } else { String::new() };
+            let id = &ask.id.to_string()[..8];
+            format!("{rollout} {id} {}: {run}, within {}{again}", ask.name, ask.timeout)
+        }
+        Event::SmokeFinished { result } => {
+            let (id, outcome, took) = (&result.id.to_string()[..8], result.outcome, Span(result.took_ms));
+            let detail = result.detail.trim().replace('\n', " | ");
+            let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            let (rollout, name) = (&result.rollout, &result.name);
+            format!("{rollout} {id} {name} {} after {took}{said}", outcome.as_str().replace('_', " "))
         }
         Event::RolloutEnded { rollout, outcome } => {
             let outcome = serde_json::to_value(outcome).ok();

@@ -3,10 +3,12 @@
 
 pub mod answer;
 pub mod bets;
+pub mod chase;
 pub mod cohort;
 pub mod columns;
 pub mod condition;
 pub mod decide;
+pub mod effect;
 pub mod event;
 pub mod evidence;
 pub mod exposure;
@@ -21,6 +23,7 @@ pub mod planted;
 pub mod policy;
 pub mod reference;
 pub mod rollout;
+pub mod smoke;
 pub mod state;
 pub mod time;
 pub mod traffic;

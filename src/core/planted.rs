@@ -73,6 +73,15 @@ bugs! {
     SupersededServes "superseded-serves" "the next change is compared with the one it took the place of"
     SubmitterCounts "submitter-counts" "who submitted a change may approve it where others must"
     SkipsGuardrail "skips-guardrail" "skipping the bake time passes a guardrail too"
+    SilentUnnamed "silent-unnamed" "a declared actuator that uses up its time is not named"
+    SilenceHolds "silence-holds" "silence is only named where it is to roll back"
+    BackTwice "back-twice" "a rollback that nobody confirms is rolled back"
+    EffectiveUnseen "effective-unseen" "a command counts as effective on requests of before"
+    LiarPromoted "liar-promoted" "a step that telemetry does not show is promoted"
+    SmokeUnfinished "smoke-unfinished" "a step is promoted while its smoke test runs"
+    SmokeTimeout "smoke-timeout" "a smoke test that did not end in time counts as passed"
+    SmokeRenamed "smoke-renamed" "a smoke test that is asked again after a restart gets another id"
+    SmokeForgotten "smoke-forgotten" "a restart forgets the smoke tests that were running"
 }
 
 #[cfg(feature = "planted")]

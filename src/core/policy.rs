@@ -95,6 +95,62 @@ pub struct Policy {
     pub actuators: Vec<Actuator>,
     /// After this long without a confirmation the actuator is named and the command resent.
     pub ack_timeout: Span,
+    /// Those of which the file says more than the name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub declared: BTreeMap<Actuator, Declared>,
+    /// How telemetry has to show what was commanded; `None`: the actuators are believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<Effective>,
+    /// What is run as soon as a step is applied. Names are unique.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<Smoke>,
+}
+
+/// An actuator that is more than a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Where its commands go; `None`: where those of every actuator go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Silent for longer, it is named and `on_silent` happens; `None`: the policy's `ack_timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack_within: Option<Span>,
+    /// `None`: after the policy's `ack_timeout`, then twice as long, and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resend_every: Option<Span>,
+    /// Of a step. A rollback that is not confirmed is named again and again.
+    pub on_silent: OnDeadline,
+}
+
+/// When a confirmed command counts as effective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effective {
+    /// Telemetry that has not shown it so long after the confirmation is told of.
+    pub within: Span,
+    /// What is served in this time after the confirmation says nothing: somebody still has the old share at hand.
+    pub after: Span,
+}
+
+/// A test that is run when a step is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smoke {
+    pub name: String,
+    pub run: Run,
+    pub timeout: Span,
+    /// At the first step only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
+    pub on_fail: OnDeadline,
+}
+
+/// How a test is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// A program of the daemon's machine and its arguments.
+    Command(Vec<String>),
+    /// A request on this subject.
+    Request(String),
 }
 
 fn one() -> u8 {

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::cohort::{Arm, position_key, unit_key};
 use super::columns::Columns;
+use super::effect::Effect;
 use super::event::{Act, AlertKind, Command, Decision, Opening, Outcome, Reason, Verb};
 use super::exposure::Task;
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy, Rule};
+use super::smoke::{self, SmokeTest};
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 use super::watch::{Observation, Role, Watch};
@@ -69,22 +71,28 @@ pub struct Sent {
     /// Who reported to be at work: when last, and how much is done of how much.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub progress: BTreeMap<Actuator, (Timestamp, Option<(u64, u64)>)>,
+    /// When it was last sent to those who have a time of their own for that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sent_at: BTreeMap<Actuator, Timestamp>,
+    /// How many of the attempts were to those only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scheduled: u32,
+    /// Whose silence about a rollback was named: how often before, and when last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub named: BTreeMap<Actuator, (u32, Timestamp)>,
+    /// The last restart of the daemon, and by how much the clock was set forward, since it was issued: of those who are declared.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub restarted: Timestamp,
+    #[serde(default, skip_serializing_if = "Span::is_zero")]
+    pub stepped: Span,
 }
 
-impl Sent {
-    /// Who has said nothing for `timeout`.
-    pub fn silent(&self, timeout: Span, now: Timestamp) -> Vec<Actuator> {
-        let heard =
-            |actuator: &&Actuator| self.progress.get(*actuator).is_none_or(|(at, _)| at.plus(timeout) <= now);
-        self.waiting.iter().filter(heard).cloned().collect()
-    }
+fn is_never(at: &Timestamp) -> bool {
+    *at == Timestamp::default()
+}
 
-    /// When it is sent again: as planned, unless everybody it waits for reports to be at work.
-    pub fn resend_due(&self, timeout: Span) -> Timestamp {
-        let heard = self.waiting.iter().map(|actuator| self.progress.get(actuator).map(|(at, _)| *at));
-        let silent_at = heard.min().flatten().map_or(Timestamp::default(), |at| at.plus(timeout));
-        self.resend_at.max(silent_at)
-    }
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// All that is known of one open rollout.
@@ -126,6 +134,12 @@ pub struct Rollout {
     pub order: Option<Act>,
     /// Raised once each, with what they said. Those about actuators end with the command they were about.
     pub alerts: BTreeMap<AlertKind, String>,
+    /// What telemetry has to show of the last command that was confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// The tests of the current step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<SmokeTest>,
     /// Set at a restart: commands not confirmed are sent again.
     pub resend: bool,
     /// The last restart or step of the clock: silence before it says nothing about the senders, and what they sent meanwhile may
@@ -162,6 +176,8 @@ impl Rollout {
             superseded: None,
             order: None,
             alerts: BTreeMap::new(),
+            effect: None,
+            smoke: Vec::new(),
             resend: false,
             resumed: Timestamp::default(),
         }
@@ -396,7 +412,8 @@ impl Rollout {
                 }
             }
         }
-        times.extend(self.sent.as_ref().map(|sent| sent.resend_due(policy.ack_timeout)));
+        times.extend(self.sent.iter().flat_map(|sent| sent.due(policy, self)));
+        times.extend(self.effect.as_ref().and_then(|effect| effect.due(policy)));
         if let (Stage::Applying { step }, Some(sent)) = (&self.stage, &self.sent) {
             let within = policy.steps[usize::from(*step)].apply_within;
             times.extend(within.map(|within| sent.issued_at.plus(within)));
@@ -424,17 +441,42 @@ impl Rollout {
             resend_at: at.plus(policy.ack_timeout),
             rejected: Vec::new(),
             progress: BTreeMap::new(),
+            sent_at: policy
+                .declared
+                .iter()
+                .filter(|(_, declared)| declared.resend_every.is_some())
+                .map(|(actuator, _)| (actuator.clone(), at))
+                .collect(),
+            scheduled: 0,
+            named: BTreeMap::new(),
+            restarted: Timestamp::default(),
+            stepped: Span::ZERO,
         });
     }
 
-    /// Folds a resend: the wait until the next one doubles, up to five minutes.
-    pub fn apply_resent(&mut self, attempt: u32, policy: &Policy, at: Timestamp) {
+    /// Folds a resend: the wait until the next one doubles, up to five minutes, but for those who have a time of their own.
+    pub fn apply_resent(&mut self, attempt: u32, actuators: &[Actuator], policy: &Policy, at: Timestamp) {
         self.resend = false;
-        if let Some(sent) = &mut self.sent {
-            sent.attempt = attempt;
-            let wait = policy.ack_timeout.0 << attempt.saturating_sub(1).min(16);
-            sent.resend_at = at.plus(Span(wait).min(RESEND_MAX.max(policy.ack_timeout)));
+        let Some(sent) = &mut self.sent else {
+            if let Some(effect) = &mut self.effect {
+                effect.apply_resent(attempt);
+            }
+            return;
+        };
+        sent.attempt = attempt;
+        let mut others = 0;
+        for actuator in actuators {
+            match sent.sent_at.get_mut(actuator) {
+                Some(last) => *last = at,
+                None => others += 1,
+            }
         }
+        if others == 0 {
+            sent.scheduled += 1;
+            return;
+        }
+        let wait = policy.ack_timeout.0 << (attempt - sent.scheduled).saturating_sub(1).min(16);
+        sent.resend_at = at.plus(Span(wait).min(RESEND_MAX.max(policy.ack_timeout)));
     }
 
     /// Folds a confirmation (or refusal) of the command now on its way.
@@ -454,6 +496,38 @@ impl Rollout {
         }
     }
 
+    /// Folds that people are told of something that is told more than once.
+    pub fn apply_alerted(&mut self, kind: &AlertKind, policy: &Policy, at: Timestamp) {
+        match kind {
+            AlertKind::RollbackUnconfirmed(actuator, n) => {
+                self.alerts.retain(
+                    |kind, _| !matches!(kind, AlertKind::RollbackUnconfirmed(other, _) if other == actuator),
+                );
+                if let Some(sent) = &mut self.sent {
+                    sent.named.insert(actuator.clone(), (*n, at));
+                }
+            }
+            AlertKind::NotEffective(..) => {
+                self.alerts.retain(|kind, _| !matches!(kind, AlertKind::NotEffective(..)));
+                let back = self.stage == Stage::RollingBack;
+                if let Some(effect) = &mut self.effect {
+                    effect.apply_named(policy, at, back);
+                }
+                // No request speaks against it, and none may ever come.
+                self.effect.take_if(|effect| back && !effect.again);
+            }
+            _ => {}
+        }
+    }
+
+    /// Folds that telemetry shows what was commanded.
+    pub fn apply_shown(&mut self, at: Timestamp) {
+        if let Some(effect) = &mut self.effect {
+            effect.shown = Some(at);
+        }
+        self.alerts.retain(|kind, _| !matches!(kind, AlertKind::NotEffective(..)));
+    }
+
     /// Folds that an actuator is at work.
     pub fn apply_progress(&mut self, actuator: &Actuator, done: Option<(u64, u64)>, at: Timestamp) {
         if let Some(sent) = &mut self.sent {
@@ -464,13 +538,24 @@ impl Rollout {
     /// All actuators have confirmed: the step begins, or the rollback is done.
     pub fn apply_applied(&mut self, policy: &Policy, seq: EventSeq, at: Timestamp) {
         let Some(sent) = self.sent.take() else { return };
+        self.effect = Effect::wanted(self, policy, &sent, at);
+        self.smoke = smoke::tests(self, policy, &sent.command);
         self.weight = match self.stage {
             Stage::Applying { step } => policy.steps[usize::from(step)].to,
             _ => sent.command.weight,
         };
         let about_actuators = |kind: &AlertKind| {
-            use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied};
-            matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_))
+            use AlertKind::{
+                ActuatorRejected, ActuatorSilent, NotApplied, NotEffective, RollbackUnconfirmed,
+            };
+            matches!(
+                kind,
+                ActuatorSilent(_)
+                    | ActuatorRejected(_)
+                    | NotApplied(_)
+                    | RollbackUnconfirmed(..)
+                    | NotEffective(..)
+            )
         };
         self.alerts.retain(|kind, _| !about_actuators(kind));
         self.moved = seq;
@@ -511,10 +596,37 @@ impl Rollout {
                         watch.accepted = Some(act.actor.clone());
                     }
                 }
-                self.order = Some(act.clone());
+                if self.stage == Stage::RollingBack {
+                    // Confirmed, and somebody takes the actuators' word for it.
+                    self.effect = None;
+                } else {
+                    self.order = Some(act.clone());
+                }
             }
         }
         self.moved = seq;
+    }
+
+    /// Folds a restart of the daemon: whoever answers it has his time again.
+    pub fn apply_restart(&mut self, policy: &Policy, at: Timestamp) {
+        self.resend = self.sent.is_some();
+        if let Some(sent) = self.sent.as_mut().filter(|_| !policy.declared.is_empty()) {
+            sent.restarted = at;
+        }
+        if let Some(effect) = &mut self.effect {
+            effect.look_again(at);
+        }
+        smoke::apply_restart(&mut self.smoke);
+    }
+
+    /// Folds that the clock was set forward. A clock that runs wrong is set again and again: nothing begins anew by it.
+    pub fn apply_step(&mut self, policy: &Policy, by: Span) {
+        if let Some(sent) = self.sent.as_mut().filter(|_| !policy.declared.is_empty()) {
+            sent.stepped = sent.stepped.plus(by);
+        }
+        if let Some(effect) = &mut self.effect {
+            effect.since = effect.since.plus(by);
+        }
     }
 
     /// Folds that nobody watched for so long until `at`: the daemon was down, or the clock was set forward.

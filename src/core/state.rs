@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::columns::{Columns, Series, Sums};
+use super::effect;
 use super::event::{
     Ack, AckStatus, Act, AlertKind, Blocked, Choice, Decision, Event, FreezeOrder, Intent, Opening, Outcome,
     Refusal, Verb,
@@ -17,6 +18,7 @@ use super::makeup::Makeup;
 use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy, Retry, Windows};
 use super::rollout::{Bake, Claim, Rollout, Stage};
+use super::smoke;
 use super::time::{Span, Timestamp};
 use super::traffic::Seen;
 use super::watch::Watch;
@@ -174,6 +176,9 @@ pub struct Ended {
     /// Why it was not begun when its turn came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overtaken: Option<String>,
+    /// When telemetry had shown what its last command asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<Timestamp>,
 }
 
 fn is_none(engine: &u32) -> bool {
@@ -279,13 +284,14 @@ impl State {
                 for rollout in self.rollouts.values_mut() {
                     rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
                     rollout.apply_gap(down, at);
-                    rollout.resend = rollout.sent.is_some();
+                    rollout.apply_restart(&self.policies[&rollout.opening.policy], at);
                     self.touched.insert(rollout.id.clone());
                 }
             }
             Event::ClockStepped { by } => {
                 for rollout in self.rollouts.values_mut() {
                     rollout.apply_gap(*by, at);
+                    rollout.apply_step(&self.policies[&rollout.opening.policy], *by);
                     self.touched.insert(rollout.id.clone());
                 }
             }
@@ -333,6 +339,12 @@ impl State {
                 self.question.take_if(|question| matches!(question, Question::Freeze(_)));
                 self.freezes.retain(|freeze| freeze.service != *service);
                 self.touch_service(service.as_ref());
+            }
+            Event::SmokeFinished { result } => {
+                let known = self.rollouts.get_mut(&result.rollout);
+                if known.is_some_and(|rollout| smoke::apply_finished(&mut rollout.smoke, result)) {
+                    self.touched.insert(result.rollout.clone());
+                }
             }
             Event::TimePassed => self.touched.extend(self.rollouts.keys().cloned()),
             Event::IntentRefused { intent, .. } => {
@@ -407,6 +419,7 @@ impl State {
         if rollout.observe(policy, seq, at, columns) {
             self.touched.insert(id.clone());
         }
+        self.touched.extend(effect::observe(rollout, policy, at, columns));
     }
 
     fn apply_ack(&mut self, at: Timestamp, ack: &Ack) {
@@ -497,6 +510,7 @@ impl State {
                 }
             }
             Event::AlertRaised { alert, .. } => {
+                rollout.apply_alerted(&alert.kind, policy, at);
                 rollout.alerts.insert(alert.kind.clone(), alert.summary.clone());
                 if let AlertKind::Unjudgeable(name) = &alert.kind
                     && let Some(i) = guardrail(name)
@@ -515,7 +529,11 @@ impl State {
                     commands.pop_front();
                 }
             }
-            Event::CommandResent { attempt, .. } => rollout.apply_resent(*attempt, policy, at),
+            Event::CommandResent { attempt, actuators, .. } => {
+                rollout.apply_resent(*attempt, actuators, policy, at);
+            }
+            Event::EffectShown { .. } => rollout.apply_shown(at),
+            Event::SmokeAsked { ask, .. } => smoke::apply_asked(&mut rollout.smoke, ask),
             Event::CommandApplied { .. } => rollout.apply_applied(policy, seq, at),
             Event::RolloutEnded { outcome, .. } => self.apply_ended(seq, at, id, *outcome),
             _ => {}
@@ -582,6 +600,7 @@ impl State {
             superseded: rollout.superseded,
             claimed: rollout.claimed,
             overtaken: rollout.alerts.get(&AlertKind::Overtaken).cloned(),
+            effective: rollout.effect.and_then(|effect| effect.shown),
         });
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();
@@ -618,6 +637,10 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
     rollout.moved = seq;
     rollout.order = None;
     rollout.last_choice = Some(Box::new((seq, decision.clone())));
+    if matches!(decision.choice, Choice::Promote | Choice::Rollback) {
+        rollout.effect = None;
+        rollout.smoke.clear();
+    }
     match decision.choice {
         Choice::Promote => {
             let step = decision.step.map_or(0, |step| step + 1);

@@ -5,8 +5,9 @@
 
 use super::event::{ArmCount, Choice, Command, Decision, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading, Silence};
-use super::ids::Service;
+use super::ids::{Service, Weight};
 use super::policy::OnFail;
+use super::smoke::SmokeOutcome;
 use super::time::Span;
 use super::verdict::Verdict;
 
@@ -207,7 +208,33 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::Condition { name, known: false } => {
             format!("whether condition {name} holds cannot be told yet")
         }
+        Reason::Effective { to, canary, requests, shown } => effective(*to, *canary, *requests, *shown),
+        Reason::Smoke { name, outcome, detail, within_ms } => {
+            let said = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            match outcome {
+                None => format!("smoke test {name} is running"),
+                Some(SmokeOutcome::Passed) => format!("smoke test {name} passed"),
+                Some(SmokeOutcome::Failed) => format!("smoke test {name} failed{said}"),
+                Some(SmokeOutcome::TimedOut) => {
+                    format!("smoke test {name} did not end within {}{said}", Span(*within_ms))
+                }
+                Some(SmokeOutcome::CouldNotRun) => format!("smoke test {name} could not be run{said}"),
+            }
+        }
         Reason::SoakOver => "the soak is over and nothing stands against it".into(),
+    }
+}
+
+/// `25% is effective`, `telemetry does not show 25% yet: 5.1% of 12,004 requests since it was confirmed`
+fn effective(to: Weight, canary: u64, requests: u64, shown: bool) -> String {
+    let seen = match requests {
+        0 => "no request".into(),
+        n => format!("{:.1}% of {} requests", canary as f64 / n as f64 * 100.0, count(n)),
+    };
+    if shown {
+        format!("{to} is effective: {seen}")
+    } else {
+        format!("telemetry does not show {to} yet: {seen}")
     }
 }
 

@@ -3,6 +3,7 @@
 //! The numbers are those of `RELIABILITY.md`. Nothing here asks the core what it thinks: the state, the judge and
 //! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
 
+mod carried_out;
 mod intake;
 mod makeup;
 mod rollout;
@@ -113,14 +114,22 @@ impl Checker {
         ensure(at >= self.at, "I34", || format!("its time {} is before {}", at.0, self.at.0))?;
         if event.is_fact() {
             self.answered()?;
+            for rollout in self.rollouts.values() {
+                rollout.settled(&self.policies[&rollout.opening.policy], self.at)?;
+            }
         }
         match event {
             Event::LogCreated { log, .. } => {
                 ensure(seq == 1, "I3", || "a log is created once".into())?;
                 self.log = *log;
             }
-            Event::DaemonStarted { .. } => self.rollouts.values_mut().for_each(|r| r.unwatched(passed)),
-            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.unwatched(*by)),
+            Event::DaemonStarted { .. } => {
+                self.rollouts.values_mut().for_each(|r| r.restarted(passed, at));
+            }
+            Event::SmokeFinished { result } => {
+                self.rollouts.get_mut(&result.rollout).into_iter().for_each(|r| r.smoke.finished(result));
+            }
+            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.stepped(*by)),
             Event::PolicyStored { digest, policy, .. } => {
                 self.policies.insert(*digest, policy.clone());
             }
@@ -133,14 +142,14 @@ impl Checker {
             Event::BatchReceived { service, columns, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(service).and_then(|id| self.rollouts.get_mut(id)) {
-                    rollout.batch(&self.policies[&rollout.opening.policy], columns);
+                    rollout.batch(at, &self.policies[&rollout.opening.policy], columns);
                 }
             }
             Event::AckReceived { ack, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(&ack.service).and_then(|id| self.rollouts.get_mut(id))
                 {
-                    rollout.ack(ack);
+                    rollout.ack(at, ack);
                 }
             }
             Event::OperatorActed { act, .. } => {
@@ -372,14 +381,19 @@ impl Checker {
                 rollout.issued(at, self.log, policy, command)?;
             }
             Event::CommandResent { command, actuators, .. } => rollout.resent(*command, actuators)?,
-            Event::CommandApplied { command, .. } => rollout.applied(at, *command)?,
+            Event::CommandApplied { command, .. } => rollout.applied(at, policy, *command)?,
+            Event::EffectShown { effect, .. } => rollout.shown(effect)?,
+            Event::SmokeAsked { ask, .. } => {
+                rollout.smoke.asked(policy, ask, rollout.step().unwrap_or(0))?;
+            }
             Event::AlertRaised { alert, .. } => {
                 if alert.kind == AlertKind::Overtaken {
                     let serving = self.serving.get(&rollout.opening.service);
                     let left = self.made.leaves_something(&rollout.opening, policy, serving);
                     ensure(active && !left, "I39", || format!("{id} is not overtaken: {serving:?} serves"))?;
                 }
-                rollout.alerted(alert)?;
+                let due = rollout.alerted(at, policy, alert)?;
+                self.owed.extend(due.then(|| (id.clone(), format!("{:?}", alert.kind))));
             }
             Event::RolloutEnded { outcome, .. } => {
                 rollout.ended(*outcome)?;

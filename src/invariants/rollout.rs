@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::carried_out::{Effect, Silence, Smokes};
 use super::{Checked, ensure};
 use crate::core::bets::{INITIAL_STAKE, WORD};
 use crate::core::columns::{Columns, Series};
+use crate::core::effect::Shown;
 use crate::core::event::{
     Ack, AckStatus, Act, Alert, AlertKind, Choice, Command, Decision, Opening, Outcome, Verb,
 };
@@ -62,6 +64,11 @@ pub struct Followed {
     units: BTreeMap<Metric, (BTreeMap<String, [u64; 2]>, u64)>,
     watched: BTreeMap<String, Watched>,
     alerts: BTreeSet<AlertKind>,
+    silence: Silence,
+    effect: Option<Effect>,
+    pub smoke: Smokes,
+    /// The step that the last rollback was decided at.
+    taken: Option<u16>,
 }
 
 /// One guardrail, as the events tell it.
@@ -121,6 +128,10 @@ impl Followed {
             units: BTreeMap::new(),
             watched: BTreeMap::new(),
             alerts: BTreeSet::new(),
+            silence: Silence::default(),
+            effect: None,
+            smoke: Smokes::default(),
+            taken: None,
         }
     }
 
@@ -156,9 +167,47 @@ impl Followed {
     }
 
     /// Time that nobody watched. A pause counts by itself.
-    pub fn unwatched(&mut self, span: Span) {
+    fn unwatched(&mut self, span: Span) {
         if self.paused.is_none() {
             self.unwatched = self.unwatched.plus(span);
+        }
+    }
+
+    /// The daemon was away until `at`.
+    pub fn restarted(&mut self, away: Span, at: Timestamp) {
+        self.unwatched(away);
+        self.silence.restarted = at;
+        self.effect.iter_mut().for_each(|effect| effect.anew(at));
+        self.smoke.restarted();
+    }
+
+    /// The clock was set forward.
+    pub fn stepped(&mut self, by: Span) {
+        self.unwatched(by);
+        self.silence.skipped = self.silence.skipped.plus(by);
+        self.effect.iter_mut().for_each(|effect| effect.skip(by));
+    }
+
+    /// At the end of what a fact at `at` led to.
+    pub fn settled(&self, policy: &Policy, at: Timestamp) -> Checked {
+        if let Some(open) = &self.open {
+            let waiting = open.actuators.iter().filter(|who| !self.confirmed.contains(*who));
+            let when = (self.takes_back(), at);
+            self.silence.all_named(policy, waiting, self.issued_at, when)?;
+        }
+        let owed = self.smoke.owed.first();
+        ensure(owed.is_none(), "I46", || format!("{} does not ask for smoke test {owed:?}", self.id))
+    }
+
+    /// Whether the open command takes traffic back.
+    fn takes_back(&self) -> bool {
+        self.choice == Some(Choice::Rollback) || self.parked
+    }
+
+    pub fn shown(&mut self, said: &Shown) -> Checked {
+        match &mut self.effect {
+            Some(effect) => effect.shown(said),
+            None => Err(("I45", format!("{} is effective, and nothing was to be shown", self.id))),
         }
     }
 
@@ -168,7 +217,10 @@ impl Followed {
         until.since(since).minus(self.unwatched)
     }
 
-    pub fn batch(&mut self, policy: &Policy, columns: &Columns) {
+    pub fn batch(&mut self, at: Timestamp, policy: &Policy, columns: &Columns) {
+        if let Some(effect) = &mut self.effect {
+            effect.batch(policy, &self.opening.to, &self.baseline, at, columns);
+        }
         if self.first_applied.is_none() {
             return;
         }
@@ -213,8 +265,11 @@ impl Followed {
         }
     }
 
-    pub fn ack(&mut self, ack: &Ack) {
+    pub fn ack(&mut self, at: Timestamp, ack: &Ack) {
         let Some(open) = self.open.as_ref().filter(|open| open.id == ack.command) else { return };
+        if ack.status == AckStatus::Progress && open.actuators.contains(&ack.actuator) {
+            self.silence.heard.insert(ack.actuator.clone(), at);
+        }
         let whole = ack.done.is_none_or(|(done, of)| done >= of);
         if ack.status == AckStatus::Applied && whole && open.actuators.contains(&ack.actuator) {
             self.confirmed.insert(ack.actuator.clone());
@@ -248,6 +303,10 @@ impl Followed {
                 let taken = std::mem::replace(&mut self.claimed, true);
                 return ensure(!taken || act.force, "I33", || format!("{} was claimed", self.id));
             }
+            // Confirmed, and not shown: somebody takes it as done.
+            Verb::Rollback if act.force && self.choice == Some(Choice::Rollback) && self.open.is_none() => {
+                self.effect = None;
+            }
             Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
                 ensure(self.choice != Some(Choice::Rollback), "I16", || {
                     format!("{} accepted after the rollback of {}", act.verb.as_str(), self.id)
@@ -255,6 +314,14 @@ impl Followed {
                 if act.verb == Verb::Promote {
                     let failing = self.failing(policy, OnFail::Rollback);
                     ensure(failing.is_none(), "I18", || format!("promoted past {failing:?}"))?;
+                    let unshown = self.effect.as_ref().is_some_and(|effect| effect.named && !effect.shown);
+                    ensure(act.force || !unshown, "I45", || {
+                        format!("{} is promoted past what telemetry does not show", self.id)
+                    })?;
+                    let open = self.smoke.open().filter(|_| self.step.is_some());
+                    ensure(act.force || open.is_none(), "I46", || {
+                        format!("{} is promoted past smoke test {open:?}", self.id)
+                    })?;
                     for watched in self.watched.values_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
                         watched.accepted |= act.force;
                     }
@@ -510,14 +577,17 @@ impl Followed {
                     self.failing(policy, OnFail::Rollback).is_some() || policy.guardrails.iter().any(lapsed);
                 let late = policy.on_deadline == OnDeadline::Rollback
                     && (self.late(at, policy) || self.unapplied(at, policy));
-                ensure(ordered.is_some() || failing || late || self.superseded, "I18", || {
-                    format!("{id} is taken back for nothing")
-                })?;
+                let silent = self.open.is_some() && !self.parked && self.silence.rolls_back(policy);
+                let smoke = self.smoke.failed(policy).is_some();
+                let some = failing || late || self.superseded || silent || smoke;
+                ensure(ordered.is_some() || some, "I18", || format!("{id} is taken back for nothing"))?;
                 ensure(!decision.because.is_empty(), "I18", || {
                     format!("{id} is taken back without a reason")
                 })?;
                 self.open = None;
                 self.entering = None;
+                self.taken = self.step;
+                (self.effect, self.smoke) = (None, Smokes::default());
                 if let Some(step) = alone {
                     (self.moved, self.parked) = (seq, true);
                     (self.step, self.entering) = (alone, alone);
@@ -537,6 +607,7 @@ impl Followed {
                 })?;
                 let failing = self.failing(policy, OnFail::Rollback);
                 ensure(failing.is_none(), "I19", || format!("{id} completes although {failing:?} fails"))?;
+                self.is_sound()?;
             }
             Choice::Hold => return Ok(false),
         }
@@ -595,12 +666,27 @@ impl Followed {
         })?;
         let failing = self.failing(policy, OnFail::Rollback);
         ensure(failing.is_none(), "I19", || format!("{id} is promoted although {failing:?} fails"))?;
+        let smoke = self.smoke.failed(policy);
+        ensure(smoke.is_none(), "I46", || format!("{id} is promoted although smoke test {smoke:?} failed"))?;
         match ordered.map(|act| act.verb) {
             Some(Verb::Promote) => {}
             other => self.gates(at, policy, current, other == Some(Verb::Skip))?,
         }
         self.step = Some(next);
+        (self.effect, self.smoke) = (None, Smokes::default());
         Ok(())
+    }
+
+    /// What was commanded is what is served, and the tests of the step have passed.
+    fn is_sound(&self) -> Checked {
+        let unshown = self.effect.as_ref().filter(|effect| !effect.shown);
+        ensure(unshown.is_none(), "I45", || {
+            format!("{} moves on, and telemetry does not show {unshown:?}", self.id)
+        })?;
+        let open = self.smoke.open();
+        ensure(open.is_none(), "I46", || {
+            format!("{} moves on, and smoke test {open:?} has not passed", self.id)
+        })
     }
 
     /// Everything that an automatic promotion needs, and all but time and counts what one by skipping does.
@@ -608,6 +694,7 @@ impl Followed {
         let id = &self.id;
         ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
         ensure(!self.parked, "I18", || format!("{id} is promoted although a part was taken back"))?;
+        self.is_sound()?;
         let step = &policy.steps[usize::from(current)];
         let watched = self.watched_for(at);
         ensure(skip || watched >= step.bake, "I34", || {
@@ -675,6 +762,7 @@ impl Followed {
             format!("{id} asks for {:?}, its policy for {task:?}", command.task)
         })?;
         self.issued_at = at;
+        self.silence = Silence::default();
         self.confirmed.clear();
         self.open = Some(command.clone());
         self.commands += 1;
@@ -682,6 +770,13 @@ impl Followed {
     }
 
     pub fn resent(&mut self, command: CommandId, actuators: &[Actuator]) -> Checked {
+        // Of a rollback that telemetry does not show.
+        if let Some(effect) = self.effect.as_mut().filter(|effect| effect.command == command) {
+            ensure(std::mem::take(&mut effect.again) && effect.actuators == *actuators, "I45", || {
+                format!("{command} was confirmed and is sent again")
+            })?;
+            return Ok(());
+        }
         let open = self.open.as_ref().filter(|open| open.id == command);
         ensure(open.is_some(), "I15", || {
             format!("{} sends {command} again, open is {:?}", self.id, self.open)
@@ -692,7 +787,7 @@ impl Followed {
         })
     }
 
-    pub fn applied(&mut self, at: Timestamp, command: CommandId) -> Checked {
+    pub fn applied(&mut self, at: Timestamp, policy: &Policy, command: CommandId) -> Checked {
         let Some(open) = self.open.take_if(|open| open.id == command) else {
             return Err(("I17", format!("{} applies {command}, open is {:?}", self.id, self.open)));
         };
@@ -700,10 +795,14 @@ impl Followed {
         ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
         self.weight = open.parts.iter().map(|part| part.weight).fold(open.weight, Weight::max);
         self.alerts.retain(|kind| {
-            use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied};
-            !matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_))
+            use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied, RollbackUnconfirmed};
+            !matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_) | RollbackUnconfirmed(..))
         });
+        let back = self.takes_back();
+        let about = if back { self.taken } else { self.entering };
+        self.effect = about.and_then(|step| Effect::wanted(policy, &open, step, back, at));
         if let Some(step) = self.entering.take() {
+            self.smoke = Smokes::begin(policy, step, self.parked);
             self.applied = Some((at, step));
             self.first_applied.get_or_insert(at);
             self.unwatched = Span::ZERO;
@@ -712,12 +811,42 @@ impl Followed {
         Ok(())
     }
 
-    pub fn alerted(&mut self, alert: &Alert) -> Checked {
+    /// Returns whether a rollback is due by it.
+    pub fn alerted(
+        &mut self,
+        at: Timestamp,
+        policy: &Policy,
+        alert: &Alert,
+    ) -> Result<bool, (&'static str, String)> {
         let fresh = self.alerts.insert(alert.kind.clone());
-        ensure(fresh, "I24", || format!("{} raises {:?} twice", self.id, alert.kind))
+        ensure(fresh, "I24", || format!("{} raises {:?} twice", self.id, alert.kind))?;
+        let back = self.takes_back();
+        match &alert.kind {
+            AlertKind::ActuatorSilent(who) => {
+                let when = (self.issued_at, at);
+                self.silence.silent(policy, who, when)?;
+                return Ok(self.entering.is_some() && !back && self.silence.rolls_back(policy));
+            }
+            AlertKind::RollbackUnconfirmed(who, n) => {
+                ensure(back, "I44", || format!("{} takes nothing back", self.id))?;
+                self.silence.about_rollback(who, *n, at)?;
+            }
+            AlertKind::NotEffective(command, _) => match &mut self.effect {
+                Some(effect) => {
+                    effect.contradicted(policy, *command, at, self.choice == Some(Choice::Rollback))?
+                }
+                None => return Err(("I45", format!("{} has nothing to show", self.id))),
+            },
+            _ => {}
+        }
+        Ok(false)
     }
 
     pub fn ended(&self, outcome: Outcome) -> Checked {
+        let seen = self.effect.as_ref().is_none_or(|effect| effect.shown || effect.unopposed);
+        ensure(outcome == Outcome::Completed || seen, "I45", || {
+            format!("{} ends {outcome:?}, and telemetry does not show it", self.id)
+        })?;
         let back =
             self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO;
         let fits = match outcome {
@@ -754,7 +883,7 @@ fn shares(policy: &Policy, step: u16) -> (Weight, Vec<(&str, Weight)>) {
 }
 
 /// To which part of the traffic samples of these tags belong.
-fn part(policy: &Policy, tags: &str) -> Option<usize> {
+pub fn part(policy: &Policy, tags: &str) -> Option<usize> {
     let segments = policy.segments.as_ref()?;
     let prefix = format!("{}=", segments.kind.as_str());
     let name = tags.split(',').find_map(|tag| tag.strip_prefix(&prefix))?;

@@ -17,7 +17,7 @@ use super::observe;
 use super::policies::{self, PoliciesError};
 use super::recover::recover;
 use super::writer::{self, OUTBOX_MAX, Writer};
-use super::{clock, http};
+use super::{clock, http, smoke};
 use crate::core::event::{ENGINE, Event};
 use crate::core::state::State;
 
@@ -34,6 +34,8 @@ pub struct Settings {
     /// Names that HTTP clients may call the daemon by, besides loopback ones.
     pub hosts: Vec<String>,
     pub log: OpenOptions,
+    /// Programs that smoke tests may run, by their whole paths.
+    pub smoke_commands: Vec<String>,
 }
 
 /// Why the daemon ends other than by a signal.
@@ -86,6 +88,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
         None => None,
     };
 
+    let programs = Arc::new(settings.smoke_commands.into_iter().collect());
+    smoke::warn_of(policies.iter().map(|loaded| &loaded.policy), &programs);
+    let tests = smoke::Means { programs, client: bus.as_ref().map(|bus| bus.client()) };
     let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
     let first = first_facts(&opened.log, &state, policies);
     let (writer, thread) = writer::start(opened.log, state, bus.is_some().then_some(outbox));
@@ -113,6 +118,13 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     fronts.spawn({
         let (api, stopped) = (api.clone(), stopped.clone());
         async move { http::serve(listener, api, until(stopped)).await.map_err(DaemonError::Http) }
+    });
+    fronts.spawn({
+        let (writer, stopped) = (writer.clone(), stopped.clone());
+        async move {
+            smoke::run(writer, tests, stopped).await;
+            Ok(())
+        }
     });
     tokio::spawn(observe::narrate(writer.clone(), until(stopped.clone())));
     let mut signals = Signals::listen();

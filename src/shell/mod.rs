@@ -12,5 +12,6 @@ pub mod micro;
 pub mod observe;
 pub mod policies;
 pub mod recover;
+pub mod smoke;
 mod unread;
 pub mod writer;

@@ -77,6 +77,9 @@ impl Broker {
     /// Whether an outgoing message is new; the same id within the window is not.
     pub fn accept(&mut self, id: &str, now: u64) -> bool {
         self.out.retain(|_, at| *at + DUPLICATE_WINDOW > now);
-        self.out.insert(id.to_owned(), now).is_none()
+        let new = !self.out.contains_key(id);
+        // The window begins with the first: whoever sends often is not unheard for ever.
+        self.out.entry(id.to_owned()).or_insert(now);
+        new
     }
 }

@@ -2,6 +2,7 @@
 //! One seed, one history.
 
 pub mod broker;
+mod carried_out;
 pub mod disk;
 pub mod history;
 pub mod minimize;

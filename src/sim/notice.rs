@@ -6,7 +6,8 @@ use super::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, Truth};
 use super::rare::Rare;
 use crate::core::event::{AlertKind, Choice, Event, Opening, Outcome, Reason, Verb};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
-use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Service, Version, Weight};
+use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Service, SmokeId, Version, Weight};
+use crate::core::smoke::SmokeOutcome;
 use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
 use crate::invariants::Violation;
@@ -42,6 +43,11 @@ struct Seen {
     /// A person promoted it.
     pushed: bool,
     acked: u32,
+    /// It is being taken back; people were told that telemetry does not show what was confirmed.
+    back: bool,
+    unshown: bool,
+    /// Smoke tests asked for, and those that have ended.
+    tests: BTreeMap<SmokeId, bool>,
 }
 
 /// What has been noticed so far.
@@ -220,6 +226,9 @@ impl Notice {
                     failed: BTreeSet::new(),
                     pushed: false,
                     acked: 0,
+                    back: false,
+                    unshown: false,
+                    tests: BTreeMap::new(),
                 };
                 self.open.insert(rollout.clone(), seen);
             }
@@ -234,6 +243,24 @@ impl Notice {
                     "E0325" => rare.insert(Rare::SkipRefused),
                     _ => false,
                 };
+            }
+            Event::SmokeFinished { result } => {
+                let seen = self.open.get_mut(&result.rollout);
+                let known = seen.and_then(|seen| seen.tests.get_mut(&result.id));
+                let state = match (known, result.outcome) {
+                    (None, _) => Rare::SmokeStranger,
+                    (Some(true), _) => Rare::SmokeTwice,
+                    (Some(over), outcome) => {
+                        *over = true;
+                        match outcome {
+                            SmokeOutcome::Passed => Rare::SmokePassed,
+                            SmokeOutcome::TimedOut => Rare::SmokeHung,
+                            SmokeOutcome::CouldNotRun => Rare::SmokeNotRun,
+                            SmokeOutcome::Failed => return,
+                        }
+                    }
+                };
+                rare.insert(state);
             }
             Event::AckRefused { .. } => {}
             event => {
@@ -275,6 +302,7 @@ impl Notice {
                     rare.insert(Rare::Paused);
                 }
                 Verb::Promote => seen.pushed = true,
+                Verb::Rollback if seen.back => drop(rare.insert(Rare::TakenAsDone)),
                 Verb::Claim => drop(rare.insert(Rare::Claimed)),
                 Verb::Skip => {
                     seen.pushed = true;
@@ -311,6 +339,13 @@ impl Notice {
             }
             Event::DecisionMade { decision: d, .. } => {
                 let by = d.actor.is_some();
+                seen.back = d.choice == Choice::Rollback;
+                let about = |reason: &Reason| match reason {
+                    Reason::NotApplied { .. } => Some(Rare::SilenceBack),
+                    Reason::Smoke { .. } => Some(Rare::SmokeFailed),
+                    _ => None,
+                };
+                rare.extend(d.because.first().and_then(about).filter(|_| seen.back));
                 seen.begun |= d.choice == Choice::Promote;
                 let window = self.windows.get(&seen.opening.policy);
                 let shut = window.is_some_and(|(open, until)| !open && *until > now)
@@ -367,6 +402,7 @@ impl Notice {
             }
             Event::CommandIssued { command, .. } => {
                 (seen.weight, seen.confirmed, seen.acked) = (command.weight, false, 0);
+                seen.unshown = false;
                 self.issued.insert(command.id, command.actuators.iter().cloned().collect());
             }
             Event::CommandApplied { command, .. } => {
@@ -376,8 +412,21 @@ impl Notice {
                 seen.confirmed = true;
                 self.applied.insert(*command);
             }
+            Event::EffectShown { .. } => {
+                rare.insert(Rare::EffectShown);
+                rare.extend(seen.unshown.then_some(Rare::EffectLate));
+            }
+            Event::SmokeAsked { ask, .. } => {
+                rare.extend((ask.attempt > 1).then_some(Rare::SmokeAgain));
+                seen.tests.entry(ask.id).or_insert(false);
+            }
             Event::AlertRaised { alert, .. } => {
+                seen.unshown |= matches!(alert.kind, AlertKind::NotEffective(..));
                 match &alert.kind {
+                    AlertKind::RollbackUnconfirmed(_, 1..) => rare.insert(Rare::SilenceAgain),
+                    AlertKind::NotEffective(..) if seen.back => rare.insert(Rare::BackNotEffective),
+                    AlertKind::NotEffective(..) => rare.insert(Rare::NotEffective),
+                    AlertKind::Smoke(_) => rare.insert(Rare::SmokeHeld),
                     AlertKind::ActuatorSilent(_) => rare.insert(Rare::ActuatorSilent),
                     AlertKind::ActuatorRejected(_) => rare.insert(Rare::ActuatorRefused),
                     AlertKind::Guardrail(name) if name == "cost_usd" => rare.insert(Rare::CostAlert),

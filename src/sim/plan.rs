@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use super::carried_out;
 use super::disk::{Damage, Mishap};
 use super::random::Random;
 use crate::core::event::{Inbound, Verb};
@@ -312,6 +313,9 @@ pub enum Draw {
     Windows,
     /// What people say beside the change itself, and what policies ask of them.
     People,
+    /// What policies say of actuators and smoke tests, and how these end.
+    CarriedOut,
+    Smoke,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -353,9 +357,9 @@ impl Plan {
             policies: policies(
                 &mut r,
                 &mut random(seed, Draw::People, 0),
-                &actuators,
+                &carried_out::actuators(seed, &actuators),
                 &kinds,
-                &windows(seed),
+                &(windows(seed) + &carried_out::further(seed)),
             ),
             stimuli: Vec::new(),
             healed: length,
@@ -617,11 +621,10 @@ fn windows(seed: u64) -> String {
 fn policies(
     r: &mut Random,
     people: &mut Random,
-    actuators: &[&str],
+    actuators: &str,
     kinds: &Kinds,
     windows: &str,
 ) -> Vec<(String, Policy)> {
-    let actuators = actuators.join(", ");
     let further = kinds.guardrails();
     let (pass_weight, warm_up) = (if kinds.trade { 0.4 } else { 0.6 }, u8::from(kinds.warm_up));
     let mut make = |name: &str, steps: String, more: &str| {

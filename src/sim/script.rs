@@ -10,7 +10,8 @@
 //!     bundle b model=m@2 prompt=p@1                what b is made of: its version is the fingerprint
 //!     commit b prompts/refund.md 1a2b..            where b comes from
 //!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
-//!     actuator router silent | rejects | after 2s
+//!     actuator router silent | rejects | lies | after 2s
+//!     smoke golden passes 20s | fails 20s: 3 of 40 differ | hangs | twice 20s | cannot run: no such program
 //!     freeze by li for 2h: outage                  of everything; "freeze assistant by li: ..." of one service
 //!     unfreeze by li: it is over
 //!     begin 2027-03-27T22:00Z                      the first line only: when it all begins
@@ -27,11 +28,12 @@
 
 use std::collections::BTreeMap;
 
-use super::world::{Behaviour, Draw, Obedience, Traffic, World};
+use super::world::{Behaviour, Conduct, Draw, Obedience, Traffic, World};
 use crate::core::event::{Act, Choice, ENGINE, Event, FreezeOrder, Intent, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::{ChangeKind, Policy};
+use crate::core::smoke::SmokeOutcome;
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
 use crate::view::{self, Standing};
@@ -122,6 +124,7 @@ impl Play {
             "commit" => self.commit(rest),
             "intent" => self.intent(rest),
             "actuator" => self.actuator(rest),
+            "smoke" => self.smoke(rest),
             "act" => self.act(rest),
             "freeze" | "unfreeze" => self.freeze(word == "freeze", rest),
             "begin" if self.world.now == windows::moment(rest)? => Ok(()),
@@ -273,6 +276,7 @@ impl Play {
         let obedience = match how.split_once(' ') {
             None if how == "silent" => Obedience::Silent,
             None if how == "rejects" => Obedience::Rejects,
+            None if how == "lies" => Obedience::Lies,
             Some(("after", delay)) => Obedience::After(span(delay)?),
             Some(("populates", how)) => {
                 let words: Vec<&str> = how.split_whitespace().collect();
@@ -285,9 +289,28 @@ impl Play {
                     _ => return Err("expected: populates DURATION N [lost N]".into()),
                 }
             }
-            _ => return Err("expected: silent, rejects, after DURATION or populates DURATION N".into()),
+            _ => return Err("expected: silent, rejects, lies, after DURATION or populates DURATION N".into()),
         };
         self.world.actuators.insert(name.into(), obedience);
+        Ok(())
+    }
+
+    fn smoke(&mut self, rest: &str) -> Result<(), String> {
+        const FORMS: &str =
+            "expected: NAME passes DURATION, fails DURATION: WHY, hangs, twice DURATION or cannot run: WHY";
+        let (name, how) = rest.split_once(' ').ok_or(FORMS)?;
+        let (how, detail) = how.split_once(": ").unwrap_or((how, ""));
+        let ends =
+            |text: &str, outcome| span(text).map(|took| Conduct::Ends(took, outcome, detail.to_owned()));
+        let conduct = match how.split_once(' ') {
+            None if how == "hangs" => Conduct::Hangs,
+            Some(("passes", after)) => ends(after, SmokeOutcome::Passed)?,
+            Some(("fails", after)) => ends(after, SmokeOutcome::Failed)?,
+            Some(("cannot", "run")) => ends("0s", SmokeOutcome::CouldNotRun)?,
+            Some(("twice", after)) => Conduct::Twice(span(after)?),
+            _ => return Err(FORMS.into()),
+        };
+        self.world.tests.insert(name.to_owned(), conduct);
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use super::random::Random;
 use crate::core::columns::{Builder, Row};
 use crate::core::event::{Ack, AckStatus, Command, Event, Origin};
 use crate::core::exposure::Task;
-use crate::core::ids::{Actuator, CommandId, Service, Version, Weight};
+use crate::core::ids::{Actuator, CommandId, RolloutId, Service, Version, Weight};
+use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::time::{Span, Timestamp};
 
 /// How a version answers: what each metric of a request looks like.
@@ -91,6 +92,8 @@ pub enum Obedience {
     After(Span),
     Silent,
     Rejects,
+    /// Confirms after a second, and does nothing.
+    Lies,
     /// Reports every minute how much is done, and in the end confirms, having lost some.
     Populates {
         over: Span,
@@ -99,14 +102,28 @@ pub enum Obedience {
     },
 }
 
+/// How a smoke test ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Conduct {
+    Ends(Span, SmokeOutcome, String),
+    /// Never, until its time is over.
+    Hangs,
+    /// It passes, and says so again a second later.
+    Twice(Span),
+}
+
 /// Users, versions and actuators at one moment of virtual time.
 pub struct World {
     pub now: Timestamp,
     pub random: Random,
     pub traffic: Vec<Traffic>,
     pub actuators: BTreeMap<Actuator, Obedience>,
-    /// Confirmations on their way.
-    acks: VecDeque<(Timestamp, Ack, Command)>,
+    /// By name; others pass after five seconds.
+    pub tests: BTreeMap<String, Conduct>,
+    /// Confirmations on their way, and whether the command is carried out.
+    acks: VecDeque<(Timestamp, Ack, Command, bool)>,
+    /// Smoke tests that run.
+    running: Vec<(Timestamp, SmokeResult)>,
     applied: BTreeMap<CommandId, Command>,
 }
 
@@ -117,7 +134,9 @@ impl World {
             random: Random::new(seed),
             traffic: Vec::new(),
             actuators: BTreeMap::new(),
+            tests: BTreeMap::new(),
             acks: VecDeque::new(),
+            running: Vec::new(),
             applied: BTreeMap::new(),
         }
     }
@@ -133,6 +152,9 @@ impl World {
                 Some(known) => (known.clone(), actuators.clone()),
                 None => return,
             },
+            Event::SmokeAsked { rollout, ask } => return self.test(rollout, ask),
+            // What ran them is gone.
+            Event::DaemonStarted { .. } => return self.running.clear(),
             _ => return,
         };
         for actuator in actuators {
@@ -140,6 +162,7 @@ impl World {
             let (delay, status) = match obedience {
                 Obedience::After(delay) => (delay, AckStatus::Applied),
                 Obedience::Rejects => (Span::secs(1), AckStatus::Rejected("weights are frozen".into())),
+                Obedience::Lies => (Span::secs(1), AckStatus::Applied),
                 Obedience::Silent => continue,
                 Obedience::Populates { over, of, lost } => {
                     self.populate(&command, &actuator, over, of, lost);
@@ -154,8 +177,25 @@ impl World {
                 took_ms: Some(delay.0),
                 done: None,
             };
-            self.acks.push_back((self.now.plus(delay), ack, command.clone()));
+            self.acks.push_back((self.now.plus(delay), ack, command.clone(), obedience != Obedience::Lies));
         }
+    }
+
+    /// Runs a smoke test.
+    fn test(&mut self, rollout: &RolloutId, ask: &SmokeAsk) {
+        let usual = Conduct::Ends(Span::secs(5), SmokeOutcome::Passed, "all is well".into());
+        let (took, outcome, detail, twice) = match self.tests.get(&ask.name).unwrap_or(&usual) {
+            Conduct::Ends(took, outcome, detail) if *took < ask.timeout => {
+                (*took, *outcome, detail.clone(), false)
+            }
+            Conduct::Twice(took) => (*took, SmokeOutcome::Passed, String::new(), true),
+            _ => (ask.timeout, SmokeOutcome::TimedOut, String::new(), false),
+        };
+        let (rollout, name) = (rollout.clone(), ask.name.clone());
+        let result = SmokeResult { id: ask.id, rollout, name, outcome, detail, took_ms: took.0 };
+        let at = self.now.plus(took);
+        self.running.extend(twice.then(|| (at.plus(Span::secs(1)), result.clone())));
+        self.running.push((at, result));
     }
 
     /// Sends word of the work every minute, and at its end.
@@ -175,7 +215,7 @@ impl World {
                 took_ms: last.then_some(ends.0),
                 done: of_task.then_some((done, of)),
             };
-            self.acks.push_back((self.now.plus(after), ack, command.clone()));
+            self.acks.push_back((self.now.plus(after), ack, command.clone(), true));
         }
     }
 
@@ -185,8 +225,8 @@ impl World {
         let mut facts = Vec::new();
         let (arrived, rest): (Vec<_>, Vec<_>) = self.acks.drain(..).partition(|(at, ..)| *at <= end);
         self.acks = rest.into();
-        for (at, ack, command) in arrived {
-            if ack.status == AckStatus::Applied {
+        for (at, ack, command, obeys) in arrived {
+            if ack.status == AckStatus::Applied && obeys {
                 for traffic in self.traffic.iter_mut().filter(|t| t.service == command.service) {
                     traffic.baseline = command.baseline.clone();
                     traffic.canary = command.canary.clone();
@@ -203,6 +243,10 @@ impl World {
                 facts.push((end, event));
             }
         }
+        let (over, rest) = self.running.drain(..).partition(|(at, _)| *at <= end);
+        self.running = rest;
+        let over: Vec<(Timestamp, SmokeResult)> = over;
+        facts.extend(over.into_iter().map(|(at, result)| (at, Event::SmokeFinished { result })));
         self.now = end;
         facts.sort_by_key(|(at, _)| *at);
         facts

@@ -23,6 +23,8 @@ pub struct Config {
     pub policies: Option<String>,
     pub disk: Disk,
     pub log_format: LogFormat,
+    /// Programs that smoke tests of policies may run, by their whole paths.
+    pub smoke_commands: Vec<String>,
 }
 
 /// Where the broker is, and how to sign in.
@@ -58,6 +60,7 @@ impl Default for Config {
             policies: None,
             disk: Disk { free_min: 256 << 20, ballast: 64 << 20 },
             log_format: LogFormat::Text,
+            smoke_commands: Vec::new(),
         }
     }
 }
@@ -80,6 +83,10 @@ pub struct ConfigFile {
     pub disk: DiskBody,
     /// The daemon's own log (default: text).
     pub log_format: Option<Node<LogFormat>>,
+    /// Programs that smoke tests of policies may run, by their whole paths (default: none).
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub smoke_commands: Vec<Node<Program>>,
 }
 
 /// Left out, the bus is inside the process.
@@ -135,6 +142,10 @@ fn check(c: &mut Checker, file: &ConfigFile) -> Option<Config> {
     let free_min = c.get_or("disk.free_min", &file.disk.free_min, Bytes(default.disk.free_min));
     let ballast = c.get_or("disk.ballast", &file.disk.ballast, Bytes(default.disk.ballast));
     let log_format = c.get_or("log_format", &file.log_format, default.log_format);
+    let programs = file.smoke_commands.iter().enumerate();
+    let programs: Vec<Option<Program>> =
+        programs.map(|(i, node)| c.get(&format!("smoke_commands[{i}]"), node)).collect();
+    let programs: Option<Vec<Program>> = programs.into_iter().collect();
     let (Some(_), Some(_)) = stamps else { return None };
     Some(Config {
         nats,
@@ -143,12 +154,14 @@ fn check(c: &mut Checker, file: &ConfigFile) -> Option<Config> {
         policies: policies.flatten().map(|path| path.0),
         disk: Disk { free_min: free_min?.0, ballast: ballast?.0 },
         log_format: log_format?,
+        smoke_commands: programs?.into_iter().map(|Program(path)| path).collect(),
     })
 }
 
 pub struct ApiVersion;
 pub struct ConfigKind;
 pub struct FilePath(pub String);
+pub struct Program(pub String);
 pub struct NatsUrl(pub String);
 pub struct Bytes(pub u64);
 
@@ -166,6 +179,24 @@ impl Scalar for FilePath {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
+impl Scalar for Program {
+    fn parse(text: &str) -> Result<Program, Unfit> {
+        let FilePath(path) = FilePath::parse(text)?;
+        if !path.starts_with('/') {
+            let message = format!(
+                "must be the whole path of a program, as in /usr/local/bin/test, got {}",
+                shown(text)
+            );
+            return Unfit::new(message);
+        }
+        Ok(Program(path))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^/"})
     }
 }
 
@@ -239,7 +270,7 @@ mod tests {
     fn every_setting_is_read() {
         let text = format!(
             "{STAMPS}nats: {{url: 'nats://a:4222,tls://b', creds: /etc/sluice.creds}}\nhttp: {{listen: '[::1]:80'}}\n\
-             data: /var/lib/sluice\npolicies: ./policies\ndisk: {{free_min: 2GiB, ballast: 0.5MiB}}\nlog_format: json\n"
+             data: /var/lib/sluice\npolicies: ./policies\ndisk: {{free_min: 2GiB, ballast: 0.5MiB}}\nlog_format: json\nsmoke_commands: [/opt/golden]\n"
         );
         let expected = Config {
             nats: Some(Nats { url: "nats://a:4222,tls://b".into(), creds: Some("/etc/sluice.creds".into()) }),
@@ -248,6 +279,7 @@ mod tests {
             policies: Some("./policies".into()),
             disk: Disk { free_min: 2 << 30, ballast: 1 << 19 },
             log_format: LogFormat::Json,
+            smoke_commands: vec!["/opt/golden".into()],
         };
         assert_eq!(parse_config(&text, "c.yaml"), Ok(expected));
     }

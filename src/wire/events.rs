@@ -10,6 +10,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use uuid::Uuid;
 
 use crate::core::columns::Columns;
+use crate::core::effect::Shown;
 use crate::core::event::{
     Ack, Act, Alert, Command, Decision, Event, FreezeOrder, Intent, Opening, Origin, Outcome, Refusal,
     Rejection, Verb,
@@ -18,6 +19,7 @@ use crate::core::evidence::{GuardrailReading, Scored};
 use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service};
 use crate::core::policy::Policy;
 use crate::core::reference::Reference;
+use crate::core::smoke::{SmokeAsk, SmokeResult};
 use crate::core::time::{Span, Timestamp};
 use crate::core::windows::{Bounds, Freeze};
 use crate::wire::error::inert;
@@ -117,6 +119,7 @@ stored_v1! {
     16 "engine.adopted" EngineAdopted { engine: u32 }
     14 "windows.computed" WindowsComputed { policy: Digest, bounds: Bounds }
     15 "freeze.ordered" FreezeOrdered { order: FreezeOrder, origin: Origin }
+    17 "smoke.finished" SmokeFinished { result: SmokeResult }
     20 "intent.refused" IntentRefused { intent: IntentId, service: Service, refusal: Refusal }
     21 "rollout.created" RolloutCreated { rollout: RolloutId, opening: Opening }
     22 "act.accepted" ActAccepted { rollout: RolloutId, verb: Verb, actor: String }
@@ -138,6 +141,8 @@ stored_v1! {
     44 "freeze.started" FreezeStarted { freeze: Freeze }
     45 "freeze.ended" FreezeEnded { service: Option<Service>, by: Option<String> }
     46 "freeze.refused" FreezeRefused { service: Option<Service>, actor: String, refusal: Refusal }
+    47 "effect.shown" EffectShown { rollout: RolloutId, effect: Shown }
+    48 "smoke.asked" SmokeAsked { rollout: RolloutId, ask: SmokeAsk }
 }
 
 /// Decodes `payload` and insists that nothing follows.

@@ -18,5 +18,6 @@ pub mod outgoing;
 pub mod pages;
 pub mod policy_file;
 pub mod schema;
+pub mod smoke;
 pub mod telemetry;
 pub mod yaml;

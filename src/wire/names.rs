@@ -8,6 +8,8 @@ use crate::core::line::is_hidden;
 pub const NAME_MAX: usize = 63;
 /// Longest version or id, in bytes: an image digest with its repository fits.
 pub const VERSION_MAX: usize = 128;
+/// Longest subject of somebody else's, in bytes.
+pub const SUBJECT_MAX: usize = 200;
 /// Longest `by`, in characters.
 pub const BY_MAX: usize = 200;
 /// Longest `reason`, in characters.
@@ -102,6 +104,34 @@ pub fn visible(field: &str, text: &str) -> Result<String, InputError> {
     spelled(field, text, VERSION_MAX, rule, |_, c| c.is_ascii_graphic())
 }
 
+/// A NATS subject that sluice sends to and that is not its own: tokens of visible ASCII between dots, no wildcard, not in a root
+/// that is reserved (`$SYS`, `$JS`, `_INBOX`) or sluice's.
+///
+/// Errors: E1007 a character or an empty token, E1013 a wildcard or a reserved root, E1025 the length.
+pub fn subject(field: &str, text: &str) -> Result<String, InputError> {
+    if text.contains(['*', '>']) && !text.contains(is_hidden) {
+        let message =
+            format!("{field}: must be one subject, without the wildcards * and >, got {}", shown(text));
+        return Err(InputError::new("E1013", message));
+    }
+    let text = spelled(field, text, SUBJECT_MAX, "tokens of visible ASCII between dots", |_, c| {
+        c.is_ascii_graphic()
+    })?;
+    let first = text.split('.').next().unwrap_or_default();
+    if text.split('.').any(str::is_empty) {
+        let message = format!("{field}: {} has an empty part between its dots", shown(&text));
+        return Err(InputError::new("E1007", message));
+    }
+    if first.starts_with(['$', '_']) || first == "sluice" {
+        let message = format!(
+            "{field}: {} is in a root that is reserved: $.. and _.. are the broker's, sluice.. is sluice's own",
+            shown(&text)
+        );
+        return Err(InputError::new("E1013", message));
+    }
+    Ok(text)
+}
+
 /// Words for people: 1 to `max` characters, none of them unseen.
 ///
 /// Errors: E1007 a control, zero-width or bidirectional character, E1025 the length.
@@ -153,6 +183,27 @@ fn spelled(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_is_one_and_nobody_elses() {
+        for good in ["routers.eu.set", "tests-1", "a.b_c.d:e/f"] {
+            assert_eq!(subject("f", good).as_deref(), Ok(good));
+        }
+        for (bad, code) in [
+            ("", "E1025"),
+            ("routers.*", "E1013"),
+            ("routers.>", "E1013"),
+            ("routers..eu", "E1007"),
+            (".routers", "E1007"),
+            ("routers eu", "E1007"),
+            ("$SYS.REQ.SERVER.PING", "E1013"),
+            ("_INBOX.x", "E1013"),
+            ("sluice.v1.intent.chat", "E1013"),
+            (&"x".repeat(201), "E1025"),
+        ] {
+            assert_eq!(subject("f", bad).map_err(|error| error.code), Err(code), "{bad}");
+        }
+    }
 
     #[test]
     fn only_a_whole_trace_context_is_one() {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::core::event::{Choice, Decision, Event, Reason};
 use crate::core::exposure::{SegmentShare, Task, Test};
-use crate::core::ids::{CommandId, EventSeq, RolloutId, derived_id};
+use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, derived_id};
 use crate::core::makeup::Parts;
 use crate::core::state::State;
 use crate::core::time::Timestamp;
@@ -149,7 +149,7 @@ pub struct CommandMessage {
     /// What is to be done beside setting the share, before the command is confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// Confirm within this time, or it is sent again.
+    /// Confirm within this time, or you are named as silent.
     pub deadline_ms: u64,
     /// Applying it twice is the same as once.
     pub idempotent: bool,
@@ -234,6 +234,9 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::Segment(_) => "segment",
                     AlertKind::Overtaken => "overtaken",
                     AlertKind::Condition(_) => "condition",
+                    AlertKind::RollbackUnconfirmed(..) => "rollback_unconfirmed",
+                    AlertKind::NotEffective(..) => "not_effective",
+                    AlertKind::Smoke(_) => "smoke",
                 },
                 summary: alert.summary.clone(),
                 guardrail: alert.reading.as_ref().map(guardrail_view),
@@ -367,9 +370,13 @@ fn commands(
     actuators: Vec<&str>,
 ) -> Vec<Outgoing> {
     let Some(open) = state.rollouts.get(rollout) else { return Vec::new() };
-    let Some(sent) = open.sent.as_ref().filter(|sent| sent.command.id == id) else { return Vec::new() };
-    let command = &sent.command;
-    let deadline = state.policy_of(open).ack_timeout;
+    let sent = open.sent.as_ref().map(|sent| (&sent.command, sent.issued_at));
+    // Confirmed, and telemetry does not show it.
+    let confirmed = open.effect.as_ref().map(|effect| (&effect.command, effect.issued_at));
+    let Some((command, issued_at)) = sent.or(confirmed).filter(|(command, _)| command.id == id) else {
+        return Vec::new();
+    };
+    let policy = state.policy_of(open);
     let message = |actuator: &str| {
         let body = CommandMessage {
             v: 1,
@@ -385,17 +392,19 @@ fn commands(
             canary_weight: command.weight.as_percent(),
             segments: command.parts.iter().map(segment_weight).collect(),
             task: command.task,
-            deadline_ms: deadline.0,
+            deadline_ms: policy.ack_within(&Actuator::from(actuator)).0,
             idempotent: true,
         };
-        let subject = format!("{ROOT}.command.{}.{actuator}", command.service);
+        let own =
+            policy.declared.get(&Actuator::from(actuator)).and_then(|declared| declared.subject.clone());
+        let subject = own.unwrap_or_else(|| format!("{ROOT}.command.{}.{actuator}", command.service));
         // The id is the command's and the actuator's, not the event's: a resend is the same message. So is its
         // time: the decision's.
         let key = derived_id(id.0, actuator, command.decision);
         let mut out = outgoing(
             state,
             seq,
-            sent.issued_at,
+            issued_at,
             "sluice-command.issued",
             Some(key),
             subject,

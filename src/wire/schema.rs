@@ -11,6 +11,7 @@ use super::config_file::ConfigFile;
 use super::intent::IntentBody;
 use super::outgoing::{AlertMessage, CommandMessage, DecisionMessage, RejectedMessage};
 use super::policy_file::PolicyFile;
+use super::smoke::{SmokeAnswer, SmokeRequest};
 use super::telemetry::{AggregateShape, SampleShape};
 
 /// Where the schemas are published; a file's name follows.
@@ -25,6 +26,7 @@ pub fn inputs() -> Vec<(&'static str, Value)> {
         ("ack", schema::<AckBody>("ack", "Ack")),
         ("policy", schema::<PolicyFile>("policy", "RolloutPolicy")),
         ("config", schema::<ConfigFile>("config", "Config")),
+        ("smoke-answer", schema::<SmokeAnswer>("smoke-answer", "Answer to a smoke test")),
     ]
 }
 
@@ -35,6 +37,7 @@ pub fn messages() -> Vec<(&'static str, Value)> {
         ("command", schema::<CommandMessage>("command", "Command")),
         ("alert", schema::<AlertMessage>("alert", "Alert")),
         ("rejected", schema::<RejectedMessage>("rejected", "Rejected input")),
+        ("smoke-request", schema::<SmokeRequest>("smoke-request", "Smoke test")),
     ]
 }
 

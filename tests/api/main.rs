@@ -91,6 +91,9 @@ fn policy() -> Policy {
         scopes: Vec::new(),
         actuators: vec!["router".into()],
         ack_timeout: Span::hours(1),
+        declared: Default::default(),
+        effective: None,
+        smoke: Vec::new(),
     }
 }
 

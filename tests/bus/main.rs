@@ -188,6 +188,9 @@ fn policy() -> Policy {
         actuators: vec!["router".into()],
         // Longer than any test: what is resent here would only disturb.
         ack_timeout: Span::hours(1),
+        declared: Default::default(),
+        effective: None,
+        smoke: Vec::new(),
     }
 }
 

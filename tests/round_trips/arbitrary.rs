@@ -110,6 +110,8 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("segment", vec![("name", "t")]),
             ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),
             ("condition", vec![("name", "t"), ("known", "bool")]),
+            ("effective", vec![("to", "small"), ("canary", ""), ("requests", ""), ("shown", "yes")]),
+            ("smoke", vec![("name", "t"), ("outcome", "none"), ("detail", "t"), ("within_ms", "")]),
         ];
         let (gate, fields) = &forms[self.below(forms.len())];
         let mut map = serde_json::Map::from_iter([("gate".to_owned(), (*gate).into())]);
@@ -118,6 +120,8 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
                 "" => n.into(),
                 "as" => serde_json::json!(["a"]),
                 "bool" => (n % 2 == 1).into(),
+                "yes" => (n % 2 == 1).into(),
+                "none" => serde_json::Value::Null,
                 "small" => (n % 256).into(),
                 _ => serde_json::Value::from(text.clone()),
             };

@@ -17,7 +17,7 @@ use sluice::wire::{events, intent, policy_file, telemetry};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 /// Kinds of event.
-const KINDS: usize = 30;
+const KINDS: usize = 33;
 
 fn entropy() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..1_500)
@@ -56,9 +56,11 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::NotApplied { .. } => 12,
             Reason::Superseded { .. } => 13,
             Reason::Condition { .. } => 14,
+            Reason::Effective { .. } => 15,
+            Reason::Smoke { .. } => 16,
         })
         .collect();
-    assert_eq!(reasons.len(), 15);
+    assert_eq!(reasons.len(), 17);
 }
 
 #[derive(Clone, Debug)]

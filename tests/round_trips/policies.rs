@@ -185,9 +185,35 @@ pub fn any_policy() -> impl Strategy<Value = Policy> {
                 scopes: actuators.iter().map(|name| Scope(name.clone())).collect(),
                 actuators: actuators.iter().map(|name| Actuator(name.clone())).collect(),
                 ack_timeout: times.2,
+                declared: actuators
+                    .iter()
+                    .filter(|_| queue)
+                    .map(|name| (Actuator(name.clone()), some_actuator(times.1, hold)))
+                    .collect(),
+                effective: hold.then_some(Effective { within: times.1.plus(times.2), after: times.1 }),
+                smoke: if queue { some_tests(times.2, hold) } else { Vec::new() },
             }
         },
     )
+}
+
+fn some_actuator(every: Span, hold: bool) -> Declared {
+    Declared {
+        subject: hold.then(|| "routers.eu.set".into()),
+        ack_within: None,
+        resend_every: Some(every),
+        on_silent: if hold { OnDeadline::Hold } else { OnDeadline::Rollback },
+    }
+}
+
+fn some_tests(timeout: Span, hold: bool) -> Vec<Smoke> {
+    let command = Run::Command(vec!["/opt/golden".into(), "two words".into(), "$HOME; rm \"-rf\"".into()]);
+    let test = |name: &str, run, first, on_fail| Smoke { name: name.into(), run, timeout, first, on_fail };
+    let (some, other) = match hold {
+        true => (OnDeadline::Hold, OnDeadline::Rollback),
+        false => (OnDeadline::Rollback, OnDeadline::Hold),
+    };
+    vec![test("golden", command, hold, some), test("shake", Run::Request("tests.x".into()), !hold, other)]
 }
 
 /// What is written into the file as text stays text.
@@ -324,6 +350,28 @@ pub fn text(policy: &Policy) -> String {
     writeln!(out, "  keep_old: {}", time(p.keep_old)).unwrap();
     writeln!(out, "  scopes: {}", list(&p.scopes, |name| format!("\"{name}\""))).unwrap();
     writeln!(out, "  retry_after_rollback: {}", word(p.retry_after_rollback)).unwrap();
-    writeln!(out, "  actuators: {}", list(&p.actuators, |name| format!("\"{name}\""))).unwrap();
+    let actuator = |name: &Actuator| match p.declared.get(name) {
+        None => format!("\"{name}\""),
+        Some(d) => {
+            let every = d.resend_every.map(|every| format!(", resend_every: {}", time(every)));
+            let subject = d.subject.as_ref().map(|subject| format!(", subject: {subject}"));
+            let (every, subject) = (every.unwrap_or_default(), subject.unwrap_or_default());
+            format!("{{name: \"{name}\"{every}{subject}, on_silent: {}}}", word(d.on_silent))
+        }
+    };
+    writeln!(out, "  actuators: {}", list(&p.actuators, actuator)).unwrap();
+    if let Some(Effective { within, after }) = p.effective {
+        writeln!(out, "  effective: {{within: {}, after: {}}}", time(within), time(after)).unwrap();
+    }
+    let test = |t: &Smoke| {
+        let run = match &t.run {
+            Run::Command(argv) => format!("command: {}", serde_json::json!(argv)),
+            Run::Request(subject) => format!("request: {subject}"),
+        };
+        let at = if t.first { "first" } else { "every" };
+        let (timeout, on_fail) = (time(t.timeout), word(t.on_fail));
+        format!("{{name: {}, {run}, timeout: {timeout}, at: {at}, on_fail: {on_fail}}}", t.name)
+    };
+    writeln!(out, "  smoke: {}", list(&p.smoke, test)).unwrap();
     out
 }

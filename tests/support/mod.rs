@@ -147,6 +147,11 @@ impl Daemon {
 
     /// As [`Daemon::start`], with the address of a broker, or of what stands before one.
     pub fn start_at(nats: Option<String>, policies: Option<&Path>) -> Daemon {
+        Daemon::start_configured(nats, policies, None)
+    }
+
+    /// As [`Daemon::start_at`], with a config file.
+    pub fn start_configured(nats: Option<String>, policies: Option<&Path>, config: Option<&Path>) -> Daemon {
         let dir = TempDir::new().expect("a temporary folder");
         let mut args = vec!["serve".into(), "--http".into(), "127.0.0.1:0".into()];
         args.extend(["--data".into(), dir.path().join("data").display().to_string()]);
@@ -155,6 +160,9 @@ impl Daemon {
         }
         if let Some(policies) = policies {
             args.extend(["--policies".into(), policies.display().to_string()]);
+        }
+        if let Some(config) = config {
+            args.extend(["--config".into(), config.display().to_string()]);
         }
         let child = spawn_daemon(dir.path(), &args, 1);
         let mut daemon = Daemon { dir, args, runs: 1, child, address: String::new() };

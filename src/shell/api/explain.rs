@@ -84,6 +84,14 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
                 unconfirmed()
             ));
         }
+        Stage::RollingBack if rollout.sent.is_none() => {
+            next.push("is over as soon as telemetry shows that the canary serves nothing any more".into());
+            let rules = policy.effective.zip(rollout.effect.as_ref());
+            next.extend(rules.map(|(rules, effect)| {
+                let then = clock_time(effect.since.plus(rules.within), now);
+                format!("else people are told at {then}, and the command is sent again if requests speak against it")
+            }));
+        }
         Stage::RollingBack | Stage::Releasing => next.push(format!(
             "is over as soon as {} has confirmed; the command is sent again until then",
             unconfirmed()
@@ -122,6 +130,8 @@ fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
                 waits.push(format!("{name} {needs}"));
             }
             Reason::Paused { by } => waits.push(format!("{by}'s pause is ended")),
+            Reason::Effective { to, .. } => waits.push(format!("telemetry shows {to}")),
+            Reason::Smoke { name, outcome: None, .. } => waits.push(format!("smoke test {name} has passed")),
             Reason::Samples { metric, have, need } => {
                 waits.push(format!("{metric} has {} more observations", words::count(need - have)));
             }
@@ -182,6 +192,11 @@ fn clock_time(at: Timestamp, now: Timestamp) -> String {
 fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
     let policy = state.policy_of(rollout);
     let id = &rollout.id;
+    if rollout.stage == Stage::RollingBack && rollout.sent.is_none() {
+        return vec![format!(
+            "sluice rollback {id} --override --reason TEXT (take the actuators' word for it)"
+        )];
+    }
     if matches!(rollout.stage, Stage::RollingBack | Stage::Ended(_)) {
         return Vec::new();
     }

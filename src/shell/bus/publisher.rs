@@ -11,7 +11,6 @@ use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::publish::PublishAck;
 use async_nats::{Client, HeaderMap};
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
@@ -23,10 +22,12 @@ use crate::shell::clock;
 use crate::shell::writer::{OUTBOX_MAX, Writer};
 use crate::wire::outgoing::Outgoing;
 
+/// Where the subjects of sluice's own streams begin.
+const OWN: &str = "sluice.";
 /// Messages sent and not confirmed.
 const WINDOW: usize = 256;
 
-type Ack = Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>;
+type Ack = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
 
 struct Waiting {
     message: Outgoing,
@@ -145,11 +146,14 @@ impl Publisher {
         let message = &self.queue[i].message;
         let mut headers = HeaderMap::new();
         message.headers.iter().for_each(|(name, value)| headers.insert(*name, value.as_str()));
+        if !message.subject.starts_with(OWN) {
+            return self.hand_over(i, headers).await;
+        }
         let publish = PublishMessage::build().headers(headers).payload(message.body().into());
         let sent: Result<PublishAckFuture, _> = self.js.send_publish(message.subject.clone(), publish).await;
         match sent {
             Ok(ack) => {
-                self.queue[i].ack = Some(ack.into_future());
+                self.queue[i].ack = Some(Box::pin(async move { ack.await.map(drop) }));
                 true
             }
             Err(error) => {
@@ -159,7 +163,24 @@ impl Publisher {
         }
     }
 
-    async fn answered(&mut self, result: Result<PublishAck, PublishError>) {
+    /// A command for a subject of somebody else's: no stream of sluice's takes it. It counts as delivered when the broker has
+    /// it; what counts further is the actuator's word.
+    async fn hand_over(&mut self, i: usize, headers: HeaderMap) -> bool {
+        let (subject, body) = {
+            let message = &self.queue[i].message;
+            (message.subject.clone(), message.body())
+        };
+        let lost = || PublishError::from(PublishErrorKind::BrokenPipe);
+        if self.client.publish_with_headers(subject, headers, body.into()).await.is_err() {
+            self.failed(&lost());
+            return false;
+        }
+        let client = self.client.clone();
+        self.queue[i].ack = Some(Box::pin(async move { client.flush().await.map_err(|_| lost()) }));
+        true
+    }
+
+    async fn answered(&mut self, result: Result<(), PublishError>) {
         let front = self.queue.front_mut().expect("an answer to the front");
         front.ack = None;
         match result {
@@ -261,7 +282,7 @@ impl Publisher {
 }
 
 /// The answer to the oldest message, once it has been sent.
-async fn first_ack(queue: &mut VecDeque<Waiting>) -> Result<PublishAck, PublishError> {
+async fn first_ack(queue: &mut VecDeque<Waiting>) -> Result<(), PublishError> {
     match queue.front_mut().and_then(|front| front.ack.as_mut()) {
         Some(ack) => ack.await,
         None => std::future::pending().await,
@@ -276,6 +297,9 @@ async fn wait_until(at: Option<Instant>) {
 }
 
 fn what(message: &Outgoing) -> String {
+    if !message.subject.starts_with(OWN) {
+        return "command".to_owned();
+    }
     message.subject.split('.').nth(2).unwrap_or_default().to_owned()
 }
 

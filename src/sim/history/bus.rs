@@ -45,7 +45,7 @@ impl Run<'_> {
         let mut r = self.random(Draw::Arrival, self.now.rotate_left(32) ^ place);
         if self.broker.accept(&id, self.now) {
             let body: Value = serde_json::from_slice(&message.body()).expect("messages are JSON");
-            if message.subject.contains(".command.") {
+            if body["op"] == "set_weight" {
                 let name = body["actuator"].as_str().unwrap_or_default();
                 if let Some(actuator) = self.plan.actuators.iter().position(|a| *a == name) {
                     self.at(self.now + 1 + r.below(20), Happening::Command(actuator, body));

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Happening, Node, Run, Sending, Stop, Ticket, broken, key, whole};
 use crate::core::event::{Choice, Delivery, ENGINE, Event, Origin};
-use crate::core::ids::{Digest, EventSeq, RolloutId};
+use crate::core::ids::{Digest, EventSeq, RolloutId, SmokeId};
 use crate::core::line;
+use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::time::Span;
 use crate::invariants::{Checker, Violation};
 use crate::runner::Taken;
 use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};
+use crate::sim::carried_out::{self, Ending};
 use crate::sim::disk::{DiskError, SimLog};
 use crate::sim::plan::{Draw, Fault, MINUTE};
 use crate::sim::rare::Rare;
@@ -188,21 +190,43 @@ impl Run<'_> {
         let awake = self.now - self.slept;
         let (checker, notice, trace) = (&mut self.checker, &mut self.notice, &mut self.trace);
         let applied = &mut self.applied;
+        let mut asked = Vec::new();
         let mut failed = None;
         let scanned = node.ledger.journal.scan(checker.seq + 1, &mut |e| {
             if let Some(trace) = trace {
                 trace.push(line::line(e.seq, e.at, START, &e.event));
             }
             notice.see(e);
+            if let Event::SmokeAsked { rollout, ask } = &e.event {
+                asked.push((rollout.clone(), ask.clone()));
+            }
             failed =
                 in_time(checker, applied, awake, e).and_then(|()| checker.next(e.seq, e.at, &e.event)).err();
             failed.is_none()
         });
+        for (rollout, ask) in asked {
+            self.test(rollout, &ask);
+        }
         match (failed, scanned) {
             (Some(violation), _) => Err(violation.into()),
             (None, Ok(())) => Ok(()),
             (None, Err(error)) if self.disk.borrow().damaged => self.refused(&error),
             (None, Err(error)) => Err(broken("I6", self.checker.seq, error.to_string())),
+        }
+    }
+
+    /// Runs a smoke test, until it ends or the process does.
+    fn test(&mut self, rollout: RolloutId, ask: &SmokeAsk) {
+        let Ending { after, outcome, twice, strange } = carried_out::ending(self.plan.seed, ask, self.healed);
+        let detail = if outcome == SmokeOutcome::Failed { "3 of 40 differ" } else { "" };
+        let (id, name, detail) = (ask.id, ask.name.clone(), detail.to_owned());
+        let result = SmokeResult { id, rollout, name, outcome, detail, took_ms: after };
+        let mut ends = vec![(after, result.clone())];
+        ends.extend(twice.then(|| (after + 2_000, result.clone())));
+        let id = SmokeId(uuid::Uuid::from_u128(result.id.0.as_u128() ^ 1));
+        ends.extend(strange.then_some((after / 2, SmokeResult { id, ..result })));
+        for (after, result) in ends {
+            self.at(self.now + after, Happening::Smoke(self.life, Box::new(result)));
         }
     }
 

@@ -21,6 +21,7 @@ use super::rare::Rare;
 use super::script::START;
 use crate::core::event::{Event, Inbound};
 use crate::core::ids::{Actuator, Digest, EventSeq, RolloutId};
+use crate::core::smoke::SmokeResult;
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
 use crate::invariants::{Checker, Violation};
@@ -82,6 +83,8 @@ enum Happening {
     OutAck(u64, u64),
     OutRetry(u64, u64),
     Command(usize, Value),
+    /// A smoke test that this life of the daemon runs has ended.
+    Smoke(u64, Box<SmokeResult>),
     /// There is room on the disk again.
     Room,
     Care,
@@ -297,6 +300,7 @@ impl Run<'_> {
             | Happening::Work(_)
             | Happening::Wake(_)
             | Happening::OutAck(..)
+            | Happening::Smoke(..)
             | Happening::OutRetry(..) => true,
             _ => false,
         };
@@ -337,6 +341,12 @@ impl Run<'_> {
             Happening::OutRetry(life, place) if life == self.life => self.send(place),
             Happening::Command(actuator, body) => self.command(actuator, body)?,
             Happening::Care => self.care(),
+            Happening::Smoke(life, result) => {
+                if let Some(node) = self.node.as_mut().filter(|_| life == self.life) {
+                    node.inbox.push_back((Ticket::Own, Event::SmokeFinished { result: *result }));
+                    self.soon();
+                }
+            }
             Happening::Room => self.full = false,
             Happening::Work(_) | Happening::Wake(_) | Happening::OutAck(..) | Happening::OutRetry(..) => {}
         }

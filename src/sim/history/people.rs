@@ -6,6 +6,7 @@ use super::{Happening, Run, Stop, Ticket};
 use crate::core::event::{Act, Event, FreezeOrder, Inbound, Origin, Outcome, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::OnFail;
+use crate::core::rollout::Stage;
 use crate::core::time::{Span, Timestamp};
 use crate::sim::broker::Stored;
 use crate::sim::disk::Mishap;
@@ -255,7 +256,11 @@ impl Run<'_> {
                     if_seq: None,
                     force: false,
                 };
-                if forced {
+                // Half of the people know better than the telemetry.
+                let unseen = rollout.stage == Stage::RollingBack && rollout.sent.is_none();
+                if unseen && self.plan.seed.is_multiple_of(2) {
+                    orders.push(Act { force: true, ..order(Verb::Rollback, "ada") });
+                } else if forced {
                     orders.push(order(if rollout.exposed() { Verb::Rollback } else { Verb::Abort }, "ada"));
                 } else if rollout.paused.is_some() {
                     orders.push(order(Verb::Resume, "ada"));

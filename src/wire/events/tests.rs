@@ -6,9 +6,10 @@ use crate::core::condition::Expression;
 use crate::core::event::*;
 use crate::core::evidence::{Evidence, GuardrailKind, Range, Silence};
 use crate::core::exposure::*;
-use crate::core::ids::Weight;
+use crate::core::ids::{SmokeId, Weight};
 use crate::core::makeup::{Commit, Makeup, Part};
 use crate::core::policy::*;
+use crate::core::smoke::SmokeOutcome;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
 use crate::core::windows::{Bounds, Freeze};
@@ -148,6 +149,33 @@ fn policy() -> Policy {
         scopes: vec!["gateway".into()],
         actuators: vec!["router".into()],
         ack_timeout: Span::secs(30),
+        declared: [(
+            "router".into(),
+            Declared {
+                subject: Some("routers.eu".into()),
+                ack_within: Some(Span::mins(1)),
+                resend_every: Some(Span::secs(10)),
+                on_silent: OnDeadline::Rollback,
+            },
+        )]
+        .into(),
+        effective: Some(Effective { within: Span::mins(15), after: Span::secs(30) }),
+        smoke: vec![
+            Smoke {
+                name: "golden".into(),
+                run: Run::Command(vec!["/opt/golden".into(), "--fast".into()]),
+                timeout: Span::mins(10),
+                first: true,
+                on_fail: OnDeadline::Hold,
+            },
+            Smoke {
+                name: "handshake".into(),
+                run: Run::Request("tests.handshake".into()),
+                timeout: Span::secs(30),
+                first: false,
+                on_fail: OnDeadline::Rollback,
+            },
+        ],
     }
 }
 
@@ -186,8 +214,51 @@ fn one_of_each() -> Vec<Event> {
         Reason::ActuatorRejected { actuator: "router".into(), why: "no".into() },
         Reason::SoakOver,
         Reason::Condition { name: "dear".into(), known: true },
+        Reason::Effective { to: Weight::percent(5), canary: 3, requests: 70, shown: false },
+        Reason::Smoke {
+            name: "golden".into(),
+            outcome: Some(SmokeOutcome::Failed),
+            detail: "3 of 40 differ".into(),
+            within_ms: 600_000,
+        },
     ];
+    let smoke_id = SmokeId(Uuid::from_u128(78));
     vec![
+        Event::SmokeFinished {
+            result: SmokeResult {
+                id: smoke_id,
+                rollout: rollout(),
+                name: "golden".into(),
+                outcome: SmokeOutcome::TimedOut,
+                detail: "37 of 40".into(),
+                took_ms: 600_000,
+            },
+        },
+        Event::SmokeAsked {
+            rollout: rollout(),
+            ask: SmokeAsk {
+                id: smoke_id,
+                name: "golden".into(),
+                run: Run::Command(vec!["/opt/golden".into()]),
+                timeout: Span::mins(10),
+                service: "chat".into(),
+                step: 1,
+                from: "v@1".into(),
+                to: "v@2".into(),
+                attempt: 2,
+            },
+        },
+        Event::EffectShown {
+            rollout: rollout(),
+            effect: Shown {
+                command,
+                to: Weight::percent(5),
+                metric: "error".into(),
+                canary: 51,
+                requests: 1_000,
+                took_ms: 61_000,
+            },
+        },
         Event::LogCreated { log: Uuid::from_u128(1), build: "0.1.0".into() },
         Event::DaemonStarted { build: "0.1.0".into() },
         Event::EngineAdopted { engine: 2 },

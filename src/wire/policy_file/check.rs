@@ -1,20 +1,20 @@
 //! What the values of a policy file may be, alone and together.
 
+use super::carried_out::{self, actuators};
 use super::conditions::conditions;
 use super::exposure::exposure;
 use super::grammar::{Exposed, Label, PolicyFile, Spec};
 use super::guardrails::guardrails;
 use super::windows::windows;
-use crate::core::ids::{Actuator, Scope, Weight};
+use crate::core::ids::{Scope, Weight};
 use crate::core::makeup::Part;
 use crate::core::policy::{
     Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
 };
 use crate::core::time::{Span, Timestamp};
 use crate::wire::intent::SCOPES_MAX;
-use crate::wire::yaml::{At, Checker, Node, Scalar};
+use crate::wire::yaml::{Checker, Node, Scalar};
 
-const ACTUATORS_MAX: usize = 16;
 const APPROVERS_MAX: u64 = 10;
 /// Cohorts of one guardrail that may wait for their maturity.
 const COHORTS_MAX: u64 = 2_000;
@@ -57,7 +57,9 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     let windows = windows(c, spec, now);
     let scopes = scopes(c, spec);
     let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
-    let actuators = actuators(c, spec);
+    let (actuators, declared) = actuators(c, spec).unzip();
+    let effective = carried_out::effective(c, spec);
+    let smoke = carried_out::smoke(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
     let ack_timeout = at_least_a_second(c, "spec.ack_timeout", &spec.ack_timeout, ack_timeout);
 
@@ -86,6 +88,9 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         scopes,
         actuators: actuators?,
         ack_timeout: ack_timeout?,
+        declared: declared?,
+        effective,
+        smoke,
     })
 }
 
@@ -142,7 +147,7 @@ fn waiting_cohorts(c: &mut Checker, spec: &Spec, cohort: Span) {
     }
 }
 
-fn at_least_a_second(
+pub(super) fn at_least_a_second(
     c: &mut Checker,
     path: &str,
     node: &Option<Node<Span>>,
@@ -248,25 +253,4 @@ fn scopes(c: &mut Checker, spec: &Spec) -> Vec<Scope> {
         scopes.push(Scope(name));
     }
     scopes
-}
-
-fn actuators(c: &mut Checker, spec: &Spec) -> Option<Vec<Actuator>> {
-    let Some(At { value: nodes, place }) = &spec.actuators else {
-        return Some(vec![Actuator::from("default")]);
-    };
-    if nodes.is_empty() || nodes.len() > ACTUATORS_MAX {
-        let message = format!("must name 1 to {ACTUATORS_MAX}, got {}", nodes.len());
-        c.refuse("E3018", *place, "spec.actuators", &message);
-        return None;
-    }
-    let mut actuators = Vec::new();
-    for (i, node) in nodes.iter().enumerate() {
-        let path = format!("spec.actuators[{i}]");
-        let Some(Label(name)) = c.get(&path, node) else { continue };
-        if actuators.contains(&Actuator(name.clone())) {
-            c.refuse("E3025", node.place, &path, &format!("{name} is there twice"));
-        }
-        actuators.push(Actuator(name));
-    }
-    Some(actuators)
 }

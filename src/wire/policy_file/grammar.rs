@@ -5,6 +5,7 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::core::exposure::OnSegmentFailure;
@@ -17,7 +18,7 @@ use crate::wire::names;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
-pub const NOT_YET: [&str; 2] = ["smoke", "prepare"];
+pub const NOT_YET: [&str; 1] = ["prepare"];
 /// Kinds of guardrail that this version does not read.
 const KINDS_NOT_YET: [&str; 3] = ["survival", "distribution", "cel"];
 
@@ -79,9 +80,67 @@ pub struct Spec {
     pub retry_after_rollback: Option<Node<Retry>>,
     /// Everyone who must confirm a command (default: one, called default).
     #[schemars(length(min = 1, max = 16))]
-    pub actuators: Option<At<Vec<Node<Label>>>>,
+    pub actuators: Option<At<Vec<At<ActuatorBody>>>>,
     /// After this long without a confirmation the command is sent again (default: 30s).
     pub ack_timeout: Option<Node<Span>>,
+    /// Telemetry has to show what actuators confirm, or nothing is promoted (default: they are believed).
+    pub effective: Option<At<EffectiveBody>>,
+    /// What is run as soon as a step is applied; a step is not promoted before all have passed.
+    #[schemars(length(max = 16))]
+    pub smoke: Option<At<Vec<SmokeBody>>>,
+}
+
+/// A name, or a map that says more.
+pub enum ActuatorBody {
+    Name(String),
+    Declared(Box<DeclaredBody>),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredBody {
+    pub name: Node<Label>,
+    /// Where its commands go (default: sluice.v1.command.SERVICE.NAME).
+    pub subject: Option<Node<Subject>>,
+    /// Silent for longer, it is named and on_silent happens (default: ack_timeout).
+    pub ack_within: Option<Node<Span>>,
+    /// How often an unconfirmed command is sent again (default: after ack_timeout, then after twice as long, up to 5m).
+    pub resend_every: Option<Node<Span>>,
+    /// What silence at a step does (default: hold). Silence about a rollback is named every 5m.
+    pub on_silent: Option<Node<OnDeadline>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EffectiveBody {
+    /// If telemetry has not shown a command so long after its confirmation, people are told.
+    pub within: Node<Span>,
+    /// What is served in this time after the confirmation does not count (default: 0s).
+    pub after: Option<Node<Span>>,
+}
+
+/// One of command, request.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SmokeBody {
+    pub name: Node<Label>,
+    /// A program (its whole path) and its arguments, run by the daemon if its config allows that.
+    #[schemars(length(min = 1, max = 64))]
+    pub command: Option<At<Vec<Node<Words>>>>,
+    /// A subject on which a runner answers.
+    pub request: Option<Node<Subject>>,
+    /// Then it is ended, and counts as failed.
+    pub timeout: Node<Span>,
+    /// At which steps (default: every).
+    pub at: Option<Node<SmokeAt>>,
+    /// What a failure does (default: rollback). A test that could not be run holds.
+    pub on_fail: Option<Node<OnDeadline>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SmokeAt {
+    First,
+    Every,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -409,6 +468,52 @@ impl JsonSchema for Limit {
     }
 }
 
+impl<'de> Deserialize<'de> for ActuatorBody {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<ActuatorBody, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = ActuatorBody;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a map such as {name: router-eu, ack_within: 1m}")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<ActuatorBody, E> {
+                Ok(ActuatorBody::Name(text.to_owned()))
+            }
+
+            fn visit_i64<E>(self, n: i64) -> Result<ActuatorBody, E> {
+                Ok(ActuatorBody::Name(n.to_string()))
+            }
+
+            fn visit_u64<E>(self, n: u64) -> Result<ActuatorBody, E> {
+                Ok(ActuatorBody::Name(n.to_string()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ActuatorBody, A::Error> {
+                let body = DeclaredBody::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ActuatorBody::Declared(Box::new(body)))
+            }
+        }
+        input.deserialize_any(Form)
+    }
+}
+
+impl JsonSchema for ActuatorBody {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ActuatorBody".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (name, declared) = (Label::schema(generator), generator.subschema_for::<DeclaredBody>());
+        json_schema!({"anyOf": [name, declared]})
+    }
+}
+
 /// What is wrong with a cron line, a zone or a local time is found with its place in `check`.
 pub struct CronLine(pub String);
 pub struct Zone(pub String);
@@ -440,6 +545,9 @@ pub struct Label(pub String);
 #[derive(Clone)]
 pub struct MetricName(pub String);
 
+/// Where messages go, as [`names::subject`] has it.
+pub struct Subject(pub String);
+
 /// Text of 1 to 200 characters, none of them hidden.
 pub struct Words(pub String);
 
@@ -454,6 +562,7 @@ words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "score" =
 words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
 words!(OnSegmentFailure, &[], "all" => OnSegmentFailure::All, "alone" => OnSegmentFailure::Alone);
+words!(SmokeAt, &[], "first" => SmokeAt::First, "every" => SmokeAt::Every);
 words!(OnDeadline, &[], "hold" => OnDeadline::Hold, "rollback" => OnDeadline::Rollback);
 words!(Concurrency, &[], "queue" => Concurrency::Queue, "refuse" => Concurrency::Refuse,
     "supersede" => Concurrency::Supersede);
@@ -471,6 +580,17 @@ impl Scalar for Label {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"})
+    }
+}
+
+impl Scalar for Subject {
+    fn parse(text: &str) -> Result<Subject, Unfit> {
+        let subject = names::subject("", text).map_err(|error| Unfit { code: "E3022", ..error.into() })?;
+        Ok(Subject(subject))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": names::SUBJECT_MAX, "pattern": "^[^ .*>$_][^ .*>]*([.][^ .*>]+)*$"})
     }
 }
 
