@@ -1,0 +1,225 @@
+//! What may be said about one rollout.
+
+mod commands;
+mod decisions;
+mod evidence;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Checked, ensure};
+use crate::core::event::{Act, Alert, AlertKind, Choice, Command, Opening, Outcome, Verb};
+use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
+use crate::core::policy::{Guardrail, OnFail, Policy};
+use crate::core::time::{Span, Timestamp};
+use crate::core::verdict::Verdict;
+use evidence::Watched;
+
+/// One open rollout, as the events tell it.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub id: RolloutId,
+    pub opening: Opening,
+    pub created: EventSeq,
+    baseline: Version,
+    /// The step last promoted to, and the one last applied with the time it was.
+    step: Option<u16>,
+    applied: Option<(Timestamp, u16)>,
+    first_applied: Option<Timestamp>,
+    /// The step that begins when the open command is applied.
+    entering: Option<u16>,
+    /// When the last command was issued.
+    issued_at: Timestamp,
+    /// A part of the traffic was taken back by itself, and no person has said how to go on.
+    parked: bool,
+    weight: Weight,
+    unwatched: Span,
+    paused: Option<Timestamp>,
+    approvals: BTreeSet<String>,
+    /// A newer one takes its place.
+    pub superseded: bool,
+    claimed: bool,
+    order: Option<Act>,
+    /// The last event that a person's view had to include.
+    moved: EventSeq,
+    /// The last decision that asks for a command, until that is issued.
+    to_issue: Option<(EventSeq, Weight)>,
+    open: Option<Command>,
+    confirmed: BTreeSet<Actuator>,
+    choice: Option<Choice>,
+    /// Whether a person ordered that.
+    ordered: bool,
+    commands: u32,
+    /// Observations recorded by version and metric since the first step was applied.
+    received: BTreeMap<(Version, Metric), u64>,
+    /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
+    served: BTreeMap<(Version, Metric, Option<usize>), BTreeMap<u64, u64>>,
+    /// Of metrics that are compared in pairs: how often each unit answered in each arm, and the pairs that these can make.
+    units: BTreeMap<Metric, (BTreeMap<String, [u64; 2]>, u64)>,
+    watched: BTreeMap<String, Watched>,
+    alerts: BTreeSet<AlertKind>,
+}
+
+impl Followed {
+    pub fn new(id: &RolloutId, opening: &Opening, created: EventSeq) -> Followed {
+        Followed {
+            id: id.clone(),
+            baseline: opening.from.clone(),
+            opening: opening.clone(),
+            created,
+            step: None,
+            applied: None,
+            first_applied: None,
+            entering: None,
+            issued_at: Timestamp::default(),
+            parked: false,
+            weight: Weight::ZERO,
+            unwatched: Span::ZERO,
+            paused: None,
+            approvals: BTreeSet::new(),
+            superseded: false,
+            claimed: false,
+            order: None,
+            moved: created,
+            to_issue: None,
+            open: None,
+            confirmed: BTreeSet::new(),
+            choice: None,
+            ordered: false,
+            commands: 0,
+            received: BTreeMap::new(),
+            served: BTreeMap::new(),
+            units: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            alerts: BTreeSet::new(),
+        }
+    }
+
+    /// The step it was last promoted to.
+    pub fn step(&self) -> Option<u16> {
+        self.step
+    }
+
+    /// Whether an order to promote past what is in the way waits to be carried out.
+    pub fn forced(&self) -> bool {
+        self.order.as_ref().is_some_and(|act| act.verb == Verb::Promote && act.force)
+    }
+
+    /// Whether its last decision is `choice`, and somebody's order.
+    pub fn by_person(&self, choice: Choice) -> bool {
+        self.choice == Some(choice) && self.ordered
+    }
+
+    pub fn baseline(&self) -> &Version {
+        &self.baseline
+    }
+
+    /// What is left of it when it has completed: it can still be taken back, and be it for nothing that was seen.
+    pub fn kept(&self, seq: EventSeq) -> Followed {
+        Followed {
+            step: self.step,
+            weight: self.weight,
+            baseline: self.baseline.clone(),
+            moved: seq,
+            commands: self.commands,
+            ..Followed::new(&self.id, &self.opening, self.created)
+        }
+    }
+
+    /// Time that nobody watched. A pause counts by itself.
+    pub fn unwatched(&mut self, span: Span) {
+        if self.paused.is_none() {
+            self.unwatched = self.unwatched.plus(span);
+        }
+    }
+
+    fn watched_for(&self, now: Timestamp) -> Span {
+        let Some((since, _)) = self.applied else { return Span::ZERO };
+        let until = self.paused.map_or(now, |paused| paused.max(since));
+        until.since(since).minus(self.unwatched)
+    }
+
+    pub fn accepted(&mut self, seq: EventSeq, at: Timestamp, policy: &Policy, act: &Act) -> Checked {
+        if let Some(seen) = act.if_seq {
+            ensure(act.verb == Verb::Note || seen >= self.moved, "I33", || {
+                format!("{} knew {} up to seq {seen}, it moved at {}", act.actor, self.id, self.moved)
+            })?;
+        }
+        match act.verb {
+            Verb::Note => return Ok(()),
+            Verb::Pause => {
+                ensure(self.paused.is_none(), "I33", || format!("{} was paused", self.id))?;
+                self.paused = Some(at);
+            }
+            Verb::Resume => {
+                let since = self.paused.take();
+                ensure(since.is_some(), "I33", || format!("{} was not paused", self.id))?;
+                if let (Some(since), Some((applied, _))) = (since, self.applied) {
+                    self.unwatched = self.unwatched.plus(at.since(since.max(applied)));
+                }
+            }
+            Verb::Approve => {
+                let fresh = self.approvals.insert(act.actor.clone());
+                ensure(fresh, "I33", || format!("{} had approved", act.actor))?;
+            }
+            Verb::Claim => {
+                let taken = std::mem::replace(&mut self.claimed, true);
+                return ensure(!taken || act.force, "I33", || format!("{} was claimed", self.id));
+            }
+            Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
+                ensure(self.choice != Some(Choice::Rollback), "I16", || {
+                    format!("{} accepted after the rollback of {}", act.verb.as_str(), self.id)
+                })?;
+                if act.verb == Verb::Promote {
+                    let failing = self.failing(policy, OnFail::Rollback);
+                    ensure(failing.is_none(), "I18", || format!("promoted past {failing:?}"))?;
+                    for watched in self.watched.values_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
+                        watched.accepted |= act.force;
+                    }
+                }
+                self.order = Some(act.clone());
+            }
+        }
+        self.moved = seq;
+        Ok(())
+    }
+
+    /// What a guardrail's failing does, trade-off and acceptance weighed.
+    fn does(&self, guardrail: &Guardrail) -> OnFail {
+        match self.watched.get(&guardrail.name) {
+            Some(w) if w.accepted => OnFail::Alert,
+            Some(w) if w.excused => OnFail::Hold,
+            _ => guardrail.on_fail,
+        }
+    }
+
+    fn failing<'a>(&self, policy: &'a Policy, on_fail: OnFail) -> Option<&'a str> {
+        let fails =
+            |g: &&Guardrail| self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
+        let found = policy.guardrails.iter().filter(|g| self.does(g) == on_fail).find(fails);
+        found.map(|g| g.name.as_str())
+    }
+
+    pub fn alerted(&mut self, alert: &Alert) -> Checked {
+        let fresh = self.alerts.insert(alert.kind.clone());
+        ensure(fresh, "I24", || format!("{} raises {:?} twice", self.id, alert.kind))
+    }
+
+    pub fn ended(&self, outcome: Outcome) -> Checked {
+        let back =
+            self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO;
+        let fits = match outcome {
+            Outcome::Completed => self.choice == Some(Choice::Complete) && self.open.is_none(),
+            Outcome::RolledBack => back && !self.superseded,
+            Outcome::Superseded => self.superseded && (back || self.commands == 0),
+            Outcome::Aborted => {
+                self.commands == 0 && self.order.as_ref().is_some_and(|act| act.verb == Verb::Abort)
+            }
+        };
+        ensure(fits, "I17", || format!("{} ends {outcome:?} after {:?}", self.id, self.choice))
+    }
+}
+
+fn named<'a>(policy: &'a Policy, name: &str) -> Result<&'a Guardrail, (&'static str, String)> {
+    let found = policy.guardrails.iter().find(|g| g.name == name);
+    found.ok_or_else(|| ("I11", format!("the policy has no guardrail {name}")))
+}
