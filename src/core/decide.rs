@@ -49,6 +49,12 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             Stage::Releasing => (Vec::new(), Some(Task::Release)),
             _ => (Vec::new(), None),
         };
+        let weight = match task {
+            Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
+            _ => weight,
+        };
+        let early = planted(Bug::ReleaseEarly) && policy.release && weight == Weight::FULL;
+        let task = if early { Some(Task::Release) } else { task };
         let command = Command {
             id: CommandId(derived_id(state.log, "command", decision)),
             service: rollout.opening.service.clone(),

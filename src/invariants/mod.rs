@@ -369,7 +369,7 @@ impl Checker {
             Event::CommandApplied { command, .. } => rollout.applied(at, *command)?,
             Event::AlertRaised { alert, .. } => rollout.alerted(alert)?,
             Event::RolloutEnded { outcome, .. } => {
-                rollout.ended(*outcome)?;
+                rollout.ended(policy, *outcome)?;
                 let service = rollout.opening.service.clone();
                 let version = (service.clone(), rollout.opening.to.clone());
                 match outcome {

@@ -42,10 +42,49 @@ impl Followed {
         ensure(command.task == task, "I17", || {
             format!("{id} asks for {:?}, its policy for {task:?}", command.task)
         })?;
+        self.in_order(policy, command)?;
+        self.tasked(command)?;
+        self.last = Some(command.clone());
         self.issued_at = at;
         self.confirmed.clear();
         self.open = Some(command.clone());
         self.commands += 1;
+        Ok(())
+    }
+
+    /// Parts of the traffic are exposed one after another, the rest last; and one that goes back alone gives back its
+    /// own share only.
+    fn in_order(&self, policy: &Policy, command: &Command) -> Checked {
+        let Some(segments) = &policy.segments else { return Ok(()) };
+        let said: Vec<_> = command.parts.iter().map(|part| (&part.segment.name, part.weight)).collect();
+        let in_order = said.iter().zip(&segments.parts).all(|((name, _), part)| **name == part.name);
+        let all_before = command.weight == Weight::ZERO
+            || command.weight == Weight::FULL
+            || said.len() == segments.parts.len();
+        ensure(in_order && all_before, "I39", || format!("{} exposes {said:?} out of order", self.id))?;
+        let (Some(Some(returned)), true, Some(last)) = (self.returned, self.parked, &self.last) else {
+            return Ok(());
+        };
+        let failed = &segments.parts[usize::from(returned)].name;
+        let kept: Vec<_> = last.parts.iter().map(|part| (&part.segment.name, part.weight)).collect();
+        let kept: Vec<_> = kept.into_iter().filter(|(name, _)| *name != failed).collect();
+        ensure(said == kept && command.weight == last.weight, "I39", || {
+            format!("{failed} goes back alone, {said:?} stay of {kept:?}")
+        })
+    }
+
+    /// While something is being prepared nobody is served by it, and what served before is given up once, at the end.
+    fn tasked(&mut self, command: &Command) -> Checked {
+        let (id, task) = (&self.id, command.task);
+        let prepares = matches!(task, Some(Task::Populate | Task::Start | Task::Shadow));
+        let nobody = command.weight == Weight::ZERO && command.parts.is_empty();
+        ensure(!prepares || nobody, "I40", || format!("{id} serves {} in {task:?}", command.weight))?;
+        let over = self.choice == Some(Choice::Complete) && command.weight == Weight::FULL;
+        let gives_up = task == Some(Task::Release);
+        ensure(!gives_up || over && !self.released, "I40", || {
+            format!("{id} gives up {} after {:?}", self.baseline, self.choice)
+        })?;
+        self.released |= gives_up;
         Ok(())
     }
 

@@ -37,7 +37,7 @@ impl Followed {
         match decision.choice {
             Choice::Promote => {
                 self.promoted(at, policy, decision, ordered.as_ref())?;
-                (self.entering, self.parked) = (self.step, false);
+                (self.entering, self.parked, self.returned) = (self.step, false, None);
             }
             Choice::Rollback => {
                 ensure(decision.weight_to == Weight::ZERO, "I21", || {
@@ -60,13 +60,18 @@ impl Followed {
                 self.entering = None;
                 if let Some(step) = alone {
                     (self.moved, self.parked) = (seq, true);
+                    self.returned = self.step.map(|step| policy.steps[usize::from(step)].segment);
+                    self.standing.clear();
                     (self.step, self.entering) = (alone, alone);
+                    // What is compared from now on is of the part before, confirmed or not.
+                    self.applied = Some((at, step));
                     self.to_issue = Some((seq, commands::shares(policy, step).0));
                     self.watched.clear();
                     self.alerts.clear();
                     self.approvals.clear();
                     return Ok(true);
                 }
+                self.returned = None;
             }
             Choice::Complete => {
                 let last = policy.steps.len() as u16 - 1;
@@ -130,9 +135,8 @@ impl Followed {
             self.step = Some(next);
             return Ok(());
         };
-        ensure(self.applied.map(|(_, step)| step) == self.step, "I17", || {
-            format!("{id} leaves step {current}, which was not applied")
-        })?;
+        let applied = self.applied.map(|(_, step)| step) == self.step && self.entering.is_none();
+        ensure(applied, "I17", || format!("{id} leaves step {current}, which was not applied"))?;
         let failing = self.failing(policy, OnFail::Rollback);
         ensure(failing.is_none(), "I19", || format!("{id} is promoted although {failing:?} fails"))?;
         match ordered.map(|act| act.verb) {
@@ -153,6 +157,9 @@ impl Followed {
         ensure(skip || watched >= step.bake, "I34", || {
             format!("{id} is promoted after {watched} of {}", step.bake)
         })?;
+        let horizon = step.deadline.filter(|_| policy.ab && !skip).unwrap_or_default();
+        ensure(watched >= horizon, "I41", || format!("{id} is won after {watched} of {horizon}"))?;
+        let segment = |step: u16| policy.steps[usize::from(step)].segment;
         for guardrail in &policy.guardrails {
             let name = &guardrail.name;
             let verdict = self.watched.get(name).and_then(|w| w.verdict);
@@ -167,6 +174,11 @@ impl Followed {
             let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates) && can_show;
             let passes = verdict == Some(Verdict::Pass) || self.does(guardrail) == OnFail::Alert;
             ensure(!needed || passes, "I19", || format!("{id} is promoted while {name} says {verdict:?}"))?;
+            let shown_of = self.watched.get(name).and_then(|w| w.segment);
+            let shows = needed && !absolute && verdict == Some(Verdict::Pass);
+            ensure(!shows || shown_of == Some(segment(current)), "I39", || {
+                format!("{id} leaves step {current} by what {name} showed of part {shown_of:?}")
+            })?;
             ensure(verdict != Some(Verdict::Fail) || self.does(guardrail) == OnFail::Alert, "I19", || {
                 format!("{id} is promoted although {name} fails")
             })?;
@@ -179,8 +191,10 @@ impl Followed {
                 format!("{id} is promoted with {have} of {need} {metric}")
             })?;
         }
-        let next = policy.steps[usize::from(current) + 1].to;
-        let between = |before: Weight| step.to < before && before <= next;
+        let next = &policy.steps[usize::from(current) + 1];
+        // Each part of the traffic begins at nothing.
+        let from = if next.segment == step.segment { step.to } else { Weight::ZERO };
+        let between = |before: Weight| from < before && before <= next.to;
         let asked: Vec<_> = policy.approvals.iter().filter(|a| between(a.before)).collect();
         let need = asked.iter().map(|a| usize::from(a.by)).max();
         let others = asked.iter().any(|a| a.not_submitter);

@@ -24,6 +24,9 @@ pub(super) struct Watched {
     cohort: Option<Timestamp>,
     baseline: u64,
     canary: u64,
+    /// The part of the traffic that was last scored, and what has settled of it.
+    pub(super) segment: Option<Option<u16>>,
+    of_part: [u64; 2],
     /// Settled at the step.
     pub(super) at_step: (u16, u64),
     referenced: bool,
@@ -62,6 +65,11 @@ impl Followed {
         for (series, n) in columns.series.iter().zip(columns.counts()) {
             *self.received.entry(of(series)).or_default() += n;
         }
+        for (series, n) in columns.series.iter().zip(self.standing_in(policy, columns)) {
+            if series.version == self.opening.to {
+                *self.standing.entry(series.metric.clone()).or_default() += n;
+            }
+        }
         // Samples come in runs of one series and second.
         let parts: Vec<Option<usize>> = columns.tags.iter().map(|tags| part(policy, tags)).collect();
         let samples = columns
@@ -80,6 +88,21 @@ impl Followed {
             let (version, metric) = of(&columns.series[series as usize]);
             *self.served.entry((version, metric, part)).or_default().entry(second).or_default() += n;
         }
+    }
+
+    /// By series, the observations of a batch that do not come from a part that was taken back.
+    fn standing_in(&self, policy: &Policy, columns: &Columns) -> Vec<u64> {
+        let mut counts = columns.counts();
+        if let Some(returned) = self.returned {
+            let gone: Vec<bool> = columns
+                .tags
+                .iter()
+                .map(|tags| is_tagged(policy, tags) && part(policy, tags) == returned.map(usize::from))
+                .collect();
+            let gone = columns.samples().filter(|s| s.tag.is_some_and(|tag| gone[tag as usize]));
+            gone.for_each(|sample| counts[sample.series as usize] -= 1);
+        }
+        counts
     }
 
     pub fn reference(&mut self, policy: &Policy, name: &str, reference: &Reference) -> Checked {
@@ -130,6 +153,10 @@ impl Followed {
         ensure(began.is_some_and(|began| began <= cohort), "I20", || {
             format!("a cohort of {name} is from before the first step")
         })?;
+        let step = self.step;
+        ensure(step.is_some_and(|step| scored.step <= step), "I39", || {
+            format!("a cohort of {name} is of step {}, the rollout is at {step:?}", scored.step)
+        })?;
         let last = watched.cohort.replace(cohort);
         ensure(last.is_none_or(|last| last < cohort), "I20", || {
             format!("a cohort of {name} is scored after a younger one")
@@ -152,6 +179,16 @@ impl Followed {
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
+        let segment = policy.steps[usize::from(scored.step)].segment;
+        if watched.segment.replace(segment) != Some(segment) {
+            watched.of_part = [0; 2];
+        }
+        watched.of_part[0] += scored.baseline.n;
+        watched.of_part[1] += scored.canary.n;
+        let (shown, of_part) = ([scored.evidence.baseline.n, scored.evidence.canary.n], watched.of_part);
+        ensure(shown[0] <= of_part[0] && shown[1] <= of_part[1], "I39", || {
+            format!("{name} shows {shown:?} observations, of this part of the traffic {of_part:?} settled")
+        })?;
         watched.benefit |= scored.evidence.benefit_shown;
         if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
             let share = policy.steps[usize::from(scored.step)].to.as_share();
@@ -212,7 +249,19 @@ impl Followed {
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         let shown = reading.excused.as_ref().is_none_or(|g| self.watched.get(g).is_some_and(|w| w.benefit));
         ensure(shown, "I18", || format!("{name} is excused by a benefit that was not shown"))?;
+        let standing = self.standing.get(counted(guardrail)).copied().unwrap_or(0);
+        let recent = matches!(guardrail.rule, Rule::Absolute { .. });
+        ensure(!recent || reading.canary.n <= standing, "I39", || {
+            let n = reading.canary.n;
+            format!("{name} looks at {n} requests, {standing} are not of a part that was taken back")
+        })?;
+        let segment = step.map(|step| policy.steps[usize::from(step)].segment);
         let watched = self.watched.entry(name.clone()).or_default();
+        let of_before = segment.is_some() && watched.segment.is_some() && segment != watched.segment;
+        let passes = reading.verdict == Verdict::Pass && reading.kind.shows_safety();
+        ensure(!(passes && of_before), "I39", || {
+            format!("{name} passes at step {step:?} by what was shown of another part of the traffic")
+        })?;
         ensure(watched.verdict != Some(Verdict::Fail), "I16", || format!("{name} had failed for good"))?;
         watched.verdict = Some(reading.verdict);
         match reading.verdict {
@@ -266,6 +315,13 @@ fn part(policy: &Policy, tags: &str) -> Option<usize> {
     segments.parts.iter().position(|part| part.name == name)
 }
 
+/// Whether samples of these tags say to which part they belong.
+fn is_tagged(policy: &Policy, tags: &str) -> bool {
+    let Some(segments) = &policy.segments else { return false };
+    let prefix = format!("{}=", segments.kind.as_str());
+    tags.split(',').any(|tag| tag.starts_with(&prefix))
+}
+
 /// The words of harm of a count or a split after a cohort, worked out from its counts.
 fn labels_words(
     guardrail: &Guardrail,
@@ -292,7 +348,7 @@ fn labels_words(
         begin(&mut words);
     }
     let (a, b) = (scored.baseline.n as f64, scored.canary.n as f64);
-    if share < 1.0 && a + b > 0.0 {
+    if share > 0.0 && share < 1.0 && a + b > 0.0 {
         let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
         let t0 = labels::chance(boundary, 1.0 - share, share);
         for (word, ratio) in words.iter_mut().zip(ratios) {

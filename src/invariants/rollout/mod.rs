@@ -31,6 +31,10 @@ pub struct Followed {
     issued_at: Timestamp,
     /// A part of the traffic was taken back by itself, and no person has said how to go on.
     parked: bool,
+    /// That part (an index; `None` in it: the rest), until the rollout moves on.
+    returned: Option<Option<u16>>,
+    /// What served before has been given up.
+    released: bool,
     weight: Weight,
     unwatched: Span,
     paused: Option<Timestamp>,
@@ -44,6 +48,8 @@ pub struct Followed {
     /// The last decision that asks for a command, until that is issued.
     to_issue: Option<(EventSeq, Weight)>,
     open: Option<Command>,
+    /// The last that was issued, open or not.
+    last: Option<Command>,
     confirmed: BTreeSet<Actuator>,
     choice: Option<Choice>,
     /// Whether a person ordered that.
@@ -51,6 +57,8 @@ pub struct Followed {
     commands: u32,
     /// Observations recorded by version and metric since the first step was applied.
     received: BTreeMap<(Version, Metric), u64>,
+    /// Those of the canary that no part has sent that was taken back, since the last one was.
+    standing: BTreeMap<Metric, u64>,
     /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
     served: BTreeMap<(Version, Metric, Option<usize>), BTreeMap<u64, u64>>,
     /// Of metrics that are compared in pairs: how often each unit answered in each arm, and the pairs that these can make.
@@ -72,6 +80,8 @@ impl Followed {
             entering: None,
             issued_at: Timestamp::default(),
             parked: false,
+            returned: None,
+            released: false,
             weight: Weight::ZERO,
             unwatched: Span::ZERO,
             paused: None,
@@ -82,11 +92,13 @@ impl Followed {
             moved: created,
             to_issue: None,
             open: None,
+            last: None,
             confirmed: BTreeSet::new(),
             choice: None,
             ordered: false,
             commands: 0,
             received: BTreeMap::new(),
+            standing: BTreeMap::new(),
             served: BTreeMap::new(),
             units: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -204,11 +216,14 @@ impl Followed {
         ensure(fresh, "I24", || format!("{} raises {:?} twice", self.id, alert.kind))
     }
 
-    pub fn ended(&self, outcome: Outcome) -> Checked {
+    pub fn ended(&self, policy: &Policy, outcome: Outcome) -> Checked {
         let back =
             self.choice == Some(Choice::Rollback) && self.open.is_none() && self.weight == Weight::ZERO;
         let fits = match outcome {
-            Outcome::Completed => self.choice == Some(Choice::Complete) && self.open.is_none(),
+            Outcome::Completed => {
+                let given_up = self.released == policy.release;
+                self.choice == Some(Choice::Complete) && self.open.is_none() && given_up
+            }
             Outcome::RolledBack => back && !self.superseded,
             Outcome::Superseded => self.superseded && (back || self.commands == 0),
             Outcome::Aborted => {
