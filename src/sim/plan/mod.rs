@@ -1,6 +1,7 @@
 //! What a seed stands for: services and their versions, policies, and everything that will happen to them from
 //! outside, drawn before the first of it happens. Leaving one thing out changes nothing about the others.
 
+mod exposure;
 mod policies;
 mod services;
 mod stimuli;
@@ -9,9 +10,10 @@ use std::str::FromStr;
 
 use super::random::Random;
 use crate::core::policy::Policy;
+pub use exposure::{Parts, Way, Ways};
 pub use policies::{DEARER, Kinds, OFTENER, POINTS, SLOWER};
 pub use services::{Effect, Form, ServicePlan, Truth, version};
-pub use stimuli::{Obedience, Stimulus};
+pub use stimuli::{Obedience, Stimulus, Work};
 
 macro_rules! faults {
     ($($fault:ident $name:literal $what:literal)*) => {
@@ -42,7 +44,7 @@ faults! {
     Bus "bus" "messages are lost, doubled, delayed and reordered, confirmations get lost"
     Reset "reset" "a stream is lost with what waited in it"
     Clock "clock" "the clock is set forward and back, runs wrong, the machine sleeps"
-    Actuators "actuators" "they are slow, silent, refuse, confirm twice, or lie"
+    Actuators "actuators" "they are slow, silent, refuse, confirm twice, lie, or stop half way"
     Operators "operators" "people give every order at any time, on old views too"
     Telemetry "telemetry" "late, missing, doubled, malformed, of strange versions, floods"
     Drift "drift" "the baseline moves while it is compared with"
@@ -66,6 +68,7 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     pub policies: Vec<(String, Policy)>,
     pub services: Vec<ServicePlan>,
+    pub ways: Ways,
     pub actuators: Vec<&'static str>,
     /// In order of time, ms after the start.
     pub stimuli: Vec<(u64, Stimulus)>,
@@ -126,6 +129,8 @@ pub enum Draw {
     Windows,
     /// What people say beside the change itself, and what policies ask of them.
     People,
+    /// Ways of exposure, and what belongs to them.
+    Exposure,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -151,7 +156,8 @@ impl Plan {
         let two = r.chance(0.4);
         let actuators = if two { vec!["router-eu", "router-us"] } else { vec!["router"] };
         let length = scaled((90 + r.below(60)) * MINUTE, events_min);
-        let kinds = Kinds::draw(seed);
+        let ways = Ways::draw(seed);
+        let kinds = Kinds::draw(seed).with(&ways.kinds(seed));
         let mut services = services::services(&mut r, events_min, &faults);
         let mut shifts = random(seed, Draw::Kinds, 1);
         for service in &mut services {
@@ -163,10 +169,14 @@ impl Plan {
                 }
             }
         }
+        if let Some(parts) = &ways.parts {
+            services.iter_mut().zip(0..).for_each(|(service, n)| service.divide(parts, seed, n));
+        }
         let mut plan = Plan {
             policies: policies::policies(
                 &mut r,
                 &mut random(seed, Draw::People, 0),
+                (&ways, &mut random(seed, Draw::Exposure, 2)),
                 &actuators,
                 &kinds,
                 &policies::windows(seed),
@@ -184,6 +194,7 @@ impl Plan {
             events_min,
             faults,
             services,
+            ways,
             actuators,
         };
         plan.stimuli = plan.draw_stimuli(length);

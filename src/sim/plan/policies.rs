@@ -1,6 +1,6 @@
 //! The policies of a seed.
 
-use super::{Draw, random};
+use super::{Draw, Way, Ways, random};
 use crate::core::evidence::GuardrailKind;
 use crate::core::policy::Policy;
 use crate::sim::random::Random;
@@ -12,7 +12,7 @@ pub struct Kinds {
     pub some: Vec<GuardrailKind>,
     pub histograms: bool,
     /// A quantile that fails is excused by better answers.
-    pub(super) trade: bool,
+    pub trade: bool,
     warm_up: bool,
     /// Answers that fail are graded later than those that pass.
     pub slow_grades: bool,
@@ -36,6 +36,16 @@ impl Kinds {
         let trade = some.contains(&Quantile) && r.chance(0.5);
         let (histograms, warm_up, slow_grades) = (r.chance(0.4), r.chance(0.2), r.chance(0.3));
         Kinds { some, histograms, trade, warm_up, slow_grades }
+    }
+
+    /// And `more`.
+    pub(super) fn with(mut self, more: &[GuardrailKind]) -> Kinds {
+        more.iter().for_each(|kind| {
+            if !self.some.contains(kind) {
+                self.some.push(*kind);
+            }
+        });
+        self
     }
 
     fn guardrails(&self) -> String {
@@ -94,6 +104,7 @@ pub(super) fn windows(seed: u64) -> String {
 pub(super) fn policies(
     r: &mut Random,
     people: &mut Random,
+    (ways, exposures): (&Ways, &mut Random),
     actuators: &[&str],
     kinds: &Kinds,
     windows: &str,
@@ -101,8 +112,10 @@ pub(super) fn policies(
     let actuators = actuators.join(", ");
     let further = kinds.guardrails();
     let (pass_weight, warm_up) = (if kinds.trade { 0.4 } else { 0.6 }, u8::from(kinds.warm_up));
-    let mut make = |name: &str, steps: String, more: &str| {
+    let mut make = |name: &str, way: Way, steps: &str, more: &str| {
         let deadline = if r.chance(0.5) { "hold" } else { "rollback" };
+        // An A/B that is not won keeps the old one.
+        let deadline = if way == Way::Ab { "rollback" } else { deadline };
         let concurrency = if r.chance(0.8) { "queue" } else { "refuse" };
         let concurrency = if people.chance(0.3) { "supersede" } else { concurrency };
         let keep = if people.chance(0.6) { 1 + people.below(20) } else { 0 };
@@ -110,30 +123,36 @@ pub(super) fn policies(
         let more = more.replace("OTHERS", if people.chance(0.5) { "true" } else { "false" });
         let retry = if people.chance(0.7) { "needs_finding" } else { "allowed" };
         let maturity = [if kinds.slow_grades { 1 } else { 0 }, 1, 3][r.below(3) as usize];
+        let exposure = ways.text(way, steps, 2 + r.below(8), exposures);
+        // What is released at the end is not kept.
+        let kept = match way {
+            Way::Parallel { .. } | Way::BlueGreen => String::new(),
+            _ => format!("  keep_old: {keep}m\n"),
+        };
         let text = format!(
             "apiVersion: sluice.dev/v1\nkind: RolloutPolicy\nmetadata: {{name: {name}}}\nspec:\n  applies_to: [model]\n  \
-             exposure:\n    percent: [{steps}]\n    soak: {soak}m\n  on_deadline: {deadline}\n  guardrails:\n    \
+             exposure:\n{exposure}  on_deadline: {deadline}\n  guardrails:\n    \
              - {{metric: eval_pass, kind: proportion, better: higher, limit: 4pp, maturity: {maturity}m, on_fail: rollback, weight: {pass_weight}}}\n    \
              - {{metric: error, kind: proportion, better: lower, limit: {{ratio: 2, plus: 1pp}}, on_fail: rollback, weight: 0.4}}\n    \
              - {{metric: error, kind: absolute, above: 35%, of_last: 100, on_fail: rollback}}\n    \
              - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n{further}  \
              evidence: {{reference_min: {min}, warm_up: {warm_up}m}}\n  actuators: [{actuators}]\n  stale_after: 5m\n  \
-             concurrency: {concurrency}\n  retry_after_rollback: {retry}\n  \
-             keep_old: {keep}m\n  scopes: [{scopes}]\n{windows}{more}",
-            soak = 2 + r.below(8),
+             concurrency: {concurrency}\n  retry_after_rollback: {retry}\n\
+             {kept}  scopes: [{scopes}]\n{windows}{more}",
             min = 100 + r.below(200),
         );
         let policy = policy_file::parse_policy(&text, name).unwrap_or_else(|error| panic!("{error}\n{text}"));
         (text, policy)
     };
-    vec![
-        make("quick", "{to: 30%, bake: 3m, deadline: 25m}, {to: 60%, bake: 2m}, {to: 100%}".into(), ""),
-        make(
-            "cautious",
-            "{to: 10%, bake: 4m, min_samples: {eval_pass: 60}, deadline: 20m}, {to: 50%, bake: 6m, min_samples: \
-             {eval_pass: 300}, deadline: 30m}, {to: 100%}"
-                .into(),
-            "  approvals: [{before: 50%, by: 1, not_submitter: OTHERS}, {before: 100%, by: 2, not_submitter: OTHERS}]\n",
-        ),
-    ]
+    let quick = "{to: 30%, bake: 3m, deadline: 25m}, {to: 60%, bake: 2m}, {to: 100%}";
+    let cautious = "{to: 10%, bake: 4m, min_samples: {eval_pass: 60}, deadline: 20m}, {to: 50%, bake: 6m, \
+                    min_samples: {eval_pass: 300}, deadline: 30m}, {to: 100%}";
+    // An approval is of a share that some step goes to.
+    let of = |share: &str, by: u64| format!("{{before: {share}, by: {by}, not_submitter: OTHERS}}");
+    let first = match ways.cautious {
+        Way::Ab | Way::BlueGreen => String::new(),
+        _ => of("50%", 1) + ", ",
+    };
+    let approvals = format!("  approvals: [{first}{}]\n", of("100%", 2));
+    vec![make("quick", ways.quick, quick, ""), make("cautious", ways.cautious, cautious, &approvals)]
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Kinds, MINUTE, scaled};
+use super::{Draw, Fault, Kinds, MINUTE, Parts, random, scaled};
 use crate::core::ids::Version;
 use crate::sim::random::Random;
 
@@ -21,6 +21,8 @@ pub struct Effect {
     pub shift: f64,
     /// When half of its answers begin to fail, ms after the start.
     pub breaks: Option<u64>,
+    /// The part of the traffic in which it differs at all from what served before, where it is one only.
+    pub only: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +54,8 @@ pub struct ServicePlan {
     pub form: Form,
     /// What is measured for further guardrails.
     pub kinds: Kinds,
+    /// The parts of its traffic, where some policy has parts.
+    pub parts: Option<Parts>,
     pub versions: BTreeMap<Version, Effect>,
 }
 
@@ -65,6 +69,24 @@ pub enum Form {
     /// The same with the users named.
     Units,
     Json,
+}
+
+impl ServicePlan {
+    /// Divides its traffic. Sums say nothing about parts, so most of those who send them send single samples.
+    pub(super) fn divide(&mut self, parts: &Parts, seed: u64, n: u64) {
+        let mut r = random(seed, Draw::Exposure, 8 + n);
+        if self.form == Form::Sums && r.chance(0.85) {
+            (self.form, self.requests) = (Form::Columns, self.requests / 8);
+        }
+        for effect in self.versions.values_mut().skip(1) {
+            // Mostly not where it would be seen first.
+            let later = 1 + r.below(parts.names.len() as u64 - 1) as usize;
+            let part = if r.chance(0.75) { later } else { 0 };
+            effect.only = r.chance(0.7).then_some(part);
+        }
+        self.kinds.histograms = false;
+        self.parts = Some(parts.clone());
+    }
 }
 
 pub(super) fn services(r: &mut Random, events_min: u64, faults: &[Fault]) -> Vec<ServicePlan> {
@@ -106,6 +128,7 @@ pub(super) fn services(r: &mut Random, events_min: u64, faults: &[Fault]) -> Vec
             drift: (drift.0, drift.1 * MINUTE),
             form,
             kinds: Kinds::default(),
+            parts: None,
             versions,
         }
     };
@@ -128,5 +151,5 @@ fn effect(truth: Truth, events_min: u64, r: &mut Random) -> Effect {
     };
     let cost = if truth != Truth::Same && r.chance(0.3) { 1.6 } else { 1.0 };
     let breaks = (truth == Truth::BreaksLater).then(|| scaled((10 + r.below(60)) * MINUTE, events_min));
-    Effect { truth, pass, error, cost, shift: 0.0, breaks }
+    Effect { truth, pass, error, cost, shift: 0.0, breaks, only: None }
 }

@@ -46,6 +46,8 @@ pub enum Stimulus {
     Clock(i64),
     Sleep(u64),
     Obey(usize, Obedience),
+    /// How it does what it is asked for beside setting a share.
+    Work(usize, Work),
     /// A message that cannot be read.
     Garbage(Inbound, u64),
     Flood(usize),
@@ -58,6 +60,22 @@ pub enum Stimulus {
         lasts: Option<u64>,
         actor: usize,
     },
+}
+
+/// How an actuator does a task from now on, and what it says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// It says how far it is, and in the end that it is done.
+    Well,
+    /// It says that it is done with half of it.
+    Half,
+    /// How far it is goes back on the way.
+    Backward,
+    /// It goes on telling how far it is when it has said that it is done.
+    Longer,
+    Late,
+    /// It gets on, and never says that it is done.
+    Never,
 }
 
 /// What an actuator does with commands from now on.
@@ -181,6 +199,16 @@ impl Plan {
                 let lasts = (freeze && r.chance(0.6)).then(|| 1 + r.below(20 * MINUTE));
                 let (at, actor) = (1_000 + r.below(length - 1_000), r.below(ACTORS.len() as u64) as usize);
                 all.push((at, Stimulus::Freeze { freeze, service, lasts, actor }));
+            }
+        }
+        let mut r = random(self.seed, Draw::Exposure, 3);
+        if self.has(Fault::Actuators) && self.ways.has_task() {
+            let how = [Work::Well, Work::Half, Work::Backward, Work::Longer, Work::Late, Work::Never];
+            for n in 0..share(12, self.events_min) {
+                let (at, actuator) = (r.below(length), r.below(self.actuators.len() as u64) as usize);
+                // The first rollout begins at once.
+                let at = if n == 0 { 1_000 } else { at };
+                all.push((at, Stimulus::Work(actuator, how[r.below(6) as usize])));
             }
         }
         all.sort_by_key(|(at, _)| *at);
