@@ -96,19 +96,19 @@ fn read(
         if watch.reference.is_some() { (harm_ln(guardrail, watch), evidence.safe.ln()) } else { (0.0, 0.0) };
     let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
     let judged = watch.reference.is_some() && evidence.blocks > 0;
-    // What was shown of the part of the traffic before says nothing about the one that is exposed now.
-    let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
-    let before = rollout.serving_step().is_some_and(|step| segment(step) != segment(evidence.step));
-    let before = before && !planted(Bug::SafetyCarries);
-    if before {
-        (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
-    }
     let failed = watch.verdict == Some(Verdict::Fail)
         || watch.recent.as_ref().is_some_and(|recent| recent.fired)
         || judged && harm_ln >= harm_need_ln
         || judged
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
+    // What was shown of the part of the traffic before says nothing about the one that is exposed now.
+    let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
+    let before = rollout.serving_step().is_some_and(|step| segment(step) != segment(evidence.step));
+    let before = before && !failed && !planted(Bug::SafetyCarries);
+    if before {
+        (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
+    }
     if let Some(recent) = &watch.recent {
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();

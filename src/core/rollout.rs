@@ -304,12 +304,14 @@ impl Rollout {
             columns.tags.iter().map(part).collect()
         });
         let divided = policy.segments.is_some();
-        // What the canary still serves in a part that was taken back says nothing about the others. Nor does, while it
-        // goes back, what nobody says the place of.
+        // What the canary still serves in a part that was taken back, and in those after it, says nothing about the others.
+        // Nor does, while it goes back, what nobody says the place of.
         let parked = self.parked.as_deref().map(|name| part_named(policy, name));
         let goes_back = parked.is_some() && matches!(self.stage, Stage::Applying { .. });
         let gone = |member: Option<Option<u16>>| {
-            member.map_or(goes_back, |_| member == parked) && !planted(Bug::StragglersCount)
+            let place = |part: Option<u16>| part.unwrap_or(u16::MAX);
+            let gone = |part| parked.is_some_and(|parked| place(part) >= place(parked));
+            member.map_or(goes_back, gone) && !planted(Bug::StragglersCount)
         };
         let length = policy.evidence.cohort;
         // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.

@@ -380,6 +380,8 @@ impl Notice {
                     rare.insert(if d.back_to.is_some() { Rare::PartAlone } else { Rare::PartAll });
                 }
                 if let Some(back) = d.back_to {
+                    let late = d.step.is_some_and(|step| segment(back + 1) != segment(step));
+                    rare.extend(late.then_some(Rare::PartLate));
                     // The evidence begins anew.
                     self.ended.push(seen.clone());
                     (seen.step, seen.parked, seen.harm) = (Some(back), true, false);

@@ -67,8 +67,9 @@ impl Followed {
         };
         let failed = &segments.parts[usize::from(returned)].name;
         let kept: Vec<_> = last.parts.iter().map(|part| (&part.segment.name, part.weight)).collect();
-        let kept: Vec<_> = kept.into_iter().filter(|(name, _)| *name != failed).collect();
-        ensure(said == kept && command.weight == last.weight, "I39", || {
+        // Those after it have begun only where its labels are slow.
+        let kept: Vec<_> = kept.into_iter().take_while(|(name, _)| *name != failed).collect();
+        ensure(said == kept && command.weight == Weight::ZERO, "I39", || {
             format!("{failed} goes back alone, {said:?} stay of {kept:?}")
         })
     }

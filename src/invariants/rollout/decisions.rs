@@ -1,6 +1,6 @@
 //! What may be decided.
 
-use super::{Checked, Followed, commands, ensure};
+use super::{Checked, Followed, commands, ensure, place};
 use crate::core::event::{Act, Choice, Decision, Verb};
 use crate::core::exposure::{OnSegmentFailure, Task};
 use crate::core::ids::{EventSeq, Weight};
@@ -60,7 +60,7 @@ impl Followed {
                 self.entering = None;
                 if let Some(step) = alone {
                     (self.moved, self.parked) = (seq, true);
-                    self.returned = self.step.map(|step| policy.steps[usize::from(step)].segment);
+                    self.returned = self.failed(policy);
                     self.standing.clear();
                     (self.step, self.entering) = (alone, alone);
                     // What is compared from now on is of the part before, confirmed or not.
@@ -107,11 +107,24 @@ impl Followed {
         self.open.is_some() && within.is_some_and(|within| self.issued_at.plus(within) <= at)
     }
 
-    /// Where a failure takes back only the part of the traffic that the rollout is at: the last step of the part before.
+    /// The part of the traffic that fails: the first that a failing guardrail last learned of, or the one the rollout is at.
+    fn failed(&self, policy: &Policy) -> Option<Option<u16>> {
+        let at = policy.steps.get(usize::from(self.step?))?.segment;
+        let fails = policy.guardrails.iter().filter(|g| {
+            let verdict = self.watched.get(&g.name).and_then(|w| w.verdict);
+            verdict == Some(Verdict::Fail) && self.does(g) == OnFail::Rollback
+        });
+        let compared = fails.filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
+        let learned = compared.filter_map(|g| self.watched[&g.name].segment);
+        learned.chain([at]).min_by_key(|part| place(*part))
+    }
+
+    /// Where a failure takes back only the part of the traffic in which it showed: the last step before that part.
     fn alone(&self, policy: &Policy) -> Option<u16> {
         policy.segments.as_ref().filter(|segments| segments.on_failure == OnSegmentFailure::Alone)?;
-        let own = policy.steps.get(usize::from(self.step?))?.segment;
-        (0..self.step?).rev().find(|step| policy.steps[usize::from(*step)].segment != own)
+        let failed = self.failed(policy)?;
+        let first = policy.steps.iter().position(|step| step.segment == failed)?;
+        first.checked_sub(1).map(|before| before as u16)
     }
 
     fn promoted(

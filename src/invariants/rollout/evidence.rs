@@ -1,6 +1,6 @@
 //! What counts, and what it may show.
 
-use super::{Checked, Followed, ensure, named};
+use super::{Checked, Followed, ensure, named, place};
 use crate::core::bets::{INITIAL_STAKE, WORD};
 use crate::core::columns::{Columns, Series};
 use crate::core::evidence::{EPOCH_CANARY, Evidence, GuardrailReading, Scored};
@@ -97,7 +97,10 @@ impl Followed {
             let gone: Vec<bool> = columns
                 .tags
                 .iter()
-                .map(|tags| is_tagged(policy, tags) && part(policy, tags) == returned.map(usize::from))
+                .map(|tags| {
+                    let part = part(policy, tags).map(|i| i as u16);
+                    is_tagged(policy, tags) && place(part) >= place(returned)
+                })
                 .collect();
             let gone = columns.samples().filter(|s| s.tag.is_some_and(|tag| gone[tag as usize]));
             gone.for_each(|sample| counts[sample.series as usize] -= 1);

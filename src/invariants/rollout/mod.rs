@@ -234,6 +234,11 @@ impl Followed {
     }
 }
 
+/// Where a part comes in the order of parts; the rest comes last.
+fn place(part: Option<u16>) -> u16 {
+    part.unwrap_or(u16::MAX)
+}
+
 fn named<'a>(policy: &'a Policy, name: &str) -> Result<&'a Guardrail, (&'static str, String)> {
     let found = policy.guardrails.iter().find(|g| g.name == name);
     found.ok_or_else(|| ("I11", format!("the policy has no guardrail {name}")))
