@@ -354,7 +354,7 @@ fn made(
         judgement.readings.iter().find(|r| r.name == *name && fails(r))?;
         let i = policy.guardrails.iter().position(|g| g.name == *name)?;
         let watch = rollout.watches.get(i).filter(|watch| watch.recent.is_none())?;
-        (!planted(Bug::BlamesNext)).then_some(watch.evidence.step)
+        Some(watch.evidence.step)
     };
     let failed_at = because.iter().filter_map(showed).chain(step).min();
     let back_to = match (choice, failed_at) {

@@ -78,7 +78,6 @@ bugs! {
     SafetyCarries "safety-carries" "that one part of the traffic is safe counts for the next"
     AheadCounts "ahead-counts" "requests of one part count for the next when their sender's clock is ahead"
     StragglersCount "stragglers-count" "what a part serves while it goes back counts against the others"
-    BlamesNext "blames-next" "what labels that come late show of one part takes the next one back"
     AloneTakesAll "alone-takes-all" "a part that fails takes all the others back"
     UnparksItself "unparks-itself" "after a restart a part that was taken back is tried again without a person"
     EarlyHorizon "early-horizon" "an A/B ends as soon as it is won"

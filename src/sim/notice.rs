@@ -162,9 +162,12 @@ impl Notice {
                 return Some(Truth::Same);
             }
             let ((pass_a, error_a), (pass_b, error_b)) = of(last);
-            // The limits are 4 points of passes, and twice the errors and a point. An A/B asks for its primary only.
-            let errors = !policy.ab && service.error * error_b >= 2.0 * service.error * error_a + 0.01;
-            (pass_b <= pass_a - 0.04 || errors).then_some(Truth::Beyond)
+            // The limits are 4 points of passes, and twice the errors and a point, where a policy waits for them.
+            let [asks_passes, asks_errors] =
+                [0, 1].map(|i| policy.guardrails.get(i).is_some_and(|g| g.gates));
+            let passes = asks_passes && pass_b <= pass_a - 0.04;
+            let errors = asks_errors && service.error * error_b >= 2.0 * service.error * error_a + 0.01;
+            (passes || errors).then_some(Truth::Beyond)
         };
         let over = self.over.iter().map(|(_, seen)| (seen, Some(seen.full)));
         // Evidence that a part ended by going back alone: it was not asked whether the canary is safe for all.
@@ -380,8 +383,6 @@ impl Notice {
                     rare.insert(if d.back_to.is_some() { Rare::PartAlone } else { Rare::PartAll });
                 }
                 if let Some(back) = d.back_to {
-                    let late = d.step.is_some_and(|step| segment(back + 1) != segment(step));
-                    rare.extend(late.then_some(Rare::PartLate));
                     // The evidence begins anew.
                     self.ended.push(seen.clone());
                     (seen.step, seen.parked, seen.harm) = (Some(back), true, false);

@@ -123,7 +123,6 @@ states! {
     PartNext "a part of the traffic is done and the next begins"
     PartFull "a part of the traffic is at 100%, and others are not"
     PartAlone "a part fails and goes back alone, the others stay"
-    PartLate "labels that come when the next part has begun take both back"
     PartAll "a part fails and all go back"
     PartWaits "a part that was taken back waits for a person"
     PartAgain "a person tries the part that failed again"

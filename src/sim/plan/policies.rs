@@ -123,6 +123,9 @@ pub(super) fn policies(
         let more = more.replace("OTHERS", if people.chance(0.5) { "true" } else { "false" });
         let retry = if people.chance(0.7) { "needs_finding" } else { "allowed" };
         let maturity = [if kinds.slow_grades { 1 } else { 0 }, 1, 3][r.below(3) as usize];
+        // Labels that nobody waits for come when the next part has begun.
+        let unwaited = way == Way::Parts { alone: true } && exposures.chance(0.6);
+        let (maturity, gates) = if unwaited { (3, ", gates: false") } else { (maturity, "") };
         let exposure = ways.text(way, steps, 2 + r.below(8), exposures);
         // What is released at the end is not kept.
         let kept = match way {
@@ -132,7 +135,7 @@ pub(super) fn policies(
         let text = format!(
             "apiVersion: sluice.dev/v1\nkind: RolloutPolicy\nmetadata: {{name: {name}}}\nspec:\n  applies_to: [model]\n  \
              exposure:\n{exposure}  on_deadline: {deadline}\n  guardrails:\n    \
-             - {{metric: eval_pass, kind: proportion, better: higher, limit: 4pp, maturity: {maturity}m, on_fail: rollback, weight: {pass_weight}}}\n    \
+             - {{metric: eval_pass, kind: proportion, better: higher, limit: 4pp, maturity: {maturity}m, on_fail: rollback, weight: {pass_weight}{gates}}}\n    \
              - {{metric: error, kind: proportion, better: lower, limit: {{ratio: 2, plus: 1pp}}, on_fail: rollback, weight: 0.4}}\n    \
              - {{metric: error, kind: absolute, above: 35%, of_last: 100, on_fail: rollback}}\n    \
              - {{metric: cost_usd, kind: mean, better: lower, limit: 20%, on_fail: alert}}\n{further}  \
