@@ -29,6 +29,12 @@ fn one_seed_is_one_history_byte_for_byte() {
     assert_eq!(heads.len(), 3, "and another seed is another history");
 }
 
+/// Requests of one part of the traffic, sent by a clock ahead of the log's, counted for the next part.
+#[test]
+fn seeds_that_once_broke_a_promise_keep_it() {
+    simulate(234);
+}
+
 /// What comes before the thing that is left out happens as it did: else the shortest history would be another one.
 #[test]
 fn leaving_one_thing_out_changes_nothing_before_it() {

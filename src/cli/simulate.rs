@@ -115,7 +115,7 @@ struct Sum {
     long: u64,
     rare: BTreeMap<Rare, u64>,
     /// By the truth: judged, taken back by evidence of harm, promoted to all traffic by evidence of safety.
-    judged: BTreeMap<(GuardrailKind, Truth), [u64; 3]>,
+    judged: BTreeMap<(GuardrailKind, Truth), [u64; 4]>,
     failed: Vec<History>,
     failures: u64,
 }
@@ -130,7 +130,8 @@ impl Sum {
             let of = self.judged.entry((judged.kind, judged.truth)).or_default();
             of[0] += 1;
             of[1] += u64::from(judged.harm);
-            of[2] += u64::from(judged.full);
+            of[2] += u64::from(judged.full.is_some());
+            of[3] += u64::from(judged.full == Some(true));
         }
         if history.failure.is_some() {
             self.failures += 1;
@@ -156,7 +157,7 @@ impl Sum {
     fn wrong(&self) -> Vec<(String, u64, u64, bool)> {
         let of = |kind, truths: &[Truth]| {
             let found = truths.iter().filter_map(|truth| self.judged.get(&(kind, *truth)));
-            found.fold([0; 3], |sum, of| [sum[0] + of[0], sum[1] + of[1], sum[2] + of[2]])
+            found.fold([0; 4], |sum, of| std::array::from_fn(|i| sum[i] + of[i]))
         };
         let mut wrong = Vec::new();
         let mut share = |what: String, [n, k]: [u64; 2]| {
@@ -166,18 +167,18 @@ impl Sum {
             wrong.push((what, k, n, within));
         };
         let all = GuardrailKind::Proportion;
-        let [n, harm, _] = of(all, &[Truth::Same]);
+        let [n, harm, ..] = of(all, &[Truth::Same]);
         share("healthy canaries taken back by evidence of harm".into(), [n, harm]);
-        let [n, _, full] = of(all, &[Truth::Beyond]);
+        let [_, _, n, full] = of(all, &[Truth::Beyond]);
         share("canaries beyond a limit given all traffic".into(), [n, full]);
         use GuardrailKind::{Count, Mean, Missing, Paired, Quantile, Score, Split};
         for kind in [Mean, Score, Quantile, Paired, Count, Split, Missing] {
             let name = kind.name();
             // Exactly at its limit a canary is allowed to neither fail nor be shown safe.
-            let [n, failed, _] = of(kind, &[Truth::Within, Truth::AtLimit]);
+            let [n, failed, ..] = of(kind, &[Truth::Within, Truth::AtLimit]);
             share(format!("{name}: canaries within the limit that failed by it"), [n, failed]);
             if kind.shows_safety() && kind != Mean {
-                let [n, _, full] = of(kind, &[Truth::Beyond, Truth::AtLimit]);
+                let [_, _, n, full] = of(kind, &[Truth::Beyond, Truth::AtLimit]);
                 share(format!("{name}: canaries not within the limit given all traffic"), [n, full]);
             }
         }

@@ -52,6 +52,12 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             Stage::Releasing => (Vec::new(), Some(Task::Release)),
             _ => (Vec::new(), None),
         };
+        let weight = match task {
+            Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
+            _ => weight,
+        };
+        let early = planted(Bug::ReleaseEarly) && policy.release && weight == Weight::FULL;
+        let task = if early { Some(Task::Release) } else { task };
         let command = Command {
             id: CommandId(derived_id(state.log, "command", decision)),
             service: rollout.opening.service.clone(),
@@ -329,15 +335,29 @@ pub(super) fn made(
         Choice::Rollback => Weight::ZERO,
         Choice::Hold | Choice::Complete => rollout.weight,
     };
-    // Where parts of the traffic come one after another, a failure may be answered in the one that failed.
+    // Where parts of the traffic come one after another, a failure may be answered in the one that failed: where labels
+    // are slow, that may be one before the one that is watched.
     let of_all = rollout.order.is_some() || rollout.superseded.is_some();
-    let back_to = match (choice, step) {
+    let showed = |reason: &Reason| {
+        let Reason::Guardrail { name } = reason else { return None };
+        let fails = |r: &GuardrailReading| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback;
+        judgement.readings.iter().find(|r| r.name == *name && fails(r))?;
+        let i = policy.guardrails.iter().position(|g| g.name == *name)?;
+        let watch = rollout.watches.get(i).filter(|watch| watch.recent.is_none())?;
+        Some(watch.evidence.step)
+    };
+    let failed_at = match rollout.opening.engine() {
+        1 => step,
+        _ => because.iter().filter_map(showed).chain(step).min(),
+    };
+    let back_to = match (choice, failed_at) {
         (Choice::Rollback, Some(step)) if !of_all => policy.step_before_segment(step),
         _ => None,
     };
     let about = match choice {
         Choice::Promote => Some(step.map_or(0, |step| step + 1)),
         Choice::Rollback if back_to.is_none() => None,
+        Choice::Rollback => failed_at,
         _ => step,
     };
     let task = match choice {
@@ -347,6 +367,12 @@ pub(super) fn made(
     };
     let weight_from = match about {
         Some(next) if choice == Choice::Promote && policy.segments.is_some() => policy.weight_before(next),
+        // Labels that come late have shown it of a part before.
+        Some(failed)
+            if back_to.is_some() && policy.segment_of(failed) != step.and_then(|s| policy.segment_of(s)) =>
+        {
+            policy.steps[usize::from(failed)].to
+        }
         _ => rollout.weight,
     };
     // A queued rollout is compared with what serves when its turn comes.

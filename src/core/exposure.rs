@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::Weight;
+use super::planted::{Bug, planted};
 use super::policy::Policy;
 
 /// Parts of the traffic that are exposed one after another. Whoever is in none of them comes last.
@@ -112,7 +113,11 @@ impl Policy {
             return Exposure { rest: self.steps[usize::from(step)].to, parts: Vec::new() };
         }
         let parts = self.segments.as_ref().map_or(&[][..], |segments| &segments.parts);
+        let own = self.steps[usize::from(step)].segment;
         for step in self.steps.iter().take(usize::from(step) + 1) {
+            if planted(Bug::ForgetsSegment) && step.segment != own {
+                continue;
+            }
             let Some(i) = step.segment else {
                 exposure.rest = step.to;
                 continue;
@@ -154,7 +159,8 @@ impl Policy {
 
     /// The last step of the part before that of `step`, where a part that fails goes back alone and there is one.
     pub fn step_before_segment(&self, step: u16) -> Option<u16> {
-        self.segments.as_ref().filter(|segments| segments.on_failure == OnSegmentFailure::Alone)?;
+        let alone = |segments: &&Segments| segments.on_failure == OnSegmentFailure::Alone;
+        self.segments.as_ref().filter(alone).filter(|_| !planted(Bug::AloneTakesAll))?;
         let own = self.steps.get(usize::from(step))?.segment;
         let before = self.steps[..usize::from(step)].iter().rposition(|step| step.segment != own)?;
         Some(before as u16)

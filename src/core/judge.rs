@@ -152,7 +152,7 @@ fn read(
     });
     let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
     let safe_need_ln = libm::log(promote_level(rollout, policy));
-    let (harm_ln, safe_ln) =
+    let (harm_ln, mut safe_ln) =
         if watch.reference.is_some() { (harm_ln(guardrail, watch), evidence.safe.ln()) } else { (0.0, 0.0) };
     let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
     let judged = watch.reference.is_some() && evidence.blocks > 0;
@@ -162,6 +162,14 @@ fn read(
         || judged
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
+    // What was shown of the part of the traffic before says nothing about the one that is exposed now.
+    let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
+    let before = rollout.opening.engine() >= 2
+        && rollout.serving_step().is_some_and(|step| segment(step) != segment(evidence.step));
+    let before = before && !failed && !planted(Bug::SafetyCarries);
+    if before {
+        (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
+    }
     if let Some(recent) = &watch.recent {
         canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
         baseline = ArmCount::default();
@@ -183,7 +191,7 @@ fn read(
         Verdict::Stale
     } else if watch.recent.is_some() || judged && !guardrail.shows_safety() && canary.n > 0 {
         Verdict::Pass
-    } else if !judged || !guardrail.shows_safety() {
+    } else if !judged || before || !guardrail.shows_safety() {
         Verdict::Insufficient
     } else if safe_ln >= safe_need_ln
         || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step()
@@ -201,7 +209,7 @@ fn read(
         verdict,
         baseline,
         canary,
-        range: if judged { display.range(watch.scale()) } else { None }
+        range: if judged && !before { display.range(watch.scale()) } else { None }
             .filter(|_| !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)),
         harm_ln,
         harm_need_ln,
@@ -329,6 +337,8 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
         gates.push(Gate { met: have >= *need, time: true, reason });
     }
     let need = if soaking { step.bake.plus(policy.soak) } else { step.bake };
+    let won = planted(Bug::EarlyHorizon) && policy.ab && readings.iter().all(|r| r.verdict != Verdict::Fail);
+    let need = if won { Span::ZERO } else { need };
     let left = need.minus(rollout.watched(now));
     gates.push(Gate { met: left == Span::ZERO, time: true, reason: Reason::Bake { left_ms: left.0 } });
     // Completing moves no traffic.

@@ -82,6 +82,18 @@ bugs! {
     SmokeTimeout "smoke-timeout" "a smoke test that did not end in time counts as passed"
     SmokeRenamed "smoke-renamed" "a smoke test that is asked again after a restart gets another id"
     SmokeForgotten "smoke-forgotten" "a restart forgets the smoke tests that were running"
+    MixesSegments "mixes-segments" "samples of every part of the traffic count for the one that is exposed"
+    ForgetsSegment "forgets-segment" "a command leaves out the parts that have their share already"
+    SafetyCarries "safety-carries" "that one part of the traffic is safe counts for the next"
+    AheadCounts "ahead-counts" "requests of one part count for the next when their sender's clock is ahead"
+    StragglersCount "stragglers-count" "what a part serves while it goes back counts against the others"
+    AloneTakesAll "alone-takes-all" "a part that fails takes all the others back"
+    UnparksItself "unparks-itself" "after a restart a part that was taken back is tried again without a person"
+    EarlyHorizon "early-horizon" "an A/B ends as soon as it is won"
+    HalfDone "half-done" "a task of which half is done counts as done"
+    ProgressConfirms "progress-confirms" "who reports to be at work counts as done"
+    ReleaseEarly "release-early" "what served before is given up when the new one gets everybody"
+    ServesShadow "serves-shadow" "the canary serves while it should answer copies only"
 }
 
 #[cfg(feature = "planted")]

@@ -312,15 +312,28 @@ impl Rollout {
                 None => Vec::new(),
             })
             .collect();
-        // To which part of the traffic the samples of each tag set belong.
-        let members: Vec<Option<u16>> = policy.segments.as_ref().map_or(Vec::new(), |segments| {
+        // To which part of the traffic the samples of each tag set say that they belong: to a named one, or to the rest.
+        let members: Vec<Option<Option<u16>>> = policy.segments.as_ref().map_or(Vec::new(), |segments| {
             let part = |tags: &String| {
                 let name = value_of(tags, segments.kind.as_str())?;
-                Some(segments.parts.iter().position(|part| part.name == name)? as u16)
+                Some(part_named(policy, name))
             };
             columns.tags.iter().map(part).collect()
         });
         let divided = policy.segments.is_some();
+        // What the canary still serves in a part that was taken back, and in those after it, says nothing about the others.
+        // Nor does, while it goes back, what nobody says the place of.
+        let parked = self
+            .parked
+            .as_deref()
+            .filter(|_| self.opening.engine() >= 2)
+            .map(|name| part_named(policy, name));
+        let goes_back = parked.is_some() && matches!(self.stage, Stage::Applying { .. });
+        let gone = |member: Option<Option<u16>>| {
+            let place = |part: Option<u16>| part.unwrap_or(u16::MAX);
+            let gone = |part| parked.is_some_and(|parked| place(part) >= place(parked));
+            member.map_or(goes_back, gone) && !planted(Bug::StragglersCount)
+        };
         let length = policy.evidence.cohort;
         // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.
         let (mut known_for, mut known) = (None, None);
@@ -333,7 +346,7 @@ impl Rollout {
             }
             let Some(Moment { cohort, cold, segment }) = known else { continue };
             let member = || sample.tag.and_then(|tag| *members.get(tag as usize)?);
-            let elsewhere = divided && member() != segment;
+            let elsewhere = divided && member().flatten() != segment && !planted(Bug::MixesSegments);
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -346,7 +359,8 @@ impl Rollout {
             };
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
-                if (cold || elsewhere) && !matches!(guardrail.rule, Rule::Absolute { .. }) {
+                let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+                if absolute && gone(member()) || !absolute && (cold || elsewhere) {
                     continue;
                 }
                 observation.role = *role;
@@ -365,7 +379,7 @@ impl Rollout {
                 continue;
             };
             // Sums have no tags.
-            let elsewhere = segment.is_some();
+            let elsewhere = segment.is_some() && !planted(Bug::MixesSegments);
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -378,7 +392,8 @@ impl Rollout {
             };
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
-                if (cold || elsewhere) && !matches!(guardrail.rule, Rule::Absolute { .. }) {
+                let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+                if absolute && gone(None) || !absolute && (cold || elsewhere) {
                     continue;
                 }
                 observation.role = *role;
@@ -560,6 +575,12 @@ impl Rollout {
         self.alerts.retain(|kind, _| !about_actuators(kind));
         self.moved = seq;
         if let Stage::Applying { step } = self.stage {
+            let segment = |step: u16| policy.steps[usize::from(step)].segment;
+            let begins = self.serving_step().is_some_and(|before| segment(before) != segment(step));
+            if begins && self.opening.engine() >= 2 && !planted(Bug::AheadCounts) {
+                // Requests that a clock ahead of the log's puts into the time from now on are of the part before.
+                self.watches.iter_mut().for_each(|watch| watch.drop_from(at));
+            }
             self.steps.push((at, step));
             if !planted(Bug::ApprovalsStay) {
                 self.approvals.clear();
@@ -646,6 +667,12 @@ struct Moment {
     cohort: Timestamp,
     cold: bool,
     segment: Option<u16>,
+}
+
+/// A part of the traffic by name; `None`: whoever is in no named one.
+fn part_named(policy: &Policy, name: &str) -> Option<u16> {
+    let parts = policy.segments.as_ref().map_or(&[][..], |segments| &segments.parts);
+    parts.iter().position(|part| part.name == name).map(|i| i as u16)
 }
 
 /// The value of `tag` in a set written `key=value,key=value`.

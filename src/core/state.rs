@@ -282,6 +282,7 @@ impl State {
                 let watched = planted(Bug::DowntimeCountsAsWatched);
                 let down = if watched { Span::ZERO } else { at.since(before) };
                 for rollout in self.rollouts.values_mut() {
+                    rollout.parked.take_if(|_| planted(Bug::UnparksItself));
                     rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
                     rollout.apply_gap(down, at);
                     rollout.apply_restart(&self.policies[&rollout.opening.policy], at);
@@ -434,8 +435,11 @@ impl State {
             // From somebody it was not sent to: that is worth a refusal.
             Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
             Some(_) => {
-                let unfinished = ack.done.filter(|(done, of)| done < of);
+                let unfinished = ack.done.filter(|(done, of)| done < of && !planted(Bug::HalfDone));
                 match (&ack.status, unfinished) {
+                    (AckStatus::Progress, _) if planted(Bug::ProgressConfirms) => {
+                        rollout.apply_ack(ack.command, &ack.actuator, None);
+                    }
                     (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
                     (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
                     (AckStatus::Applied, Some((done, of))) => {
@@ -665,7 +669,10 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             rollout.sent = None;
             rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
             rollout.parked = decision.segment.clone();
-            // What was found is about the part that is taken back.
+            // What was found is about the part that is taken back, and so is what it has served and what is on its way.
+            if rollout.opening.engine() >= 2 && !planted(Bug::StragglersCount) {
+                rollout.steps = vec![(at, step)];
+            }
             rollout.watches = policy.guardrails.iter().map(Watch::new).collect();
             rollout.resumed = at;
             rollout.alerts.clear();

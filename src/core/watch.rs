@@ -321,6 +321,13 @@ impl Watch {
         silent || recent.fired && !before
     }
 
+    /// Leaves out what is said to be served at `at` or later: as late as can be, it is of another part of the traffic.
+    pub fn drop_from(&mut self, at: Timestamp) {
+        let dropped = self.cohorts.split_off(&at);
+        self.late += dropped.values().map(Cohort::waiting).sum::<u64>();
+        self.slices.values_mut().for_each(|part| part.drop_from(at));
+    }
+
     /// Start of the oldest cohort that waits.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.cohorts.keys().next().copied()
@@ -332,7 +339,7 @@ impl Watch {
         let (mut baseline, mut canary) = (ArmCount::default(), ArmCount::default());
         if self.reference.is_some() {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
-            if policy.segments.is_some() && segment(step) != segment(evidence.step) {
+            if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {
                 evidence.enter_segment();
             }
             evidence.enter_step(step);

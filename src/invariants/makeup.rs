@@ -20,7 +20,7 @@ impl Made {
         for (version, parts) in from.into_iter().chain([(&intent.to, &intent.makeup.parts)]) {
             if !parts.is_empty() {
                 let known = self.parts.entry(version.clone()).or_insert_with(|| parts.clone());
-                ensure(known == parts, "I39", || format!("{version} is {known:?} and {parts:?}"))?;
+                ensure(known == parts, "I42", || format!("{version} is {known:?} and {parts:?}"))?;
             }
         }
         Ok(())
@@ -46,7 +46,7 @@ impl Made {
         policy: &Policy,
         serving: Option<&Version>,
     ) -> Checked {
-        ensure(self.leaves_something(opening, policy, serving), "I39", || {
+        ensure(self.leaves_something(opening, policy, serving), "I42", || {
             format!("{id} begins to bring {} where {serving:?} serves, against its policy", opening.to)
         })
     }

@@ -390,13 +390,13 @@ impl Checker {
                 if alert.kind == AlertKind::Overtaken {
                     let serving = self.serving.get(&rollout.opening.service);
                     let left = self.made.leaves_something(&rollout.opening, policy, serving);
-                    ensure(active && !left, "I39", || format!("{id} is not overtaken: {serving:?} serves"))?;
+                    ensure(active && !left, "I42", || format!("{id} is not overtaken: {serving:?} serves"))?;
                 }
                 let due = rollout.alerted(at, policy, alert)?;
                 self.owed.extend(due.then(|| (id.clone(), format!("{:?}", alert.kind))));
             }
             Event::RolloutEnded { outcome, .. } => {
-                rollout.ended(*outcome)?;
+                rollout.ended(policy, *outcome)?;
                 let service = rollout.opening.service.clone();
                 let version = (service.clone(), rollout.opening.to.clone());
                 match outcome {

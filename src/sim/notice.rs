@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, Truth};
+use super::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, ServicePlan, Truth};
 use super::rare::Rare;
-use crate::core::event::{AlertKind, Choice, Event, Opening, Outcome, Reason, Verb};
+use crate::core::event::{
+    Ack, AckStatus, AlertKind, Choice, Decision, Event, Opening, Outcome, Reason, Verb,
+};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
+use crate::core::exposure::Task;
 use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Service, SmokeId, Version, Weight};
+use crate::core::policy::{Policy, Rule};
 use crate::core::smoke::SmokeOutcome;
 use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
@@ -22,8 +26,8 @@ pub struct Judged {
     pub truth: Truth,
     /// Taken back by evidence of harm.
     pub harm: bool,
-    /// Promoted to all traffic by evidence of safety.
-    pub full: bool,
+    /// Promoted to all traffic by evidence of safety; `None` where that was not asked for.
+    pub full: Option<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +52,22 @@ struct Seen {
     unshown: bool,
     /// Smoke tests asked for, and those that have ended.
     tests: BTreeMap<SmokeId, bool>,
+    /// The step last decided on, and the last part of the traffic that was (an index; the rest comes last).
+    step: Option<u16>,
+    reached: usize,
+    /// A part was taken back, and nobody has said how to go on.
+    parked: bool,
+    /// The last command, what it asks for, and how far who reported was.
+    command: Option<CommandId>,
+    task: Option<Task>,
+    progress: BTreeMap<Actuator, u64>,
+}
+
+impl Seen {
+    /// Somebody works on a task.
+    fn at_work(&self) -> bool {
+        !self.confirmed && matches!(self.task, Some(Task::Populate | Task::Start))
+    }
 }
 
 /// What has been noticed so far.
@@ -68,6 +88,20 @@ pub struct Notice {
     frozen: BTreeSet<Option<Service>>,
     open: BTreeMap<RolloutId, Seen>,
     over: Vec<(RolloutId, Seen)>,
+    /// What came of the evidence that a part which went back alone ended.
+    ended: Vec<Seen>,
+    policies: BTreeMap<Digest, Policy>,
+}
+
+/// How much better passes are, and by which factor errors more, with a version in one part of the traffic (`None`: in all
+/// of it).
+fn of_part(service: &ServicePlan, effect: &Effect, part: Option<usize>) -> (f64, f64) {
+    let differs = match (effect.only, part, &service.parts) {
+        (Some(only), Some(part), _) => f64::from(u8::from(only == part)),
+        (Some(only), None, Some(parts)) => parts.shares[only],
+        _ => 1.0,
+    };
+    (effect.pass * differs, 1.0 + (effect.error - 1.0) * differs)
 }
 
 /// What is true of a canary of shift `b` against a baseline of shift `a`, as each kind's limit has it.
@@ -89,6 +123,14 @@ fn further(kind: GuardrailKind, baseline: &Effect, canary: &Effect) -> Truth {
     }
 }
 
+/// Whether a policy gives everybody the canary only when it is within the limit of this kind. Pairs of a shadow step
+/// are asked about there, and with less.
+fn asks_at_last(policy: &Policy, kind: GuardrailKind) -> bool {
+    let shadow = policy.steps.iter().any(|step| step.task == Some(Task::Shadow));
+    let gates = policy.guardrails.iter().any(|g| g.gates && GuardrailKind::of(&g.rule) == kind);
+    gates && kind.shows_safety() && !(shadow && kind == GuardrailKind::Paired)
+}
+
 impl Notice {
     /// Rollouts that have ended.
     pub fn over(&self) -> usize {
@@ -103,38 +145,55 @@ impl Notice {
     /// What became of rollouts whose truth is known and that no person promoted.
     pub fn judged(&self, plan: &Plan) -> Vec<Judged> {
         let truth = |seen: &Seen| {
+            let policy = self.policies.get(&seen.opening.policy)?;
             let service = plan.services.iter().find(|s| s.name == seen.opening.service.as_str())?;
             let (a, b) = (service.versions.get(&seen.baseline)?, service.versions.get(&seen.opening.to)?);
             if a.breaks.is_some() || b.breaks.is_some() {
                 return None;
             }
-            let same = a.pass == b.pass && a.error == b.error;
-            if same {
+            let of = |part| (of_part(service, a, part), of_part(service, b, part));
+            let same = |part| {
+                let (a, b) = of(part);
+                a == b
+            };
+            // Where the parts come one after another, harm may come of those that have begun; what is shown at the end is
+            // of the last.
+            let (all_same, last) = match (&policy.segments, &service.parts) {
+                (Some(_), Some(parts)) => {
+                    ((0..=seen.reached).all(|part| same(Some(part))), Some(parts.names.len() - 1))
+                }
+                _ => (same(None), None),
+            };
+            if all_same {
                 return Some(Truth::Same);
             }
-            // The limits are 4 points of passes, and twice the errors and a point.
-            let errors = service.error * b.error >= 2.0 * service.error * a.error + 0.01;
-            (b.pass <= a.pass - 0.04 || errors).then_some(Truth::Beyond)
+            let ((pass_a, error_a), (pass_b, error_b)) = of(last);
+            // The limits are 4 points of passes, and twice the errors and a point, where a policy waits for them.
+            let [asks_passes, asks_errors] =
+                [0, 1].map(|i| policy.guardrails.get(i).is_some_and(|g| g.gates));
+            let passes = asks_passes && pass_b <= pass_a - 0.04;
+            let errors = asks_errors && service.error * error_b >= 2.0 * service.error * error_a + 0.01;
+            (passes || errors).then_some(Truth::Beyond)
         };
-        let judged = self.over.iter().map(|(_, seen)| seen).filter(|seen| !seen.pushed);
-        let all = GuardrailKind::Proportion;
-        let mut found: Vec<Judged> = judged
-            .clone()
-            .filter_map(|seen| {
-                Some(Judged { kind: all, truth: truth(seen)?, harm: seen.harm, full: seen.full })
-            })
-            .collect();
-        for seen in judged {
+        let over = self.over.iter().map(|(_, seen)| (seen, Some(seen.full)));
+        // Evidence that a part ended by going back alone: it was not asked whether the canary is safe for all.
+        let ended = self.ended.iter().map(|seen| (seen, None));
+        let mut found: Vec<Judged> = Vec::new();
+        for (seen, full) in over.chain(ended).filter(|(seen, _)| !seen.pushed) {
+            let all = GuardrailKind::Proportion;
+            found.extend(truth(seen).map(|truth| Judged { kind: all, truth, harm: seen.harm, full }));
             let Some(service) = plan.services.iter().find(|s| s.name == seen.opening.service.as_str()) else {
                 continue;
             };
             let of = |version| service.versions.get(version);
             let (Some(a), Some(b)) = (of(&seen.baseline), of(&seen.opening.to)) else { continue };
+            let policy = self.policies.get(&seen.opening.policy);
             for kind in service.kinds.some.iter().chain([&GuardrailKind::Mean]) {
                 let labels = matches!(kind, GuardrailKind::Count | GuardrailKind::Split);
                 // Under a wrong clock the log assigns requests to other steps than those that served them.
                 if !(labels && plan.has(Fault::Clock)) {
-                    let (harm, full) = (seen.failed.contains(kind), seen.full && kind.shows_safety());
+                    let full = full.filter(|_| policy.is_some_and(|policy| asks_at_last(policy, *kind)));
+                    let harm = seen.failed.contains(kind);
                     found.push(Judged { kind: *kind, truth: further(*kind, a, b), harm, full });
                 }
             }
@@ -162,13 +221,19 @@ impl Notice {
                     rare.insert(Rare::StrangeVersion);
                 }
             }
+            Event::PolicyStored { digest, policy, .. } => {
+                self.policies.insert(*digest, policy.clone());
+            }
             Event::AckReceived { ack, .. } => {
+                self.reported(ack);
                 let open = self.open.values_mut().find(|seen| seen.opening.service == ack.service);
                 if let Some(seen) = open.filter(|seen| !seen.confirmed) {
                     seen.acked += 1;
                 }
             }
             Event::DaemonStarted { .. } => {
+                rare.extend(self.open.values().any(Seen::at_work).then_some(Rare::TaskKilled));
+                rare.extend(self.open.values().any(|seen| seen.parked).then_some(Rare::PartKilled));
                 rare.extend((!self.frozen.is_empty()).then_some(Rare::FreezeRestart));
                 let used = self.open.values().filter_map(|seen| self.windows.get(&seen.opening.policy));
                 let stale = used.clone().any(|(_, until)| *until <= e.at);
@@ -229,6 +294,12 @@ impl Notice {
                     back: false,
                     unshown: false,
                     tests: BTreeMap::new(),
+                    step: None,
+                    reached: 0,
+                    parked: false,
+                    command: None,
+                    task: None,
+                    progress: BTreeMap::new(),
                 };
                 self.open.insert(rollout.clone(), seen);
             }
@@ -285,6 +356,76 @@ impl Notice {
         }
     }
 
+    /// An actuator's word on a task.
+    fn reported(&mut self, ack: &Ack) {
+        let again = ack.status == AckStatus::Progress && self.applied.contains(&ack.command);
+        self.rare.extend(again.then_some(Rare::TaskLonger));
+        let mut open = self.open.values_mut();
+        let Some(seen) = open.find(|seen| seen.command == Some(ack.command)) else { return };
+        let Some((done, of)) = ack.done else { return };
+        let rare = &mut self.rare;
+        match ack.status {
+            AckStatus::Applied if done < of => drop(rare.insert(Rare::TaskHalf)),
+            AckStatus::Progress => {
+                let before = seen.progress.insert(ack.actuator.clone(), done);
+                rare.extend((!seen.confirmed).then_some(Rare::TaskReported));
+                rare.extend(before.is_some_and(|before| before > done).then_some(Rare::TaskBackward));
+            }
+            _ => {}
+        }
+    }
+
+    /// What a decision says of parts of the traffic, A/B and tasks.
+    fn exposed(&mut self, id: &RolloutId, d: &Decision) {
+        let Some(seen) = self.open.get_mut(id) else { return };
+        let Some(policy) = self.policies.get(&seen.opening.policy) else { return };
+        let rare = &mut self.rare;
+        let by = d.actor.is_some();
+        let automatic = d.is_automatic();
+        let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
+        let split = |reason: &Reason| {
+            let of = |name: &str| policy.guardrails.iter().any(|g| g.name == name && g.rule == Rule::Split);
+            matches!(reason, Reason::Guardrail { name } if of(name))
+        };
+        match d.choice {
+            Choice::Promote => {
+                let next = d.step.map_or(0, |step| step + 1);
+                if let (Some(segments), Some(step)) = (&policy.segments, d.step) {
+                    rare.extend((segment(next) != segment(step)).then_some(Rare::PartNext));
+                    rare.extend((seen.parked && by).then_some(Rare::PartAgain));
+                    seen.reached = segment(next).map_or(segments.parts.len(), usize::from);
+                }
+                rare.extend((policy.ab && d.step == Some(0) && !by).then_some(Rare::AbWon));
+                (seen.step, seen.parked) = (Some(next), false);
+            }
+            Choice::Rollback => {
+                rare.extend(seen.at_work().then_some(Rare::TaskCalledOff));
+                let late = matches!(d.because.first(), Some(Reason::NotApplied { .. }));
+                rare.extend(late.then_some(Rare::NotAppliedBack));
+                if policy.ab && automatic && !late {
+                    let deadline = matches!(d.because.first(), Some(Reason::Deadline { .. }));
+                    rare.insert(if deadline { Rare::AbKept } else { Rare::AbHarm });
+                }
+                if policy.segments.is_some() && automatic {
+                    rare.insert(if d.back_to.is_some() { Rare::PartAlone } else { Rare::PartAll });
+                }
+                if let Some(back) = d.back_to {
+                    // The evidence begins anew.
+                    self.ended.push(seen.clone());
+                    (seen.step, seen.parked, seen.harm) = (Some(back), true, false);
+                    seen.reached = segment(back).map_or(seen.reached, usize::from);
+                    seen.failed.clear();
+                }
+            }
+            Choice::Hold => {
+                rare.extend((policy.ab && d.because.iter().any(split)).then_some(Rare::AbSplit));
+                let waits = |reason: &Reason| matches!(reason, Reason::Segment { .. });
+                rare.extend(d.because.iter().any(waits).then_some(Rare::PartWaits));
+            }
+            Choice::Complete => {}
+        }
+    }
+
     fn rollout(&mut self, id: RolloutId, now: Timestamp, event: &Event) {
         if let Event::ActAccepted { verb: Verb::Rollback, .. } = event
             && let Some(i) = self.over.iter().rposition(|(over, _)| *over == id)
@@ -293,6 +434,7 @@ impl Notice {
             self.open.extend([self.over.remove(i)]);
         }
         let Some(seen) = self.open.get_mut(&id) else { return };
+        let policy = self.policies.get(&seen.opening.policy);
         let rare = &mut self.rare;
         match event {
             Event::ActAccepted { verb, .. } => match verb {
@@ -324,6 +466,14 @@ impl Notice {
                 };
                 if reading.verdict == Verdict::Fail {
                     seen.failed.insert(reading.kind);
+                }
+                if reading.kind == GuardrailKind::Paired && seen.task == Some(Task::Shadow) && seen.confirmed
+                {
+                    match reading.verdict {
+                        Verdict::Pass => rare.insert(Rare::ShadowShown),
+                        Verdict::Fail => rare.insert(Rare::ShadowFailed),
+                        _ => false,
+                    };
                 }
                 rare.extend(match (reading.kind, reading.verdict) {
                     (_, Verdict::Fail) if reading.excused.is_some() => Some(Rare::Excused),
@@ -368,7 +518,8 @@ impl Notice {
                     }
                     Choice::Promote => {
                         rare.insert(Rare::Promoted);
-                        seen.full |= d.weight_to == Weight::FULL;
+                        let steps = policy.map_or(0, |policy| policy.steps.len());
+                        seen.full |= d.step.is_some_and(|step| usize::from(step) + 2 == steps);
                     }
                     Choice::Hold => drop(rare.insert(Rare::Held)),
                     Choice::Complete => {}
@@ -399,10 +550,13 @@ impl Notice {
                     }
                 }
                 self.readings(&d.readings);
+                self.exposed(&id, d);
             }
             Event::CommandIssued { command, .. } => {
                 (seen.weight, seen.confirmed, seen.acked) = (command.weight, false, 0);
                 seen.unshown = false;
+                (seen.command, seen.task) = (Some(command.id), command.task);
+                seen.progress.clear();
                 self.issued.insert(command.id, command.actuators.iter().cloned().collect());
             }
             Event::CommandApplied { command, .. } => {
@@ -410,6 +564,12 @@ impl Notice {
                     rare.insert(Rare::PartlyConfirmed);
                 }
                 seen.confirmed = true;
+                let step = policy.zip(seen.step).map(|(policy, step)| {
+                    let last = usize::from(step) + 1 == policy.steps.len();
+                    policy.steps[usize::from(step)].to == Weight::FULL && !last
+                });
+                rare.extend((step == Some(true)).then_some(Rare::PartFull));
+                rare.extend((seen.task == Some(Task::Release)).then_some(Rare::Released));
                 self.applied.insert(*command);
             }
             Event::EffectShown { .. } => {
@@ -429,6 +589,7 @@ impl Notice {
                     AlertKind::Smoke(_) => rare.insert(Rare::SmokeHeld),
                     AlertKind::ActuatorSilent(_) => rare.insert(Rare::ActuatorSilent),
                     AlertKind::ActuatorRejected(_) => rare.insert(Rare::ActuatorRefused),
+                    AlertKind::NotApplied(_) => rare.insert(Rare::NotApplied),
                     AlertKind::Guardrail(name) if name == "cost_usd" => rare.insert(Rare::CostAlert),
                     _ => false,
                 };

@@ -26,18 +26,43 @@ struct Batch {
     columns: Columns,
 }
 
-/// One arm in ten seconds.
+/// What an actuator sends where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Serving {
+    /// Baseline and canary.
+    pub versions: [String; 2],
+    /// The canary's share of everybody, and of the parts that have one of their own.
+    pub rest: f64,
+    pub parts: Vec<(String, f64)>,
+    /// A copy of the traffic is answered by the canary as well.
+    pub shadowed: bool,
+}
+
+impl Serving {
+    fn share(&self, part: Option<&str>) -> f64 {
+        let own = part.and_then(|part| self.parts.iter().find(|(name, _)| name == part));
+        own.map_or(self.rest, |(_, share)| *share)
+    }
+}
+
+/// One arm of one part of the traffic in ten seconds.
 struct Arm {
     version: String,
+    part: Option<usize>,
+    /// By which its samples say where they belong.
+    tags: Option<String>,
     effect: Effect,
+    /// How far passes lie from the service's.
+    level: f64,
+    /// Nothing of a canary that answers copies only.
     n: u64,
 }
 
 /// The messages of the ten seconds that end at `now`: after how many ms each is sent, and whether it is sent again.
-/// `exposures`: per actuator, the versions it sends requests to and the canary's share.
+/// `exposures`: per actuator.
 pub fn measured(
     service: &ServicePlan,
-    exposures: &[([String; 2], f64)],
+    exposures: &[Serving],
     serving: &str,
     now: Timestamp,
     as_planned: bool,
@@ -47,20 +72,26 @@ pub fn measured(
     if trouble && r.chance(0.04) {
         return Vec::new();
     }
-    let usual = [([serving.to_owned(), String::new()], 0.0)];
+    let versions = [serving.to_owned(), String::new()];
+    let usual = [Serving { versions, rest: 0.0, parts: Vec::new(), shadowed: false }];
     let exposures = if exposures.is_empty() { &usual[..] } else { exposures };
     let mut arms: Vec<Arm> = Vec::new();
-    for ([baseline, canary], weight) in exposures {
-        // Requests go to the actuators in equal parts.
-        let n = service.requests / exposures.len() as u64;
-        let canaries = if *weight > 0.0 { (0..n).filter(|_| r.chance(*weight)).count() as u64 } else { 0 };
-        for (version, n) in [(baseline, n - canaries), (canary, canaries)].into_iter().filter(|(_, n)| *n > 0)
-        {
-            match arms.iter_mut().find(|arm| arm.version == *version) {
-                Some(arm) => arm.n += n,
-                None => arms.push(Arm { version: version.clone(), effect: effect(service, version, now), n }),
+    // Requests go to the actuators in equal parts.
+    let all = service.requests / exposures.len() as u64;
+    for exposed in exposures {
+        match &service.parts {
+            None => share_out(service, exposed, None, all, now, &mut arms, r),
+            Some(parts) => {
+                for (i, share) in parts.shares.iter().enumerate() {
+                    let n = (all as f64 * share).round() as u64;
+                    share_out(service, exposed, Some(i), n, now, &mut arms, r);
+                }
             }
         }
+    }
+    // Who forgets to say where a request came from has it count for everybody else.
+    if trouble && service.parts.is_some() && r.chance(0.05) {
+        arms.iter_mut().for_each(|arm| arm.tags = None);
     }
     let (swing, period) = service.drift;
     let phase = now.0 as f64 / period as f64 * std::f64::consts::TAU;
@@ -96,6 +127,40 @@ pub fn measured(
     sent
 }
 
+/// Adds what `n` requests of a part of the traffic are answered by.
+fn share_out(
+    service: &ServicePlan,
+    exposed: &Serving,
+    part: Option<usize>,
+    n: u64,
+    now: Timestamp,
+    arms: &mut Vec<Arm>,
+    r: &mut Random,
+) {
+    let parts = service.parts.as_ref();
+    let name = part.and_then(|i| Some(parts?.names[i]));
+    let share = exposed.share(name);
+    let canaries = if share > 0.0 { (0..n).filter(|_| r.chance(share)).count() as u64 } else { 0 };
+    let [baseline, canary] = &exposed.versions;
+    for (version, n) in [(baseline, n - canaries), (canary, canaries)] {
+        if n == 0 && !(exposed.shadowed && version == canary) {
+            continue;
+        }
+        if let Some(arm) = arms.iter_mut().find(|arm| arm.version == *version && arm.part == part) {
+            arm.n += n;
+            continue;
+        }
+        arms.push(Arm {
+            version: version.clone(),
+            part,
+            tags: name.and_then(|name| Some(format!("{}={name}", parts?.tag))),
+            effect: effect(service, version, part, now),
+            level: part.and_then(|i| Some(parts?.levels[i])).unwrap_or(0.0),
+            n,
+        });
+    }
+}
+
 fn packed(builder: Builder) -> Vec<u8> {
     rmp_serde::to_vec_named(&Batch { v: 1, columns: builder.finish() }).expect("columns can be written")
 }
@@ -113,14 +178,20 @@ fn measure_further(
     let (version, shift, from) = (arm.version.as_str(), arm.effect.shift, Timestamp(now.0 - TICK));
     let n = arm.n.min(VALUES);
     let served = |i: u64| from.plus(Span(i * TICK / VALUES));
+    let (tags, divided) = (arm.tags.as_deref(), arm.part.is_some());
+    let at = Timestamp(now.0 - 1);
+    let value_at = |metric, served_at, value| Row { version, metric, served_at, unit: None, tags, value };
     for kind in &service.kinds.some {
         match kind {
+            // Who answers copies is asked nothing else.
+            kind if arm.n == 0 && *kind != GuardrailKind::Paired => {}
             GuardrailKind::Score => {
                 for i in 0..n {
                     // The mean is 0.15 + 0.8 p.
                     let good = r.chance(0.75 + level - shift * POINTS / 0.8);
                     let value = if good { 0.9 + 0.1 * r.unit() } else { 0.3 * r.unit() };
-                    let tags = format!("suite=s{}", r.below(20));
+                    let suite = format!("suite=s{}", r.below(20));
+                    let tags = tags.map_or(suite.clone(), |tags| format!("{tags},{suite}"));
                     let row = Row {
                         version,
                         metric: "grade",
@@ -145,22 +216,17 @@ fn measure_further(
                     builder.aggregate(version, "latency_ms", from, Timestamp(now.0 - 1), n, sums);
                 } else {
                     for (i, value) in (0..).zip(values) {
-                        let row = Row {
-                            version,
-                            metric: "latency_ms",
-                            served_at: served(i),
-                            unit: None,
-                            tags: None,
-                            value,
-                        };
-                        builder.push(row);
+                        builder.push(value_at("latency_ms", served(i), value));
                     }
                 }
             }
             GuardrailKind::Paired => {
                 for i in 0..VALUES {
                     // Both versions are asked the same, and now and then one of them does not answer, or twice.
-                    let unit = format!("q{}-{i}", now.0);
+                    let unit = match arm.part {
+                        Some(part) => format!("q{}-{i}-{part}", now.0),
+                        None => format!("q{}-{i}", now.0),
+                    };
                     let hard = (now.0 / TICK * 7 + i * 13).is_multiple_of(4);
                     let chance = if hard { 0.3 } else { 0.85 } + level / 2.0 - shift * POINTS;
                     for _ in 0..[0, 1, 1, 1, 1, 1, 1, 1, 1, 2][r.below(10) as usize] {
@@ -170,7 +236,7 @@ fn measure_further(
                             metric: "shadow",
                             served_at: served(i),
                             unit: Some(&unit),
-                            tags: None,
+                            tags,
                             value,
                         };
                         builder.push(row);
@@ -181,35 +247,45 @@ fn measure_further(
             GuardrailKind::Count if as_planned => {
                 let chance = 0.01 * libm::exp(5.0 * level) * (1.0 + OFTENER * shift);
                 let events = (0..arm.n).filter(|_| r.chance(chance)).count() as u64;
-                let at = Timestamp(now.0 - 1);
-                builder.aggregate(version, "complaint", at, at, arm.n, Sums::Ones(events));
+                match divided {
+                    true => builder.push(value_at("complaint", at, events as f64)),
+                    false => builder.aggregate(version, "complaint", at, at, arm.n, Sums::Ones(events)),
+                }
             }
             GuardrailKind::Split if as_planned => {
                 // A version that loses units makes the split a broken one.
                 let lost = if shift > 1.0 { 0.3 } else { 0.0 };
                 let units = (0..arm.n).filter(|_| !r.chance(lost)).count() as u64;
-                let at = Timestamp(now.0 - 1);
-                if units > 0 {
+                if divided {
+                    (0..units).for_each(|_| builder.push(value_at("assigned", at, 1.0)));
+                } else if units > 0 {
                     builder.aggregate(version, "assigned", at, at, units, Sums::Ones(units));
                 }
             }
             GuardrailKind::Missing => {
                 let came = (0..arm.n).filter(|_| r.chance(0.75 + level - shift * POINTS)).count() as u64;
-                let to = Timestamp(now.0 - 1);
-                builder.aggregate(version, "request", from, to, arm.n, Sums::Ones(arm.n));
-                builder.aggregate(version, "reply", from, to, came, Sums::Ones(came));
+                if divided {
+                    (0..arm.n).for_each(|_| builder.push(value_at("request", at, 1.0)));
+                    (0..came).for_each(|_| builder.push(value_at("reply", at, 1.0)));
+                } else {
+                    builder.aggregate(version, "request", from, at, arm.n, Sums::Ones(arm.n));
+                    builder.aggregate(version, "reply", from, at, came, Sums::Ones(came));
+                }
             }
             _ => {}
         }
     }
 }
 
-/// What is true of a version at `now`.
-fn effect(service: &ServicePlan, version: &str, now: Timestamp) -> Effect {
+/// What is true of a version at `now`, in one part of the traffic.
+fn effect(service: &ServicePlan, version: &str, part: Option<usize>, now: Timestamp) -> Effect {
     let known = service.versions.get(&Version::from(version));
-    let unknown = Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, shift: 0.0, breaks: None };
+    let unknown =
+        Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, shift: 0.0, breaks: None, only: None };
     let mut effect = known.copied().unwrap_or(unknown);
-    if effect.breaks.is_some_and(|at| START.plus(Span(at)) <= now) {
+    if effect.only.is_some_and(|only| part != Some(only)) {
+        (effect.pass, effect.error) = (0.0, 1.0);
+    } else if effect.breaks.is_some_and(|at| START.plus(Span(at)) <= now) {
         (effect.pass, effect.error) = (-0.4, 25.0);
     }
     effect
@@ -231,9 +307,9 @@ fn columns(
 ) -> Vec<u8> {
     let from = Timestamp(now.0 - TICK);
     let mut builder = Builder::new(from);
-    for arm in arms {
-        let (pass, error) = chances(service, &arm.effect, level);
-        let version = arm.version.as_str();
+    for arm in arms.iter().filter(|arm| arm.n > 0) {
+        let (pass, error) = chances(service, &arm.effect, level + arm.level);
+        let (version, tags) = (arm.version.as_str(), arm.tags.as_deref());
         if service.form == Form::Sums {
             let passed = (0..arm.n).filter(|_| r.chance(pass)).count() as u64;
             let failed = (0..arm.n).filter(|_| r.chance(error)).count() as u64;
@@ -253,14 +329,14 @@ fn columns(
                     let unit = (service.form == Form::Units).then_some(user.as_str());
                     let late = service.kinds.slow_grades && metric == "eval_pass" && value == 0.0;
                     let builder = if late { &mut *slow } else { &mut builder };
-                    builder.push(Row { version, metric, served_at, unit, tags: None, value });
+                    builder.push(Row { version, metric, served_at, unit, tags, value });
                 }
             }
         }
         for i in 0..arm.n.min(COSTS) {
             let served_at = from.plus(Span(i * TICK / COSTS));
             let value = cost(arm, r);
-            builder.push(Row { version, metric: "cost_usd", served_at, unit: None, tags: None, value });
+            builder.push(Row { version, metric: "cost_usd", served_at, unit: None, tags, value });
         }
     }
     if strange {
@@ -285,8 +361,8 @@ fn json(
 ) -> Vec<u8> {
     let from = now.0 - TICK;
     let mut text = String::from("[");
-    for arm in arms {
-        let (pass, error) = chances(service, &arm.effect, level);
+    for arm in arms.iter().filter(|arm| arm.n > 0) {
+        let (pass, error) = chances(service, &arm.effect, level + arm.level);
         for i in 0..arm.n {
             let (passed, failed) = (u8::from(r.chance(pass)), u8::from(r.chance(error)));
             let comma = if text.len() > 1 { "," } else { "" };
@@ -295,12 +371,16 @@ fn json(
                 .expect("a string takes all");
             if service.kinds.slow_grades && passed == 0 {
                 let (metric, served_at) = ("eval_pass", Timestamp(at));
-                slow.push(Row { version, metric, served_at, unit: None, tags: None, value: 0.0 });
+                let tags = arm.tags.as_deref();
+                slow.push(Row { version, metric, served_at, unit: None, tags, value: 0.0 });
             } else {
                 write!(text, ",\"eval_pass\":{passed}").expect("a string takes all");
             }
             if i < COSTS {
                 write!(text, ",\"cost_usd\":{}", cost(arm, r)).expect("a string takes all");
+            }
+            if let Some((tag, name)) = arm.tags.as_ref().and_then(|tags| tags.split_once('=')) {
+                write!(text, ",\"tags\":{{\"{tag}\":\"{name}\"}}").expect("a string takes all");
             }
             text.push('}');
         }

@@ -4,16 +4,20 @@ use serde_json::{Value, json};
 
 use super::{ACK_WAIT, Happening, RESEND, Run, Stop, Ticket, broken, key, message_id};
 use crate::core::event::{Delivery, Inbound};
+use crate::core::exposure::SegmentShare;
 use crate::core::ids::Service;
 use crate::core::time::Span;
 use crate::runner::ledger::Released;
 use crate::sim::broker::Stored;
-use crate::sim::plan::{Draw, Fault, MINUTE, Obedience};
+use crate::sim::plan::{Draw, Fault, MINUTE, Obedience, Work};
 use crate::sim::rare::Rare;
 use crate::sim::script::START;
-use crate::sim::traffic;
+use crate::sim::traffic::{self, Serving};
 use crate::wire::intake::{self, Kind, Message};
 use crate::wire::outgoing::Outgoing;
+
+/// What a task is about: entries of an index, of a cache.
+const DOCUMENTS: u64 = 8_000;
 
 impl Run<'_> {
     pub(super) fn send(&mut self, place: u64) {
@@ -125,15 +129,25 @@ impl Run<'_> {
             self.reach(Rare::ActuatorSlow);
         }
         if applies && !late {
-            let versions = [text("baseline"), text("canary")];
-            let weight = body["canary_weight"].as_f64().unwrap_or(0.0) / 100.0;
-            self.exposures.insert(key, (decision, versions, weight));
+            let share = |body: &Value| body["canary_weight"].as_f64().unwrap_or(0.0) / 100.0;
+            let parts = body["segments"].as_array().map_or(&[][..], Vec::as_slice);
+            let part = |part: &Value| (part["name"].as_str().unwrap_or_default().to_owned(), share(part));
+            let serving = Serving {
+                versions: [text("baseline"), text("canary")],
+                rest: share(&body),
+                parts: parts.iter().map(part).collect(),
+                shadowed: body["task"] == "shadow",
+            };
+            self.exposures.insert(key, (decision, serving));
         }
         let name = self.plan.actuators[actuator];
-        let ack = |who: &str, status: &str| {
+        let ack = |who: &str, status: &str, done: Option<(u64, u64)>| {
             let mut ack = json!({"v": 1, "command": id, "actuator": who, "status": status, "took_ms": delay});
             if status == "rejected" {
                 ack["why"] = json!("weights are frozen");
+            }
+            if let Some((done, of)) = done {
+                (ack["done"], ack["of"]) = (json!(done), json!(of));
             }
             Stored {
                 service: service.clone(),
@@ -148,15 +162,53 @@ impl Run<'_> {
             self.reach(Rare::Stranger);
             self.at(
                 self.now + 100,
-                Happening::Publish(Inbound::Acks, Box::new(ack("somebody-else", "applied"))),
+                Happening::Publish(Inbound::Acks, Box::new(ack("somebody-else", "applied", None))),
             );
+        }
+        if applies && (body["task"] == "populate" || body["task"] == "start") {
+            for (after, status, done) in self.tells(actuator, delay) {
+                let ack = Box::new(ack(name, status, Some(done)));
+                self.at(self.now + after, Happening::Publish(Inbound::Acks, ack));
+            }
+            return Ok(());
         }
         if how == Obedience::Twice {
             self.reach(Rare::AckTwice);
-            self.at(self.now + delay + 40, Happening::Publish(Inbound::Acks, Box::new(ack(name, status))));
+            self.at(
+                self.now + delay + 40,
+                Happening::Publish(Inbound::Acks, Box::new(ack(name, status, None))),
+            );
         }
-        self.at(self.now + delay, Happening::Publish(Inbound::Acks, Box::new(ack(name, status))));
+        self.at(self.now + delay, Happening::Publish(Inbound::Acks, Box::new(ack(name, status, None))));
         Ok(())
+    }
+
+    /// What an actuator says about a task that it begins after `delay`: when, with which status, and how much is done of
+    /// how much.
+    fn tells(&self, actuator: usize, delay: u64) -> Vec<(u64, &'static str, (u64, u64))> {
+        let how = if self.healed { Work::Well } else { self.work[actuator] };
+        let (mut over, every) = self.plan.ways.work;
+        if how == Work::Late {
+            over += 12 * MINUTE;
+        }
+        let reports = (delay + every..delay + over).step_by(every as usize);
+        let far = |at: u64| DOCUMENTS * (at - delay) / over;
+        let mut told: Vec<_> = reports.map(|at| (at, "progress", (far(at), DOCUMENTS))).collect();
+        let done = (delay + over, "applied", (DOCUMENTS, DOCUMENTS));
+        match how {
+            Work::Well | Work::Late => told.push(done),
+            Work::Half => told.push((delay + over, "applied", (DOCUMENTS / 2, DOCUMENTS))),
+            Work::Backward => {
+                told.push((delay + over, "progress", (DOCUMENTS / 10, DOCUMENTS)));
+                told.push((delay + over + every, "applied", (DOCUMENTS, DOCUMENTS)));
+            }
+            Work::Longer => {
+                told.push(done);
+                told.push((delay + over + every, "progress", (DOCUMENTS - 1, DOCUMENTS)));
+            }
+            Work::Never => {}
+        }
+        told
     }
 
     // What comes to the daemon.
@@ -219,8 +271,8 @@ impl Run<'_> {
     pub(super) fn measure(&mut self, i: usize, n: u64) {
         let service = &self.plan.services[i];
         let mut r = self.random(Draw::Traffic, (i as u64) << 56 | n);
-        let exposure = self.exposures.iter().filter(|((_, name), _)| name == service.name).map(|(_, e)| e);
-        let exposures: Vec<([String; 2], f64)> = exposure.map(|(_, v, w)| (v.clone(), *w)).collect();
+        let exposure = self.exposures.iter().filter(|((_, name), _)| name == service.name);
+        let exposures: Vec<Serving> = exposure.map(|(_, (_, serving))| serving.clone()).collect();
         let trouble = self.has(Fault::Telemetry);
         let base = self.broker_baseline(i);
         // Whether everybody serves the share of the step that counts: between a command and its confirmation, or
@@ -231,10 +283,13 @@ impl Run<'_> {
                 .rollouts
                 .values()
                 .find(|o| o.opening.service.as_str() == service.name && o.exposed())?;
-            Some(state.policy_of(open).steps[usize::from(open.serving_step()?)].to.as_share())
+            let step = state.policy_of(open).exposure_at(open.serving_step()?);
+            let part = |part: &SegmentShare| (part.segment.name.clone(), part.weight.as_share());
+            Some((step.rest.as_share(), step.parts.iter().map(part).collect::<Vec<_>>()))
         });
-        let as_planned = exposures.len() == self.plan.actuators.len()
-            && exposures.iter().all(|(_, share)| Some(*share) == step);
+        let as_step =
+            |s: &Serving| step.as_ref().is_some_and(|(rest, parts)| s.rest == *rest && s.parts == *parts);
+        let as_planned = exposures.len() == self.plan.actuators.len() && exposures.iter().all(as_step);
         let sent =
             traffic::measured(service, &exposures, &base, self.true_time(), as_planned, trouble, &mut r);
         for (mut delay, mut message, repeat) in sent {

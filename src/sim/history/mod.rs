@@ -15,10 +15,11 @@ use uuid::Uuid;
 use super::broker::{Broker, Stored};
 use super::disk::{Disk, DiskError, SimLog};
 use super::notice::{Judged, Notice};
-use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, random};
+use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, Work, random};
 use super::random::Random;
 use super::rare::Rare;
 use super::script::START;
+use super::traffic::Serving;
 use crate::core::event::{Event, Inbound};
 use crate::core::ids::{Actuator, Digest, EventSeq, RolloutId};
 use crate::core::smoke::SmokeResult;
@@ -150,8 +151,9 @@ pub struct Run<'a> {
     /// What the daemon has confirmed to the broker.
     confirmed: BTreeSet<(Inbound, u64)>,
     obedience: Vec<Obedience>,
+    work: Vec<Work>,
     /// Per actuator and service: the last decision obeyed, and what is served since.
-    exposures: BTreeMap<(usize, String), (u64, [String; 2], f64)>,
+    exposures: BTreeMap<(usize, String), (u64, Serving)>,
     /// Commands as they reached actuators.
     seen: BTreeMap<(String, usize), Value>,
     lied: bool,
@@ -185,6 +187,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         broker: Broker::default(),
         confirmed: BTreeSet::new(),
         obedience: vec![Obedience::After(500); plan.actuators.len()],
+        work: vec![Work::Well; plan.actuators.len()],
         exposures: BTreeMap::new(),
         seen: BTreeMap::new(),
         lied: false,

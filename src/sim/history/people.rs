@@ -135,6 +135,7 @@ impl Run<'_> {
                 self.at(self.asleep, Happening::Wake(self.life));
             }
             Stimulus::Obey(actuator, how) => self.obedience[actuator] = how,
+            Stimulus::Work(actuator, how) => self.work[actuator] = how,
             Stimulus::Garbage(stream, what) => {
                 let message = traffic::garbage(stream, what, self.true_time());
                 if stream == Inbound::Telemetry && message.body.windows(3).any(|w| w == b"NaN") {
@@ -162,6 +163,9 @@ impl Run<'_> {
                 let (source, policy) = &self.plan.policies[(change % 2) as usize];
                 let mut policy = policy.clone();
                 policy.steps[0].bake = Span(policy.steps[0].bake.0 / 2);
+                if policy.ab {
+                    policy.steps[0].deadline = Some(policy.steps[0].bake);
+                }
                 policy.guardrails[0].on_fail = OnFail::Alert;
                 let source = format!("{source}# {change}\n");
                 let digest = Digest::of(source.as_bytes());
@@ -262,6 +266,9 @@ impl Run<'_> {
                     orders.push(Act { force: true, ..order(Verb::Rollback, "ada") });
                 } else if forced {
                     orders.push(order(if rollout.exposed() { Verb::Rollback } else { Verb::Abort }, "ada"));
+                } else if rollout.parked.is_some() {
+                    // What failed is tried again, until it is time to give it up.
+                    orders.push(Act { force: true, ..order(Verb::Promote, "ada") });
                 } else if rollout.paused.is_some() {
                     orders.push(order(Verb::Resume, "ada"));
                 } else if rollout.bake().is_some() {

@@ -1,0 +1,383 @@
+//! What counts, and what it may show.
+
+use super::{Checked, Followed, ensure, named, place};
+use crate::core::bets::{INITIAL_STAKE, WORD};
+use crate::core::columns::{Columns, Series};
+use crate::core::evidence::{EPOCH_CANARY, Evidence, GuardrailReading, Scored};
+use crate::core::ids::{Metric, Version};
+use crate::core::labels;
+use crate::core::policy::{Guardrail, OnFail, Policy, Rule, Unless};
+use crate::core::reference::Reference;
+use crate::core::time::Timestamp;
+use crate::core::verdict::Verdict;
+
+/// One guardrail, as the events tell it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched {
+    pub(super) verdict: Option<Verdict>,
+    /// The step at which it was last shown safe.
+    safe_at: Option<u16>,
+    /// A benefit turned its failure into a hold.
+    pub(super) excused: bool,
+    /// A person promoted past its failure.
+    pub(super) accepted: bool,
+    cohort: Option<Timestamp>,
+    baseline: u64,
+    canary: u64,
+    /// The part of the traffic that was last scored, and what has settled of it.
+    pub(super) segment: Option<Option<u16>>,
+    of_part: [u64; 2],
+    /// Settled at the step.
+    pub(super) at_step: (u16, u64),
+    referenced: bool,
+    /// Baseline observations scored since the last reference.
+    gathered: u64,
+    /// A benefit was shown.
+    benefit: bool,
+    /// Counts and splits only: the ratios bet on, and the evidence as last recorded.
+    ratios: Vec<f64>,
+    evidence: Option<Box<Evidence>>,
+}
+
+impl Followed {
+    pub fn batch(&mut self, at: Timestamp, policy: &Policy, columns: &Columns) {
+        if let Some(effect) = &mut self.effect {
+            effect.batch(policy, &self.opening.to, &self.baseline, at, columns);
+        }
+        if self.first_applied.is_none() {
+            return;
+        }
+        let paired = |metric: &Metric| {
+            let mut rules = policy.guardrails.iter().filter(|g| g.metric == *metric).map(|g| &g.rule);
+            rules.any(|rule| matches!(rule, Rule::Paired { .. }))
+        };
+        if columns.series.iter().any(|series| paired(&series.metric)) {
+            for sample in columns.samples() {
+                let series = &columns.series[sample.series as usize];
+                let arm = [&self.baseline, &self.opening.to].iter().position(|v| **v == series.version);
+                let unit = sample.unit.map(|unit| &columns.units[unit as usize]).filter(|u| !u.is_empty());
+                let (Some(arm), Some(unit), true) = (arm, unit, paired(&series.metric)) else { continue };
+                let (answers, pairs) = self.units.entry(series.metric.clone()).or_default();
+                let answers = answers.entry(unit.clone()).or_default();
+                let before = answers[0].min(answers[1]);
+                answers[arm] += 1;
+                *pairs += answers[0].min(answers[1]) - before;
+            }
+        }
+        let of = |series: &Series| (series.version.clone(), series.metric.clone());
+        for (series, n) in columns.series.iter().zip(columns.counts()) {
+            *self.received.entry(of(series)).or_default() += n;
+        }
+        for (series, n) in columns.series.iter().zip(self.standing_in(policy, columns)) {
+            if series.version == self.opening.to {
+                *self.standing.entry(series.metric.clone()).or_default() += n;
+            }
+        }
+        // Samples come in runs of one series and second.
+        let parts: Vec<Option<usize>> = columns.tags.iter().map(|tags| part(policy, tags)).collect();
+        let samples = columns
+            .samples()
+            .map(|s| ((s.series, s.served_at.0 / 1000, s.tag.and_then(|tag| parts[tag as usize])), 1));
+        type Run = ((u32, u64, Option<usize>), u64);
+        let mut runs: Vec<Run> = Vec::new();
+        let sums = columns.aggregates.iter().map(|a| ((a.series, a.from.0 / 1000, None), a.n));
+        for (key, n) in samples.chain(sums) {
+            match runs.iter_mut().rev().take(8).find(|run| run.0 == key) {
+                Some(run) => run.1 += n,
+                None => runs.push((key, n)),
+            }
+        }
+        for ((series, second, part), n) in runs {
+            let (version, metric) = of(&columns.series[series as usize]);
+            *self.served.entry((version, metric, part)).or_default().entry(second).or_default() += n;
+        }
+    }
+
+    /// By series, the observations of a batch that do not come from a part that was taken back.
+    fn standing_in(&self, policy: &Policy, columns: &Columns) -> Vec<u64> {
+        let mut counts = columns.counts();
+        if let Some(returned) = self.returned {
+            let gone: Vec<bool> = columns
+                .tags
+                .iter()
+                .map(|tags| {
+                    let part = part(policy, tags).map(|i| i as u16);
+                    is_tagged(policy, tags) && place(part) >= place(returned)
+                })
+                .collect();
+            let gone = columns.samples().filter(|s| s.tag.is_some_and(|tag| gone[tag as usize]));
+            gone.for_each(|sample| counts[sample.series as usize] -= 1);
+        }
+        counts
+    }
+
+    pub fn reference(&mut self, policy: &Policy, name: &str, reference: &Reference) -> Checked {
+        let guardrail = named(policy, name)?;
+        let received = self.received_of(&self.baseline, counted(guardrail));
+        let needs = match guardrail.rule {
+            // Their bets know the split, and nothing of the baseline.
+            Rule::Count { .. } | Rule::Split => 0,
+            Rule::Paired { .. } => 20,
+            _ => u64::from(policy.evidence.reference_min).min(512),
+        };
+        ensure(reference.n >= needs, "I19", || {
+            format!("the reference of {name} comes from {} observations", reference.n)
+        })?;
+        ensure(reference.n <= received, "I20", || {
+            format!("the reference of {name} comes from {} of {received} observations", reference.n)
+        })?;
+        let watched = self.watched.entry(name.to_owned()).or_default();
+        // A histogram counts for the reference before a threshold makes it count for the score.
+        let counted = !matches!(guardrail.rule, Rule::Quantile { .. });
+        ensure(!counted || reference.n <= watched.gathered, "I20", || {
+            let gathered = watched.gathered;
+            format!("the reference of {name} comes from {} observations, {gathered} are scored", reference.n)
+        })?;
+        (watched.gathered, watched.referenced) = (0, true);
+        watched.ratios.clone_from(&reference.harm_grid);
+        Ok(())
+    }
+
+    fn received_of(&self, version: &Version, metric: &Metric) -> u64 {
+        self.received.get(&(version.clone(), metric.clone())).copied().unwrap_or(0)
+    }
+
+    pub fn scored(
+        &mut self,
+        at: Timestamp,
+        policy: &Policy,
+        name: &str,
+        cohort: Timestamp,
+        scored: &Scored,
+    ) -> Checked {
+        let guardrail = named(policy, name)?;
+        let arms = [(self.baseline.clone(), scored.baseline.n), (self.opening.to.clone(), scored.canary.n)];
+        let watched = self.watched.entry(name.to_owned()).or_default();
+        let settles = cohort.plus(policy.evidence.cohort).plus(guardrail.maturity);
+        ensure(settles <= at, "I20", || format!("a cohort of {name} is scored {} early", settles.since(at)))?;
+        let began = self.first_applied;
+        ensure(began.is_some_and(|began| began <= cohort), "I20", || {
+            format!("a cohort of {name} is from before the first step")
+        })?;
+        let step = self.step;
+        ensure(step.is_some_and(|step| scored.step <= step), "I39", || {
+            format!("a cohort of {name} is of step {}, the rollout is at {step:?}", scored.step)
+        })?;
+        let last = watched.cohort.replace(cohort);
+        ensure(last.is_none_or(|last| last < cohort), "I20", || {
+            format!("a cohort of {name} is scored after a younger one")
+        })?;
+        ensure(scored.reference_only != watched.referenced, "I20", || {
+            format!("{name} is bet on without a reference, or not bet on with one")
+        })?;
+        let seconds = cohort.0 / 1000..cohort.plus(policy.evidence.cohort).0.div_ceil(1000);
+        // A sample of a count stands for as many events as it says.
+        let counts = matches!(guardrail.rule, Rule::Count { .. });
+        for (version, n) in arms.iter().filter(|_| !counts) {
+            // Where one part of the traffic is exposed, only it is compared.
+            let part = policy.steps[usize::from(scored.step)].segment.map(usize::from);
+            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), part));
+            let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
+            ensure(*n <= served, "I20", || {
+                format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
+            })?;
+        }
+        watched.baseline += scored.baseline.n;
+        watched.canary += scored.canary.n;
+        watched.gathered += scored.baseline.n;
+        let segment = policy.steps[usize::from(scored.step)].segment;
+        if watched.segment.replace(segment) != Some(segment) {
+            watched.of_part = [0; 2];
+        }
+        watched.of_part[0] += scored.baseline.n;
+        watched.of_part[1] += scored.canary.n;
+        let (shown, of_part) = ([scored.evidence.baseline.n, scored.evidence.canary.n], watched.of_part);
+        ensure(shown[0] <= of_part[0] && shown[1] <= of_part[1], "I39", || {
+            format!("{name} shows {shown:?} observations, of this part of the traffic {of_part:?} settled")
+        })?;
+        watched.benefit |= scored.evidence.benefit_shown;
+        if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
+            let share = policy.steps[usize::from(scored.step)].to.as_share();
+            let before = watched.evidence.replace(Box::new(scored.evidence.clone()));
+            if let Some(before) = before.filter(|_| !scored.reference_only) {
+                let words = labels_words(guardrail, &watched.ratios, share, &before, scored);
+                ensure(words == scored.evidence.harm.words, "I20", || {
+                    format!("the evidence of {name} is not what its counts come to, rounded down")
+                })?;
+            }
+        }
+        if let (Rule::Paired { .. }, Some((_, pairs))) = (&guardrail.rule, self.units.get(&guardrail.metric))
+        {
+            let n = watched.baseline;
+            ensure(n <= *pairs, "I20", || format!("{n} pairs of {name}, its units make {pairs}"))?;
+        }
+        if watched.at_step.0 != scored.step {
+            watched.at_step = (scored.step, 0);
+        }
+        watched.at_step.1 += scored.canary.n;
+        let (baseline, canary) = (watched.baseline, watched.canary);
+        let bet = (scored.evidence.baseline.n, scored.evidence.canary.n);
+        ensure(bet.0 <= baseline && bet.1 <= canary, "I20", || {
+            format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
+        })?;
+        for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
+            let received = if counts { total } else { self.received_of(&version, counted(guardrail)) };
+            ensure(total <= received, "I20", || {
+                format!("{total} observations of {version} settled for {name}, {received} came in")
+            })?;
+        }
+        self.forget(policy, counted(guardrail));
+        Ok(())
+    }
+
+    /// Drops what every guardrail of a metric has looked at.
+    fn forget(&mut self, policy: &Policy, metric: &Metric) {
+        let scored = policy.guardrails.iter().filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
+        let looked = scored.filter(|g| counted(g) == metric).map(|g| self.watched.get(&g.name)?.cohort);
+        let Some(looked) = looked.min().flatten() else { return };
+        for ((_, of, _), served) in &mut self.served {
+            if of == metric {
+                *served = served.split_off(&(looked.0 / 1000));
+            }
+        }
+    }
+
+    /// Returns whether a rollback is due by it.
+    pub fn verdict(
+        &mut self,
+        policy: &Policy,
+        reading: &GuardrailReading,
+    ) -> Result<bool, (&'static str, String)> {
+        let guardrail = named(policy, &reading.name)?;
+        let (name, step) = (&reading.name, self.applied.map(|(_, step)| step));
+        let received = self.received_of(&self.opening.to, counted(guardrail));
+        let level = self.safety_needed(policy);
+        let counts = matches!(guardrail.rule, Rule::Count { .. });
+        let shown = reading.excused.as_ref().is_none_or(|g| self.watched.get(g).is_some_and(|w| w.benefit));
+        ensure(shown, "I18", || format!("{name} is excused by a benefit that was not shown"))?;
+        let standing = self.standing.get(counted(guardrail)).copied().unwrap_or(0);
+        let recent = matches!(guardrail.rule, Rule::Absolute { .. });
+        ensure(!recent || reading.canary.n <= standing, "I39", || {
+            let n = reading.canary.n;
+            format!("{name} looks at {n} requests, {standing} are not of a part that was taken back")
+        })?;
+        let segment = step.map(|step| policy.steps[usize::from(step)].segment);
+        let watched = self.watched.entry(name.clone()).or_default();
+        let of_before = segment.is_some() && watched.segment.is_some() && segment != watched.segment;
+        let passes = reading.verdict == Verdict::Pass && reading.kind.shows_safety();
+        ensure(!(passes && of_before), "I39", || {
+            format!("{name} passes at step {step:?} by what was shown of another part of the traffic")
+        })?;
+        ensure(watched.verdict != Some(Verdict::Fail), "I16", || format!("{name} had failed for good"))?;
+        watched.verdict = Some(reading.verdict);
+        match reading.verdict {
+            Verdict::Pass if !reading.kind.shows_safety() => {
+                ensure(reading.canary.n > 0 && received > 0, "I19", || format!("{name} passes on nothing"))?;
+                watched.safe_at = step;
+            }
+            Verdict::Pass => {
+                let need = libm::log(level);
+                ensure(reading.safe_need_ln == need, "I18", || {
+                    format!("{name} passes at {} nats, the policy asks for {need}", reading.safe_need_ln)
+                })?;
+                let shown = reading.safe_ln >= need;
+                ensure(shown || watched.safe_at == step && reading.harm_ln <= 0.0, "I19", || {
+                    format!("{name} passes with evidence of {} nats of {need}", reading.safe_ln)
+                })?;
+                // A canary that reports no events has been heard of.
+                let some = reading.canary.n > 0 || counts && received > 0;
+                ensure(reading.blocks > 0 && some, "I19", || format!("{name} passes on nothing"))?;
+                watched.safe_at = step;
+            }
+            Verdict::Fail => {
+                // A split is broken by a canary that gets nobody.
+                let others = matches!(guardrail.rule, Rule::Split) && reading.baseline.n > 0;
+                ensure(received > 0 || others, "I19", || format!("{name} fails on nothing"))?;
+                // A trade-off turns a rollback into a hold; what it rests on has been shown.
+                if let Some(shows) = &reading.excused {
+                    let named = matches!(&guardrail.unless, Some(Unless::Benefit { guardrail }) if guardrail == shows);
+                    ensure(named, "I18", || format!("{name} is excused by {shows}"))?;
+                    watched.excused = true;
+                }
+                if let Some(text) = &reading.excused_when {
+                    let named =
+                        matches!(&guardrail.unless, Some(Unless::When { when }) if when.text() == text);
+                    ensure(named, "I18", || format!("{name} is excused as long as {text}"))?;
+                    watched.excused = true;
+                }
+                return Ok(reading.does() == OnFail::Rollback);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// The e-value that the next promotion needs of each gate.
+    fn safety_needed(&self, policy: &Policy) -> f64 {
+        let next = self.applied.map_or(0, |(_, step)| usize::from(step) + 1);
+        if next + 1 >= policy.steps.len() { policy.evidence.promote_last } else { policy.evidence.promote }
+    }
+}
+
+/// To which part of the traffic samples of these tags belong.
+pub fn part(policy: &Policy, tags: &str) -> Option<usize> {
+    let segments = policy.segments.as_ref()?;
+    let prefix = format!("{}=", segments.kind.as_str());
+    let name = tags.split(',').find_map(|tag| tag.strip_prefix(&prefix))?;
+    segments.parts.iter().position(|part| part.name == name)
+}
+
+/// Whether samples of these tags say to which part they belong.
+fn is_tagged(policy: &Policy, tags: &str) -> bool {
+    let Some(segments) = &policy.segments else { return false };
+    let prefix = format!("{}=", segments.kind.as_str());
+    tags.split(',').any(|tag| tag.starts_with(&prefix))
+}
+
+/// The words of harm of a count or a split after a cohort, worked out from its counts.
+fn labels_words(
+    guardrail: &Guardrail,
+    ratios: &[f64],
+    share: f64,
+    before: &Evidence,
+    scored: &Scored,
+) -> Vec<i64> {
+    let floor = |nats: f64| (nats * WORD).floor() as i64;
+    let reserve = 1.0 - INITIAL_STAKE;
+    let (mut words, mut epoch) = (before.harm.words.clone(), before.harm.epoch);
+    let mut begin = |words: &mut Vec<i64>| {
+        epoch += 1;
+        let j = f64::from(epoch);
+        let injected = libm::log(reserve / (j * (j + 1.0)));
+        for word in words {
+            let held = *word as f64 / WORD;
+            *word =
+                floor(held.max(injected) + libm::log1p(libm::exp(held.min(injected) - held.max(injected))));
+        }
+    };
+    let entered = scored.step != before.step;
+    if entered {
+        begin(&mut words);
+    }
+    let (a, b) = (scored.baseline.n as f64, scored.canary.n as f64);
+    if share > 0.0 && share < 1.0 && a + b > 0.0 {
+        let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
+        let t0 = labels::chance(boundary, 1.0 - share, share);
+        for (word, ratio) in words.iter_mut().zip(ratios) {
+            *word += floor(labels::pay(t0, labels::chance(boundary * ratio, 1.0 - share, share), a, b));
+        }
+        let since = if entered { 0 } else { before.epoch_canary };
+        if since + scored.canary.n >= EPOCH_CANARY {
+            begin(&mut words);
+        }
+    }
+    words
+}
+
+/// The metric whose observations a guardrail counts.
+fn counted(guardrail: &Guardrail) -> &Metric {
+    match &guardrail.rule {
+        Rule::Missing { of, .. } => of,
+        _ => &guardrail.metric,
+    }
+}
