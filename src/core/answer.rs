@@ -176,7 +176,7 @@ fn several_parts(
     to: &Makeup,
     at_once: u8,
 ) -> Option<Refusal> {
-    if to.parts.is_empty() || usize::from(at_once) >= Part::ALL.len() {
+    if to.parts.is_empty() || planted(Bug::SeveralParts) || usize::from(at_once) >= Part::ALL.len() {
         return None;
     }
     if serves.parts.is_empty() {
@@ -199,6 +199,9 @@ fn several_parts(
 pub fn overtaken(state: &State, rollout: &Rollout) -> Option<String> {
     let Opening { service, to, makeup, .. } = &rollout.opening;
     let known = state.services.get(service).filter(|_| state.turn_of(rollout))?;
+    if planted(Bug::OvertakenBegins) {
+        return None;
+    }
     let serves = known.serving.as_ref()?;
     if serves == to {
         return (rollout.opening.engine() >= 2)

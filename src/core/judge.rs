@@ -121,7 +121,7 @@ pub fn conditions<'a>(rollout: &Rollout, policy: &'a Policy) -> Vec<(&'a Conditi
         Stage::Baking(bake) => policy.steps[usize::from(bake.step)].to > Weight::ZERO,
         _ => false,
     };
-    if policy.conditions.is_empty() || !baking {
+    if policy.conditions.is_empty() || !baking || planted(Bug::ConditionIgnored) {
         return Vec::new();
     }
     let observed = observed(rollout, policy);

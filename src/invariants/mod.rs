@@ -4,6 +4,7 @@
 //! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
 
 mod carried_out;
+mod conditions;
 mod intake;
 mod makeup;
 mod rollout;

@@ -264,6 +264,7 @@ impl Notice {
                     "E1014" => rare.insert(Rare::IntentAgain),
                     "E1015" => rare.insert(Rare::IntentReused),
                     "E1035" => rare.insert(Rare::Quarantined),
+                    "E1036" => rare.insert(Rare::SeveralParts),
                     _ => false,
                 };
             }
@@ -587,6 +588,8 @@ impl Notice {
                     AlertKind::NotEffective(..) if seen.back => rare.insert(Rare::BackNotEffective),
                     AlertKind::NotEffective(..) => rare.insert(Rare::NotEffective),
                     AlertKind::Smoke(_) => rare.insert(Rare::SmokeHeld),
+                    AlertKind::Overtaken => rare.insert(Rare::Overtaken),
+                    AlertKind::Condition(_) => rare.insert(Rare::ConditionHolds),
                     AlertKind::ActuatorSilent(_) => rare.insert(Rare::ActuatorSilent),
                     AlertKind::ActuatorRejected(_) => rare.insert(Rare::ActuatorRefused),
                     AlertKind::NotApplied(_) => rare.insert(Rare::NotApplied),

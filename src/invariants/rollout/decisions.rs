@@ -167,7 +167,12 @@ impl Followed {
         ensure(smoke.is_none(), "I46", || format!("{id} is promoted although smoke test {smoke:?} failed"))?;
         match ordered.map(|act| act.verb) {
             Some(Verb::Promote) => {}
-            other => self.gates(at, policy, current, other == Some(Verb::Skip))?,
+            other => {
+                self.gates(at, policy, current, other == Some(Verb::Skip))?;
+                if policy.steps[usize::from(current)].to > Weight::ZERO {
+                    super::super::conditions::allow(policy, decision)?;
+                }
+            }
         }
         self.step = Some(next);
         (self.effect, self.smoke) = (None, Smokes::default());

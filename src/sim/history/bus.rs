@@ -9,7 +9,7 @@ use crate::core::ids::Service;
 use crate::core::time::Span;
 use crate::runner::ledger::Released;
 use crate::sim::broker::Stored;
-use crate::sim::plan::{Draw, Fault, MINUTE, Obedience, Work};
+use crate::sim::plan::{self, Draw, Fault, MINUTE, Obedience, Work};
 use crate::sim::rare::Rare;
 use crate::sim::script::START;
 use crate::sim::traffic::{self, Serving};
@@ -313,6 +313,6 @@ impl Run<'_> {
             let state = node.ledger.state();
             state.services.get(&Service::from(self.plan.services[i].name))?.serving.clone()
         });
-        serving.map_or_else(|| "m@0".to_owned(), |version| version.0)
+        serving.unwrap_or_else(|| plan::version(0, self.plan.bundles)).0
     }
 }

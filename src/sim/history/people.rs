@@ -10,7 +10,7 @@ use crate::core::rollout::Stage;
 use crate::core::time::{Span, Timestamp};
 use crate::sim::broker::Stored;
 use crate::sim::disk::Mishap;
-use crate::sim::plan::{ACTORS, Draw, MINUTE, Obedience, SCOPES, Stimulus};
+use crate::sim::plan::{self, ACTORS, Draw, MINUTE, Obedience, SCOPES, Stimulus};
 use crate::sim::rare::Rare;
 use crate::sim::traffic;
 
@@ -22,13 +22,22 @@ impl Run<'_> {
             Stimulus::Intent { service, from, to, id, policy, reason, finding, scopes } => {
                 let mut intent = json!({
                     "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
-                    "change": {"kind": "model", "to": format!("m@{to}")},
+                    "change": {"kind": "model"},
                 });
+                if self.plan.bundles {
+                    intent["change"]["bundle"] = json!(plan::bundle(to));
+                } else {
+                    intent["change"]["to"] = json!(plan::version(to, false));
+                }
                 if let Some(policy) = policy {
                     intent["policy"] = json!(policy);
                 }
                 if let Some(from) = from {
-                    intent["change"]["from"] = json!(format!("m@{from}"));
+                    if self.plan.bundles {
+                        intent["change"]["from_bundle"] = json!(plan::bundle(from));
+                    } else {
+                        intent["change"]["from"] = json!(plan::version(from, false));
+                    }
                 }
                 let named: Vec<&str> = SCOPES
                     .into_iter()

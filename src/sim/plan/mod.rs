@@ -13,7 +13,7 @@ use super::random::Random;
 use crate::core::policy::Policy;
 pub use exposure::{Parts, Way, Ways};
 pub use policies::{DEARER, Kinds, OFTENER, POINTS, SLOWER};
-pub use services::{Effect, Form, ServicePlan, Truth, version};
+pub use services::{Effect, Form, ServicePlan, Truth, bundle, version};
 pub use stimuli::{Obedience, Stimulus, Work};
 
 macro_rules! faults {
@@ -71,6 +71,8 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     pub ways: Ways,
     pub actuators: Vec<&'static str>,
+    /// Versions are bundles.
+    pub bundles: bool,
     /// In order of time, ms after the start.
     pub stimuli: Vec<(u64, Stimulus)>,
     /// When trouble ends, and when people take back what is still open.
@@ -135,6 +137,8 @@ pub enum Draw {
     /// What policies say of actuators and smoke tests, and how these end.
     CarriedOut,
     Smoke,
+    /// What versions are made of, and conditions on what is observed.
+    Makeup,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -162,7 +166,9 @@ impl Plan {
         let length = scaled((90 + r.below(60)) * MINUTE, events_min);
         let ways = Ways::draw(seed);
         let kinds = Kinds::draw(seed).with(&ways.kinds(seed));
-        let mut services = services::services(&mut r, events_min, &faults);
+        let mut made = random(seed, Draw::Makeup, 0);
+        let bundles = made.chance(0.2);
+        let mut services = services::services(&mut r, events_min, &faults, bundles);
         let mut shifts = random(seed, Draw::Kinds, 1);
         for service in &mut services {
             service.kinds = kinds.clone();
@@ -183,7 +189,9 @@ impl Plan {
                 (&ways, &mut random(seed, Draw::Exposure, 2)),
                 &carried_out::actuators(seed, &actuators),
                 &kinds,
-                &(policies::windows(seed) + &carried_out::further(seed)),
+                &(policies::windows(seed)
+                    + &carried_out::further(seed)
+                    + &policies::made(bundles, &mut made)),
             ),
             stimuli: Vec::new(),
             healed: length,
@@ -199,6 +207,7 @@ impl Plan {
             faults,
             services,
             ways,
+            bundles,
             actuators,
         };
         plan.stimuli = plan.draw_stimuli(length);

@@ -100,6 +100,21 @@ pub(super) fn windows(seed: u64) -> String {
     text
 }
 
+/// What policies say of bundles, and a condition, for some.
+pub(super) fn made(bundles: bool, r: &mut Random) -> String {
+    let mut text = String::new();
+    if bundles && r.chance(0.3) {
+        text += "  parts_at_once: 2\n";
+    }
+    if r.chance(0.15) {
+        let on = if r.chance(0.7) { "hold" } else { "alert" };
+        text += &format!(
+            "  conditions:\n    - {{name: dear, when: 'cost_usd.diff > 25 && eval_pass.low < 5.0', on: {on}}}\n"
+        );
+    }
+    text
+}
+
 /// Two policies with the bakes, deadlines, gates and actuators of the seed.
 pub(super) fn policies(
     r: &mut Random,

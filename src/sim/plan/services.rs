@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Draw, Fault, Kinds, MINUTE, Parts, random, scaled};
 use crate::core::ids::Version;
+use crate::core::makeup::{self, Part, fingerprint};
 use crate::sim::random::Random;
 
 const SERVICES: [&str; 2] = ["assistant", "search"];
@@ -89,7 +90,8 @@ impl ServicePlan {
     }
 }
 
-pub(super) fn services(r: &mut Random, events_min: u64, faults: &[Fault]) -> Vec<ServicePlan> {
+pub(super) fn services(r: &mut Random, events_min: u64, faults: &[Fault], bundles: bool) -> Vec<ServicePlan> {
+    let version = |i| version(i, bundles);
     let n = if r.chance(0.25) { 2 } else { 1 };
     let mut service = |name: &'static str| {
         let (pass, error) = (0.85 + 0.1 * r.unit(), 0.01 + 0.02 * r.unit());
@@ -135,8 +137,16 @@ pub(super) fn services(r: &mut Random, events_min: u64, faults: &[Fault]) -> Vec
     SERVICES.iter().take(n).map(|name| service(name)).collect()
 }
 
-pub fn version(i: usize) -> Version {
-    Version(format!("m@{i}"))
+/// The `i`th version: by name, or by what it is made of.
+pub fn version(i: usize, bundles: bool) -> Version {
+    if bundles { fingerprint(&bundle(i)) } else { Version(format!("m@{i}")) }
+}
+
+/// What the `i`th version is made of: some differ in one part, some in both.
+pub fn bundle(i: usize) -> makeup::Parts {
+    let (model, prompt) = [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0)][i];
+    let part = |name: &str, i: usize| Version(format!("{name}@{i}"));
+    [(Part::Model, part("model", model)), (Part::Prompt, part("prompt", prompt))].into()
 }
 
 /// The limits of the policies below: 4 points of passes, twice the errors and a point.
