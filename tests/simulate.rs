@@ -35,6 +35,12 @@ fn seeds_that_once_broke_a_promise_keep_it() {
     simulate(234);
 }
 
+/// The silence about a rollback is told of each command anew: a part that went back was superseded before it was confirmed.
+#[test]
+fn silence_about_a_second_rollback_is_told_again() {
+    simulate(1693);
+}
+
 /// What comes before the thing that is left out happens as it did: else the shortest history would be another one.
 #[test]
 fn leaving_one_thing_out_changes_nothing_before_it() {

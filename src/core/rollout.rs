@@ -448,6 +448,8 @@ impl Rollout {
     /// Folds a new command: it waits for every actuator.
     pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
         self.to_issue = None;
+        // What was said of the command before ends with it, also where nobody had confirmed it.
+        self.alerts.retain(|kind, _| !matches!(kind, AlertKind::RollbackUnconfirmed(..)));
         self.sent = Some(Sent {
             waiting: command.actuators.clone(),
             command: command.clone(),

@@ -41,7 +41,8 @@ impl Silence {
         (takes_back, at): (bool, Timestamp),
     ) -> Checked {
         for who in waiting {
-            let Some(over) = self.over(policy, who, issued).filter(|over| *over <= at) else {
+            // At the very moment another fact may come before the one that time has passed.
+            let Some(over) = self.over(policy, who, issued).filter(|over| *over < at) else {
                 continue;
             };
             let named = match (takes_back, self.told.get(who)) {

@@ -51,6 +51,7 @@ impl Followed {
         self.last = Some(command.clone());
         self.issued_at = at;
         self.silence = Silence::default();
+        self.alerts.retain(|kind| !matches!(kind, AlertKind::RollbackUnconfirmed(..)));
         self.confirmed.clear();
         self.open = Some(command.clone());
         self.commands += 1;
