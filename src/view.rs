@@ -283,8 +283,8 @@ pub struct GuardrailView {
     pub on_fail: OnFail,
     pub baseline: ArmView,
     pub canary: ArmView,
-    /// Estimated difference, canary minus baseline, and its always-valid 95 % range, in `unit`. For people:
-    /// no decision reads it.
+    /// Estimated difference, canary minus baseline, and its always-valid 95 % range, in `unit`. For people, and for
+    /// conditions of the policy: no verdict reads it.
     pub diff: Option<f64>,
     pub lo: Option<f64>,
     pub hi: Option<f64>,

@@ -88,7 +88,7 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// Accumulators of what people are shown; no decision reads them. Of counts: `sum / weight` is the ratio of the arms'
+/// Accumulators of what people are shown, and conditions see; no verdict reads them. Of counts: `sum / weight` is the ratio of the arms'
 /// rates; of a split, the share that was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Display {
