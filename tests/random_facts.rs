@@ -106,12 +106,16 @@ fn batch(d: &Drawn, now: Timestamp) -> Event {
         let version = pick(&VERSIONS, if d.odd { i } else { i % 2 });
         let broken = d.some && d.c < 8 && version != "a";
         let value = |metric: &str| match metric {
-            "eval_pass" => f64::from(u8::from(!broken && i % 10 != 0)),
-            "error" => f64::from(u8::from(broken && i % 2 == 0)),
+            "eval_pass" => f64::from(u8::from(!broken && !i.is_multiple_of(10))),
+            "error" => f64::from(u8::from(broken && i.is_multiple_of(2))),
             _ => 0.01 + (i % 7) as f64 * 0.001,
         };
         for metric in METRICS {
-            let tags = (d.b % 2 == 0).then_some(if i % 3 == 0 { "region=eu" } else { "region=us" });
+            let tags = (d.b.is_multiple_of(2)).then_some(if i.is_multiple_of(3) {
+                "region=eu"
+            } else {
+                "region=us"
+            });
             let served_at = Timestamp(now.0 + (i as u64 * 50) - 2_000 * u64::from(d.odd));
             builder.push(Row { version, metric, served_at, unit: None, tags, value: value(metric) });
         }
@@ -124,14 +128,14 @@ fn intent(d: &Drawn) -> Event {
     let intent = Intent {
         id: format!("i{}", d.a).as_str().into(),
         service: pick(&SERVICES, d.b).into(),
-        kind: pick(&[ChangeKind::Model, ChangeKind::Cache], usize::from(d.c % 9 == 0)),
-        from: (d.a % 8 != 0).then(|| pick(&VERSIONS, if d.some { 0 } else { d.c / 4 }).into()),
+        kind: pick(&[ChangeKind::Model, ChangeKind::Cache], usize::from(d.c.is_multiple_of(9))),
+        from: (!d.a.is_multiple_of(8)).then(|| pick(&VERSIONS, if d.some { 0 } else { d.c / 4 }).into()),
         to: pick(&VERSIONS, d.c).into(),
         policy: pick(&[None, Some("quick"), Some("regions"), Some("unknown")], d.b / 2).map(str::to_owned),
         by: pick(&PEOPLE, d.a).into(),
         reason: "drawn".into(),
         finding: d.odd.then(|| "found".into()),
-        scopes: if d.a % 5 == 0 { vec![Scope("gateway".into())] } else { Vec::new() },
+        scopes: if d.a.is_multiple_of(5) { vec![Scope("gateway".into())] } else { Vec::new() },
         significant: d.odd,
         makeup: Default::default(),
         from_makeup: Default::default(),
@@ -144,7 +148,7 @@ fn ack(runner: &Runner, d: &Drawn) -> Event {
     let service = Service::from(pick(&SERVICES, d.b));
     let open = runner.state.rollouts.values().filter_map(|r| r.sent.as_ref());
     let open: Vec<_> = open.filter(|sent| sent.command.service == service).collect();
-    let command = open.first().filter(|_| d.c % 8 != 0);
+    let command = open.first().filter(|_| !d.c.is_multiple_of(8));
     let status = match d.c % 16 {
         1 => AckStatus::Rejected("no".into()),
         2 => AckStatus::Progress,
@@ -154,13 +158,13 @@ fn ack(runner: &Runner, d: &Drawn) -> Event {
         service,
         command: command.map_or_else(CommandId::default, |sent| sent.command.id),
         // Mostly somebody who is waited for.
-        actuator: match command.filter(|_| d.a % 8 != 0).and_then(|sent| sent.waiting.first()) {
+        actuator: match command.filter(|_| !d.a.is_multiple_of(8)).and_then(|sent| sent.waiting.first()) {
             Some(waiting) => waiting.clone(),
             None => pick(&ACTUATORS, d.a).into(),
         },
         status,
         took_ms: None,
-        done: (d.b % 9 == 0).then_some((d.a as u64, 40)),
+        done: (d.b.is_multiple_of(9)).then_some((d.a as u64, 40)),
     };
     Event::AckReceived { ack, origin: Origin::default() }
 }
@@ -178,7 +182,7 @@ fn act(runner: &Runner, d: &Drawn) -> Event {
         host: "laptop".into(),
         args: Vec::new(),
         reason: "drawn".into(),
-        if_seq: (d.c % 3 == 0).then(|| runner.state.last.saturating_sub(d.a as u64)),
+        if_seq: (d.c.is_multiple_of(3)).then(|| runner.state.last.saturating_sub(d.a as u64)),
         force: d.odd,
     };
     Event::OperatorActed { act, origin: Origin::default() }
@@ -213,7 +217,7 @@ fn fact(runner: &Runner, d: &Drawn, now: Timestamp) -> Event {
             let order = FreezeOrder {
                 freeze: d.odd,
                 service: d.some.then(|| pick(&SERVICES, d.a).into()),
-                until: (d.b % 2 == 0).then(|| now.plus(Span(d.wait_ms))),
+                until: (d.b.is_multiple_of(2)).then(|| now.plus(Span(d.wait_ms))),
                 actor: pick(&PEOPLE, d.c).into(),
                 host: "laptop".into(),
                 args: Vec::new(),
