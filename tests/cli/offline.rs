@@ -76,7 +76,7 @@ fn bad_usage_says_what_was_meant() {
         ),
         (
             &["wait", "118", "--for", "done"],
-            "error[E4002]: invalid value 'done' for '--for <STATE>': expected accepted, baking, step=N, holding, paused, promoted, soaked or terminal\n",
+            "error[E4002]: invalid value 'done' for '--for <STATE>': expected accepted, baking, step=N, holding, paused, promoted, effective, soaked or terminal\n",
         ),
         (
             &["deploy", "support-bot", "v42", "--reason", "x"],
