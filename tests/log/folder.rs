@@ -33,7 +33,7 @@ fn a_folder_without_a_log_is_not_made_one_by_reading() {
 fn a_newer_format_is_named() {
     let dir = tempfile::tempdir().unwrap();
     close(filled(dir.path(), 1));
-    let db = sled::open(dir.path().join("sled")).unwrap();
+    let db = opened(&dir.path().join("sled"));
     db.open_tree("meta").unwrap().insert("format", &7u32.to_be_bytes()).unwrap();
     drop(db);
     assert_eq!(

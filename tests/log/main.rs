@@ -21,7 +21,25 @@ fn options() -> OpenOptions {
 }
 
 fn open(dir: &Path) -> Log {
-    Log::open(dir, &options()).map(|opened| opened.log).unwrap()
+    patiently(|| Log::open(dir, &options()).map(|opened| opened.log))
+}
+
+/// The database of a closed log.
+fn opened(path: &Path) -> sled::Db {
+    patiently(|| sled::open(path))
+}
+
+/// Tries for a while: a process that another test starts has the locks of this one too, between fork and exec.
+fn patiently<T, E: std::fmt::Display + std::fmt::Debug>(open: impl Fn() -> Result<T, E>) -> T {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match open() {
+            Err(error) if error.to_string().contains("lock") && std::time::Instant::now() < until => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn refused(dir: &Path, options: &OpenOptions) -> String {
@@ -67,7 +85,7 @@ fn all(log: &Log, from: EventSeq) -> Vec<Envelope> {
 
 /// Runs `change` on the pages of a closed log.
 fn tamper(dir: &Path, change: impl FnOnce(&sled::Tree)) {
-    let db = sled::open(dir.join("sled")).unwrap();
+    let db = opened(&dir.join("sled"));
     change(&db.open_tree("pages").unwrap());
     db.flush().unwrap();
 }
@@ -244,7 +262,7 @@ fn the_newest_whole_snapshot_counts() {
     close(log);
 
     let change = |change: &dyn Fn(&sled::Tree)| {
-        let db = sled::open(dir.path().join("sled")).unwrap();
+        let db = opened(&dir.path().join("sled"));
         change(&db.open_tree("snapshots").unwrap());
         drop(db);
         open(dir.path()).latest_snapshot().unwrap()
