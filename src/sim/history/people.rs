@@ -200,11 +200,13 @@ impl Run<'_> {
             0 => (RolloutId::from("nothing-1"), 1),
             n => known[(pick % n as u64) as usize].clone(),
         };
-        // Half of all rollbacks are second thoughts about what has completed.
+        // Half of all rollbacks are second thoughts about what has completed; so is much else when nothing is open.
         let completed = state.ended.iter().rev().find(|e| e.outcome == Outcome::Completed);
-        let (rollout, moved) = match completed.filter(|_| verb == Verb::Rollback && pick >> 9 & 1 == 1) {
-            Some(ended) => (ended.id.clone(), ended.ended),
-            None => (rollout, moved),
+        let idle = state.rollouts.is_empty() && matches!(verb, Verb::Promote | Verb::Skip | Verb::Pause);
+        let second = completed.filter(|_| (verb == Verb::Rollback || idle) && pick >> 9 & 1 == 1);
+        let (rollout, moved, verb) = match second {
+            Some(ended) => (ended.id.clone(), ended.ended, Verb::Rollback),
+            None => (rollout, moved, verb),
         };
         let if_seq = if stale { Some(moved.saturating_sub(1 + pick % 50)) } else { Some(moved) };
         Some(Act {
