@@ -86,23 +86,7 @@ impl Standing {
     }
 
     pub fn named(name: &str) -> Option<Standing> {
-        use Standing::*;
-        let all = [
-            Queued,
-            Scheduled,
-            Applying,
-            Baking,
-            Holding,
-            Paused,
-            Soaking,
-            RollingBack,
-            Releasing,
-            Completed,
-            RolledBack,
-            Aborted,
-            Superseded,
-        ];
-        all.into_iter().find(|standing| standing.as_str() == name)
+        serde_json::from_value(name.into()).ok()
     }
 
     /// Whether nothing follows any more.

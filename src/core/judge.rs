@@ -93,8 +93,12 @@ fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figu
         let evidence = &watch.evidence;
         let (baseline, canary) = (evidence.baseline, evidence.canary);
         let of_mean = matches!(guardrail.rule, Rule::Mean { .. });
+        // What the limit of a quantile allows is a value, and not a difference.
+        let of_quantile = matches!(guardrail.rule, Rule::Quantile { .. });
         let scale = if of_mean { 100.0 / baseline.mean() } else { 100.0 };
-        let judged = watch.reference.is_some() && evidence.blocks > 0;
+        let judged =
+            watch.reference.is_some() && evidence.blocks > 0 && !of_part_before(rollout, policy, watch);
+        let (baseline, canary) = if judged { (baseline, canary) } else { Default::default() };
         let compared = judged && !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split);
         let range = if compared { evidence.display.range(watch.scale()) } else { None };
         let mean = |arm: ArmCount| (arm.n > 0).then(|| arm.mean());
@@ -102,7 +106,7 @@ fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figu
             diff: range.map(|range| range.diff * scale),
             low: range.map(|range| range.lo * scale),
             high: range.map(|range| range.hi * scale),
-            limit: limit_of(guardrail, watch).map(|limit| limit * scale),
+            limit: limit_of(guardrail, watch).filter(|_| compared && !of_quantile).map(|limit| limit * scale),
             ratio: estimate(guardrail, watch),
             canary: mean(canary),
             baseline: mean(baseline),
@@ -112,6 +116,12 @@ fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figu
         (guardrail.name.as_str(), figures)
     };
     rollout.watches.iter().zip(&policy.guardrails).map(figures).collect()
+}
+
+/// Whether what a watch has found is of the part of the traffic before the one that is exposed now.
+fn of_part_before(rollout: &Rollout, policy: &Policy, watch: &Watch) -> bool {
+    let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
+    rollout.serving_step().is_some_and(|step| segment(step) != segment(watch.evidence.step))
 }
 
 /// Every condition of the policy, and whether it holds; `None`: that cannot be told yet. Without traffic of the canary
@@ -163,9 +173,7 @@ fn read(
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
     // What was shown of the part of the traffic before says nothing about the one that is exposed now.
-    let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
-    let before = rollout.opening.engine() >= 2
-        && rollout.serving_step().is_some_and(|step| segment(step) != segment(evidence.step));
+    let before = rollout.opening.engine() >= 2 && of_part_before(rollout, policy, watch);
     let before = before && !failed && !planted(Bug::SafetyCarries);
     if before {
         (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());

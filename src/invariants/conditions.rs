@@ -29,7 +29,10 @@ fn figures(reading: &GuardrailReading) -> Figures {
         diff: reading.range.map(|range| range.diff * scale),
         low: reading.range.map(|range| range.lo * scale),
         high: reading.range.map(|range| range.hi * scale),
-        limit: reading.limit.map(|limit| limit * scale),
+        limit: reading
+            .limit
+            .filter(|_| reading.range.is_some() && reading.kind != GuardrailKind::Quantile)
+            .map(|limit| limit * scale),
         ratio: reading.estimate,
         canary: mean(reading.canary),
         baseline: mean(reading.baseline),

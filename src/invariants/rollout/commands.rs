@@ -2,13 +2,13 @@
 
 use uuid::Uuid;
 
-use super::super::carried_out::{Effect, Silence, Smokes};
 use super::{Checked, Followed, ensure};
 use crate::core::event::{Ack, AckStatus, AlertKind, Choice, Command};
 use crate::core::exposure::Task;
 use crate::core::ids::{Actuator, CommandId, Weight, derived_id};
 use crate::core::policy::Policy;
 use crate::core::time::{Span, Timestamp};
+use crate::invariants::carried_out::{Effect, Silence, Smokes};
 
 impl Followed {
     pub fn ack(&mut self, at: Timestamp, ack: &Ack) {

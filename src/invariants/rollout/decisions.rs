@@ -1,6 +1,5 @@
 //! What may be decided.
 
-use super::super::carried_out::Smokes;
 use super::{Checked, Followed, commands, ensure, place};
 use crate::core::event::{Act, Choice, Decision, Verb};
 use crate::core::exposure::{OnSegmentFailure, Task};
@@ -8,6 +7,8 @@ use crate::core::ids::{EventSeq, Weight};
 use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule, Unless};
 use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
+use crate::invariants::carried_out::Smokes;
+use crate::invariants::conditions;
 
 impl Followed {
     /// Returns whether it takes the canary back.
@@ -170,7 +171,7 @@ impl Followed {
             other => {
                 self.gates(at, policy, current, other == Some(Verb::Skip))?;
                 if policy.steps[usize::from(current)].to > Weight::ZERO {
-                    super::super::conditions::allow(policy, decision)?;
+                    conditions::allow(policy, decision)?;
                 }
             }
         }
