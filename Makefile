@@ -23,6 +23,8 @@ lint: ## formatting and clippy
 	@cargo fmt --check
 	@echo "== clippy"
 	@cargo clippy --quiet --locked --all-targets -- -D warnings
+# What is no part of cargo bench is not among all targets.
+	@cargo clippy --quiet --locked --bench quality -- -D warnings
 
 test: lint .venv/ready ## everything that needs no data folder
 	@echo "== cargo test, with $$(tests/support/nats_server.sh)"

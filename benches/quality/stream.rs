@@ -1,7 +1,5 @@
 //! One simulated stream, judged by the production engine. A stream follows from its scenario and its number alone.
 
-use std::collections::BTreeMap;
-
 use sluice::core::cohort::{Arm, unit_key};
 use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
@@ -127,15 +125,19 @@ fn policy(scenario: &Scenario) -> Policy {
     Policy {
         name: "quality".into(),
         applies_to: vec![],
+        significant: false,
         steps: vec![step(scenario.share)],
         soak: Span::ZERO,
         keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
         guardrails: vec![scenario.guardrail.clone()],
+        conditions: Vec::new(),
         evidence: evidence_rules(),
         stale_after: Span::mins(10),
         approvals: vec![],
         concurrency: Concurrency::Queue,
+        parts_at_once: 1,
+        windows: None,
         segments: None,
         ab: false,
         release: false,
@@ -236,7 +238,7 @@ impl<'a> Judge<'a> {
         let blocks = watch.evidence.blocks;
         watch.evidence.add(self.guardrail, reference, Timestamp(number * 1_000), &portion);
         let closed = watch.evidence.blocks > blocks;
-        if closed && watch.evidence.blocks % COHORT == 0 {
+        if closed && watch.evidence.blocks.is_multiple_of(COHORT) {
             watch.gathered.forget();
             self.freeze(step);
         }
@@ -346,7 +348,7 @@ fn coming(scenario: &Scenario, labels: &Labels, length: Span, number: u64) -> Ve
             let delay = -libm::log1p(-random.unit()) * mean * 60_000.0;
             let at = served.plus(Span(delay as u64));
             let served_at = if labels.by_arrival { at } else { served };
-            if served_at < start && !(labels.by_arrival && !canary) {
+            if served_at < start && (canary || !labels.by_arrival) {
                 continue;
             }
             let cohort = Timestamp(served_at.0 / length.0 * length.0);
