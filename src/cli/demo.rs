@@ -128,6 +128,7 @@ impl Stage {
                 ("error".into(), Draw::Chance(0.01)),
                 ("cost_usd".into(), Draw::Positive { mean: cost, sigma: 0.8 }),
             ],
+            late: BTreeMap::new(),
         };
         let mut versions = BTreeMap::from([(Version::from(BASELINE.0), behave(BASELINE.1, BASELINE.2))]);
         versions.extend(CHANGES.iter().map(|c| (Version::from(c.to), behave(c.pass, c.cost))));

@@ -5,8 +5,10 @@
 //! ```text
 //!     traffic assistant 50/s                      users send 50 requests a second
 //!     traffic assistant 50/s region eu=30 us=50    of 100 users 30 are in eu; what they send is tagged
+//!     users 300                                    all requests are of so many users, and say of whom
 //!     version b@us eval_pass=chance:0.80           how it answers users of us
 //!     version a eval_pass=chance:0.93 cost_usd=positive:0.01,0.8 thumbs=sampled:0.1,0.9
+//!     version b complaint=event:0.01~20m           what it measures arrives up to 20 minutes after the request
 //!     bundle b model=m@2 prompt=p@1                what b is made of: its version is the fingerprint
 //!     commit b prompts/refund.md 1a2b..            where b comes from
 //!     intent a -> b by maya: shorter answers       also: "by maya on SERVICE with SCOPE,SCOPE:", and "; finding: TEXT" at the end
@@ -119,6 +121,7 @@ impl Play {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "traffic" => self.traffic(rest),
+            "users" => self.users(rest),
             "version" => self.version(rest),
             "bundle" => self.bundle(rest),
             "commit" => self.commit(rest),
@@ -164,11 +167,24 @@ impl Play {
         Ok(())
     }
 
+    fn users(&mut self, rest: &str) -> Result<(), String> {
+        let users = rest.parse().map_err(|_| "expected: N")?;
+        for traffic in &mut self.world.traffic {
+            (traffic.users, traffic.named) = (users, true);
+        }
+        Ok(())
+    }
+
     fn version(&mut self, rest: &str) -> Result<(), String> {
         let mut words = rest.split_whitespace();
         let version = self.made_of(words.next().ok_or("expected: VERSION METRIC=DRAW ...")?).0;
+        let mut late = BTreeMap::new();
         let metrics = words.map(|word| {
             let (metric, draw) = word.split_once('=').ok_or("expected: METRIC=DRAW")?;
+            let (draw, within) = draw.split_once('~').map_or((draw, None), |(draw, late)| (draw, Some(late)));
+            if let Some(within) = within {
+                late.insert(metric.to_owned(), span(within)?);
+            }
             let (kind, numbers) = draw.split_once(':').ok_or("expected: KIND:NUMBERS")?;
             let numbers: Result<Vec<f64>, _> = numbers.split(',').map(str::parse).collect();
             let draw = match (kind, numbers.map_err(|_| "not a number")?.as_slice()) {
@@ -182,7 +198,8 @@ impl Play {
             };
             Ok((metric.to_owned(), draw))
         });
-        let behaviour = Behaviour { metrics: metrics.collect::<Result<_, String>>()? };
+        let metrics = metrics.collect::<Result<_, String>>()?;
+        let behaviour = Behaviour { metrics, late };
         self.versions.insert(version, behaviour);
         for traffic in &mut self.world.traffic {
             traffic.versions = self.versions.clone();

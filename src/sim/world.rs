@@ -14,6 +14,8 @@ use crate::core::time::{Span, Timestamp};
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
     pub metrics: Vec<(String, Draw)>,
+    /// Metrics that arrive up to so long after the request.
+    pub late: BTreeMap<String, Span>,
 }
 
 impl Behaviour {
@@ -51,6 +53,8 @@ pub struct Traffic {
     pub service: Service,
     pub per_second: u32,
     pub users: u64,
+    /// What they send says who they are.
+    pub named: bool,
     pub versions: BTreeMap<Version, Behaviour>,
     /// What serves: baseline, canary, the canary's share. Set by commands.
     pub baseline: Version,
@@ -124,6 +128,8 @@ pub struct World {
     acks: VecDeque<(Timestamp, Ack, Command, bool)>,
     /// Smoke tests that run.
     running: Vec<(Timestamp, SmokeResult)>,
+    /// What was measured and has not arrived, by the second in which it does.
+    late: BTreeMap<(Timestamp, Service), Vec<Late>>,
     applied: BTreeMap<CommandId, Command>,
 }
 
@@ -137,6 +143,7 @@ impl World {
             tests: BTreeMap::new(),
             acks: VecDeque::new(),
             running: Vec::new(),
+            late: BTreeMap::new(),
             applied: BTreeMap::new(),
         }
     }
@@ -239,9 +246,13 @@ impl World {
             facts.push((at, Event::AckReceived { ack, origin: Origin::default() }));
         }
         for traffic in &self.traffic {
-            if let Some(event) = serve(traffic, start, &mut self.random) {
+            if let Some(event) = serve(traffic, start, &mut self.random, &mut self.late) {
                 facts.push((end, event));
             }
+        }
+        while let Some(arrived) = self.late.first_entry().filter(|entry| entry.key().0 <= start) {
+            let ((_, service), samples) = arrived.remove_entry();
+            facts.push((end, batch(service, &samples)));
         }
         let (over, rest) = self.running.drain(..).partition(|(at, _)| *at <= end);
         self.running = rest;
@@ -253,8 +264,41 @@ impl World {
     }
 }
 
-/// What one second of a service's requests measured.
-fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Event> {
+/// A sample on its way.
+struct Late {
+    version: Version,
+    metric: String,
+    served_at: Timestamp,
+    unit: Option<String>,
+    tags: Option<String>,
+    value: f64,
+}
+
+/// What arrives together, in order of request time.
+fn batch(service: Service, samples: &[Late]) -> Event {
+    let mut samples: Vec<&Late> = samples.iter().collect();
+    samples.sort_by_key(|sample| sample.served_at);
+    let mut builder = Builder::new(samples[0].served_at);
+    for sample in samples {
+        builder.push(Row {
+            version: sample.version.as_str(),
+            metric: &sample.metric,
+            served_at: sample.served_at,
+            unit: sample.unit.as_deref(),
+            tags: sample.tags.as_deref(),
+            value: sample.value,
+        });
+    }
+    Event::BatchReceived { service, columns: builder.finish(), origin: Origin::default() }
+}
+
+/// What one second of a service's requests measured; what arrives later goes into `late`.
+fn serve(
+    traffic: &Traffic,
+    start: Timestamp,
+    random: &mut Random,
+    late: &mut BTreeMap<(Timestamp, Service), Vec<Late>>,
+) -> Option<Event> {
     let mut builder = Builder::new(start);
     for i in 0..traffic.per_second {
         let user = random.below(traffic.users);
@@ -265,6 +309,7 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
         let version = if canary { &traffic.canary } else { &traffic.baseline };
         let Some(behaviour) = traffic.behaviour(version, part) else { continue };
         let tags = part.map(|part| format!("{}={part}", traffic.tag));
+        let unit = traffic.named.then(|| format!("u{user}"));
         let served_at = start.plus(Span(u64::from(i) * 1_000 / u64::from(traffic.per_second)));
         for (metric, draw) in &behaviour.metrics {
             let value = match *draw {
@@ -295,8 +340,20 @@ fn serve(traffic: &Traffic, start: Timestamp, random: &mut Random) -> Option<Eve
                     continue;
                 }
             };
-            let tags = tags.as_deref();
-            builder.push(Row { version: version.as_str(), metric, served_at, unit: None, tags, value });
+            if let Some(within) = behaviour.late.get(metric) {
+                let arrives = start.plus(Span(random.below(within.0) / 1_000 * 1_000));
+                late.entry((arrives, traffic.service.clone())).or_default().push(Late {
+                    version: version.clone(),
+                    metric: metric.clone(),
+                    served_at,
+                    unit: unit.clone(),
+                    tags: tags.clone(),
+                    value,
+                });
+                continue;
+            }
+            let (unit, tags) = (unit.as_deref(), tags.as_deref());
+            builder.push(Row { version: version.as_str(), metric, served_at, unit, tags, value });
         }
     }
     let service = traffic.service.clone();
