@@ -108,6 +108,7 @@ fn betting() {
             weight: 1.0,
             gates: true,
             slices: None,
+            judged: None,
             unless: None,
             benefit: None,
         };

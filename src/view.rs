@@ -17,6 +17,7 @@ use crate::core::makeup::{self, Commit, Parts};
 use crate::core::plan;
 use crate::core::policy::{ChangeKind, OnFail, Policy};
 use crate::core::rollout::{Rollout, Stage};
+use crate::core::slices;
 use crate::core::smoke::SmokeOutcome;
 use crate::core::state::{Ended, State};
 use crate::core::time::{Span, Timestamp};
@@ -305,7 +306,7 @@ pub struct GuardrailView {
     pub text: String,
 }
 
-/// One part of a guardrail: the requests with one value of a tag.
+/// One slice of a guardrail: the requests with one value of a tag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SliceView {
     pub slice: String,
@@ -316,8 +317,9 @@ pub struct SliceView {
     pub lo: Option<f64>,
     pub hi: Option<f64>,
     pub harm_evidence: String,
-    /// Among the worst of all parts, chosen so that on average at most one in so many of those that are marked is not
-    /// beyond the limit, as the policy acts on harm (1 in 20).
+    /// Beyond the limit, so chosen among the slices of the guardrail that on average at most one in so many of those
+    /// that are marked is not, as the policy acts on harm (1 in 20). Of slices that a policy judges: among all that it
+    /// judges, and for good.
     pub marked: bool,
 }
 
@@ -527,7 +529,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
             .zip(&rollout.watches)
             .map(|(reading, watch)| GuardrailView {
                 outlook: outlook(rollout, watch, reading, now),
-                slices: slices(policy, watch, reading),
+                slices: slices(rollout, policy, watch, reading),
                 ..guardrail_view(reading)
             })
             .collect(),
@@ -680,37 +682,43 @@ fn ended_view(ended: &Ended) -> RolloutView {
     }
 }
 
-/// The parts of a guardrail, worst first.
-fn slices(policy: &Policy, watch: &Watch, reading: &GuardrailReading) -> Vec<SliceView> {
+/// The slices of a guardrail, worst first.
+fn slices(rollout: &Rollout, policy: &Policy, watch: &Watch, reading: &GuardrailReading) -> Vec<SliceView> {
     let level = policy.evidence.rollback;
-    let judged: Vec<(&String, &Watch)> =
+    let shown: Vec<(&String, &Watch)> =
         watch.slices.iter().filter(|(_, part)| part.evidence.blocks > 0).collect();
-    let lns: Vec<f64> = judged.iter().map(|(_, part)| part.evidence.harm.ln()).collect();
-    let marked = discoveries(&lns, level);
-    let mut parts: Vec<(f64, SliceView)> = judged
+    let lns: Vec<f64> = shown.iter().map(|(_, part)| part.evidence.harm.ln()).collect();
+    let judged = slices::slices(rollout, policy);
+    // Those that decide are one family with those of the other guardrails.
+    let standing = |value: &str, found: bool| {
+        let slice = judged.iter().find(|slice| slice.is(&reading.name, value));
+        slice.map_or((found, libm::log(level)), |slice| (slice.fails(), slice.need_ln))
+    };
+    let mut views: Vec<(f64, SliceView)> = shown
         .into_iter()
-        .zip(lns.iter().zip(marked))
-        .map(|((slice, part), (ln, marked))| {
+        .zip(lns.iter().zip(discoveries(&lns, level)))
+        .map(|((value, part), (ln, found))| {
+            let (marked, need_ln) = standing(value, found);
             let evidence = &part.evidence;
             let scale = scale(reading.kind, evidence.baseline.mean());
             let range = evidence.display.range(part.scale());
             let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
             let arm = |arm: &ArmCount| ArmView { n: arm.n, mean: arm.mean() };
             let view = SliceView {
-                slice: slice.clone(),
+                slice: value.clone(),
                 baseline: arm(&evidence.baseline),
                 canary: arm(&evidence.canary),
                 diff: scaled(range.map(|range| range.diff)),
                 lo: scaled(range.map(|range| range.lo)),
                 hi: scaled(range.map(|range| range.hi)),
-                harm_evidence: words::evidence(*ln, libm::log(level)),
+                harm_evidence: words::evidence(*ln, need_ln),
                 marked,
             };
             (*ln, view)
         })
         .collect();
-    parts.sort_by(|a, b| b.0.total_cmp(&a.0));
-    parts.into_iter().map(|(_, view)| view).collect()
+    views.sort_by(|a, b| b.0.total_cmp(&a.0));
+    views.into_iter().map(|(_, view)| view).collect()
 }
 
 /// From the metric's own unit to the one that is shown.

@@ -1,5 +1,6 @@
-//! A guardrail shown in parts: harm in one part is marked there, and the parts decide nothing.
+//! A guardrail told apart in slices: shown, they decide nothing; judged, one that fails holds.
 
+use proptest::prelude::*;
 use sluice::core::bets::discoveries;
 use sluice::core::columns::{Builder, Row};
 use sluice::core::event::{Ack, AckStatus, Event, Intent, Origin};
@@ -8,7 +9,7 @@ use sluice::core::policy::ChangeKind;
 use sluice::core::time::{Span, Timestamp};
 use sluice::runner::Runner;
 use sluice::sim::random::Random;
-use sluice::view::{GuardrailView, view};
+use sluice::view::{GuardrailView, RolloutView, Standing, view};
 use sluice::wire::policy_file;
 
 const POLICY: &str = "\
@@ -27,9 +28,14 @@ const START: Timestamp = Timestamp(1_767_603_600_000);
 
 /// The guardrail after two hours in which the canary passes with the chance given per suite.
 fn watched(suites: &[(&str, f64)]) -> GuardrailView {
+    followed(POLICY, suites).guardrails[0].clone()
+}
+
+/// Likewise, the whole rollout under `policy`.
+fn followed(text: &str, suites: &[(&str, f64)]) -> RolloutView {
     let mut runner = Runner::default();
-    let policy = policy_file::parse_policy(POLICY, "policy.yaml").expect("a policy");
-    let digest = Digest::of(POLICY.as_bytes());
+    let policy = policy_file::parse_policy(text, "policy.yaml").expect("a policy");
+    let digest = Digest::of(text.as_bytes());
     let intent = Intent {
         id: "i1".into(),
         service: "chat".into(),
@@ -52,7 +58,7 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
             command.get_or_insert(issued.clone());
         }
     };
-    runner.take(START, Event::PolicyStored { digest, policy, source: POLICY.into() }, &mut record);
+    runner.take(START, Event::PolicyStored { digest, policy, source: text.into() }, &mut record);
     runner.take(START, Event::IntentReceived { intent, origin: Origin::default() }, &mut record);
     let command = command.expect("a command");
     let actuator = command.actuators[0].clone();
@@ -85,7 +91,7 @@ fn watched(suites: &[(&str, f64)]) -> GuardrailView {
         runner.tick(at.plus(Span::secs(59)), &mut |_, _, _| {});
     }
     let shown = view(&runner.state, runner.state.now);
-    shown.rollouts[0].guardrails[0].clone()
+    shown.rollouts[0].as_ref().clone()
 }
 
 #[test]
@@ -108,6 +114,39 @@ fn more_values_than_are_followed_count_in_the_whole() {
     assert_eq!(shown.slices.len(), 16);
     let parts: u64 = shown.slices.iter().map(|s| s.canary.n).sum();
     assert!(shown.canary.n > parts, "{} in all, {parts} in parts", shown.canary.n);
+}
+
+#[test]
+fn only_the_suites_that_are_named_are_judged_and_one_that_fails_holds() {
+    let judged =
+        POLICY.replace("slices: suite", "slices: {tag: suite, values: [swe, gaia, swt], on_fail: hold}");
+    let suites = [("swe", 0.9), ("gaia", 0.6), ("swt", 0.9), ("misc", 0.6), ("more", 1.0), ("most", 1.0)];
+    let rollout = followed(&judged, &suites);
+    let parts: Vec<(&str, bool)> =
+        rollout.guardrails[0].slices.iter().map(|s| (s.slice.as_str(), s.marked)).collect();
+    assert_eq!(parts[0], ("gaia", true), "{parts:?}");
+    assert_eq!(parts.len(), 3, "{parts:?}");
+    assert!(parts[1..].iter().all(|(_, marked)| !marked), "{parts:?}");
+    assert!(rollout.state == Standing::Holding, "{rollout:?}");
+    assert!(
+        rollout.alerts.iter().any(|text| text.starts_with("eval_pass[suite=gaia] fails: ")),
+        "{rollout:?}"
+    );
+
+    let alerts = followed(&judged.replace("on_fail: hold}", "on_fail: alert}"), &suites);
+    assert!(alerts.state == Standing::Baking && alerts.alerts.len() == 1, "{alerts:?}");
+}
+
+proptest! {
+    /// What keeps the promise for a family that is looked at all the time: whoever is found, their average is beyond
+    /// the level, and the average of e-processes is an e-process.
+    #[test]
+    fn a_find_needs_an_average_at_the_level(lns in proptest::collection::vec(-5.0f64..9.0, 1..40)) {
+        let average = lns.iter().map(|ln| ln.exp()).sum::<f64>() / lns.len() as f64;
+        if discoveries(&lns, 20.0).contains(&true) {
+            prop_assert!(average >= 20.0 * (1.0 - 1e-12), "{} of {:?}", average, lns);
+        }
+    }
 }
 
 /// The rule as it is written (Wang and Ramdas 2022): the k largest, where the k-th times k is at least m times the level.

@@ -100,6 +100,7 @@ fn guardrail(name: &str, better: Better, rule: Rule) -> Guardrail {
         weight: 1.0,
         gates: true,
         slices: None,
+        judged: None,
         unless: None,
         benefit: None,
     }

@@ -10,8 +10,8 @@ use super::{CliError, Common, exit, policy_test};
 use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::{Actuator, Digest};
 use crate::core::policy::{
-    Better, Concurrency, Declared, Effective, Guardrail, Margin, OnDeadline, OnFail, Policy, Retry, Rule,
-    Run, Smoke, Unless, Window, Windows, quiet_below,
+    Better, Concurrency, Declared, Effective, Guardrail, Judged, Margin, OnDeadline, OnFail, Policy, Retry,
+    Rule, Run, Smoke, Unless, Window, Windows, quiet_below,
 };
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
@@ -156,6 +156,7 @@ fn in_words(p: &Policy, hash: &str) -> String {
             &format!("Keep the old version for {} after that: so long it can be taken back.\n", p.keep_old);
     }
     text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
+    text.extend(p.guardrails.iter().filter_map(|g| Some(format!("{}.\n", slices(g)?))));
     text.extend(p.conditions.iter().map(|condition| {
         let does = if condition.on == OnFail::Alert { "Alert" } else { "Hold, and alert," };
         format!("{does} as long as {}: {}.\n", condition.name, condition.when.text())
@@ -284,6 +285,13 @@ fn people(n: u8) -> String {
 /// A share in percent, without digits it does not have.
 fn share(x: f64) -> f64 {
     (x * 100_000.0).round() / 1_000.0
+}
+
+/// What one slice of a guardrail can do.
+fn slices(g: &Guardrail) -> Option<String> {
+    let (tag, Judged { values, on_fail }) = (g.slices.as_ref()?, g.judged.as_ref()?);
+    let does = if *on_fail == OnFail::Alert { "Alert" } else { "Hold, and alert," };
+    Some(format!("{does} if {} fails in one {tag}: {}", g.name, values.join(", ")))
 }
 
 fn guardrail(p: &Policy, g: &Guardrail) -> String {

@@ -391,6 +391,7 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
         }
         Reason::Approvals { .. }
         | Reason::Segment { .. }
+        | Reason::Slice { .. }
         | Reason::Smoke { .. }
         | Reason::Condition { known: true, .. } => !gate.met,
         // Not shown yet is undecided; not shown in its time is not.

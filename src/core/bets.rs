@@ -269,13 +269,17 @@ pub fn ln_weighted(parts: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
 /// largest, for the largest k whose k-th is at least `m level / k`. Holds however they depend on each other (e-BH; Wang
 /// and Ramdas 2022, JRSSB, arXiv:2009.02824).
 pub fn discoveries(lns: &[f64], level: f64) -> Vec<bool> {
-    let m = lns.len() as f64;
     let mut sorted = lns.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    let enough = |(i, ln): (usize, &f64)| *ln >= libm::log(m * level / (i as f64 + 1.0));
-    let k = sorted.iter().enumerate().filter(|found| enough(*found)).map(|(i, _)| i + 1).max().unwrap_or(0);
+    let counts = |(i, ln): (usize, &f64)| (*ln >= enough(lns.len(), i + 1, level)).then_some(i + 1);
+    let k = sorted.iter().enumerate().filter_map(counts).max().unwrap_or(0);
     let least = if k == 0 { f64::INFINITY } else { sorted[k - 1] };
     lns.iter().map(|ln| *ln >= least).collect()
+}
+
+/// The log of the e-value that each of `k` discoveries among `m` needs.
+pub fn enough(m: usize, k: usize, level: f64) -> f64 {
+    libm::log(m as f64 * level / k as f64)
 }
 
 fn floor_word(nats: f64) -> i64 {

@@ -179,7 +179,8 @@ fn back(state: &State, rollout: &Rollout, policy: &Policy, because: Reason) -> E
     made(state, rollout, Choice::Rollback, vec![because], &judge::judge(rollout, policy, state.now))
 }
 
-fn alert(rollout: &Rollout, kind: AlertKind, summary: String) -> Option<Event> {
+/// As [`raised`], unless it was.
+pub fn alert(rollout: &Rollout, kind: AlertKind, summary: String) -> Option<Event> {
     (!rollout.alerts.contains_key(&kind)).then(|| raised(rollout, kind, summary))
 }
 

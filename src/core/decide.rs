@@ -15,6 +15,7 @@ use super::judge::{self, Judgement};
 use super::planted::{Bug, planted};
 use super::policy::{OnDeadline, OnFail, Policy};
 use super::rollout::{Rollout, Stage};
+use super::slices;
 use super::smoke;
 use super::state::{Question, State};
 use super::verdict::Verdict;
@@ -203,25 +204,25 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
             return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
         }
     }
+    if let Some(event) = slices::alert(rollout, policy, state.now) {
+        return Some(event);
+    }
     let conditions = judge::conditions(rollout, policy);
     let holding = |on: OnFail| {
         conditions.iter().filter(move |(condition, holds)| condition.on == on && *holds == Some(true))
     };
     for (condition, _) in holding(OnFail::Alert).chain(holding(OnFail::Hold)) {
+        let reason = Reason::Condition { name: condition.name.clone(), known: true };
+        let summary = format!("{}: {}", words::reason(&reason, &[]), condition.when.text());
         let kind = AlertKind::Condition(condition.name.clone());
-        if !rollout.alerts.contains_key(&kind) {
-            let reason = Reason::Condition { name: condition.name.clone(), known: true };
-            let summary = format!("{}: {}", words::reason(&reason, &[]), condition.when.text());
-            let alert = Alert { kind, summary, reading: None };
-            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        if let Some(event) = chase::alert(rollout, kind, summary) {
+            return Some(event);
         }
     }
     if let Some(name) = &rollout.parked {
-        let kind = AlertKind::Segment(name.clone());
-        if !rollout.alerts.contains_key(&kind) {
-            let summary = words::reason(&Reason::Segment { name: name.clone() }, &judgement.readings);
-            let alert = Alert { kind, summary, reading: None };
-            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        let summary = words::reason(&Reason::Segment { name: name.clone() }, &judgement.readings);
+        if let Some(event) = chase::alert(rollout, AlertKind::Segment(name.clone()), summary) {
+            return Some(event);
         }
     }
     let bake = rollout.bake()?;
@@ -242,13 +243,11 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     let deadline = judge::deadline_passed(rollout, policy, state.now).filter(|_| !only_shut);
     if let Some(after) = deadline {
         because.insert(0, Reason::Deadline { after_ms: after.0 });
-        let kind = AlertKind::Deadline(bake.step);
-        if !rollout.alerts.contains_key(&kind) {
-            let first = words::reason(&unmet[0].reason, &judgement.readings);
-            let at = policy.step_name(bake.step);
-            let summary = format!("no promotion out of {at} within {after}: {first}");
-            let alert = Alert { kind, summary, reading: None };
-            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        let first = words::reason(&unmet[0].reason, &judgement.readings);
+        let at = policy.step_name(bake.step);
+        let summary = format!("no promotion out of {at} within {after}: {first}");
+        if let Some(event) = chase::alert(rollout, AlertKind::Deadline(bake.step), summary) {
+            return Some(event);
         }
         // What a broken split has measured says nothing about the versions.
         let split = |r: &GuardrailReading| {
@@ -264,7 +263,8 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     let held_by_guardrail = failing(OnFail::Hold).next().is_some() || holding(OnFail::Hold).next().is_some();
     let served = unmet.iter().all(|gate| !gate.time);
     let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
-    let stands = rollout.effect.as_ref().is_some_and(|effect| effect.named && !effect.is_shown())
+    let stands = unmet.iter().any(|gate| matches!(gate.reason, Reason::Slice { .. }))
+        || rollout.effect.as_ref().is_some_and(|effect| effect.named && !effect.is_shown())
         || smoke::failed(rollout, policy, OnDeadline::Hold).next().is_some();
     let holds = held_by_guardrail || stands || deadline.is_some() || served && !only_paused;
     let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
@@ -286,6 +286,7 @@ fn same_reasons(a: &[Reason], b: &[Reason]) -> bool {
         Reason::ActuatorRejected { actuator, .. } => ("actuator", actuator.0.clone()),
         Reason::Superseded { by } => ("superseded", by.0.clone()),
         Reason::SoakOver => ("soak", String::new()),
+        Reason::Slice { name } => ("slice", name.clone()),
         Reason::Segment { name } => ("segment", name.clone()),
         Reason::NotApplied { .. } => ("not_applied", String::new()),
         Reason::Condition { name, known } => {

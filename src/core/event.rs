@@ -635,6 +635,10 @@ pub enum Reason {
         name: String,
         known: bool,
     },
+    /// A guardrail is beyond its limit in one slice: `eval_pass[suite=refunds]`.
+    Slice {
+        name: String,
+    },
     /// A part of the traffic was taken back by itself; what comes next is a person's decision.
     Segment {
         name: String,
@@ -713,6 +717,8 @@ pub enum AlertKind {
     Segment(String),
     /// A condition of the policy holds.
     Condition(String),
+    /// A guardrail failed in one slice: its name, and the value of its tag.
+    Slice(String, String),
     /// What came before a rollout that waited has left it nothing to do.
     Overtaken,
     /// Nobody knows whether it obeys; named again and again, with the number of times before.

@@ -17,6 +17,7 @@ use super::planted::{Bug, planted};
 use super::policy::{Approval, Better, Condition, Guardrail, OnFail, Policy, Rule, Unless};
 use super::reference::canary_factor;
 use super::rollout::{Rollout, Stage};
+use super::slices;
 use super::smoke;
 use super::state::State;
 use super::time::{Span, Timestamp};
@@ -146,7 +147,7 @@ fn estimate(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
         .filter(|ratio| ratio.is_finite())
 }
 
-fn read(
+pub(super) fn read(
     rollout: &Rollout,
     policy: &Policy,
     watch: &Watch,
@@ -333,6 +334,7 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }
+    gates.extend(slices::gates(rollout, policy));
     for (condition, holds) in conditions(rollout, policy) {
         let met = condition.on == OnFail::Alert || holds == Some(false);
         let reason = Reason::Condition { name: condition.name.clone(), known: holds.is_some() };

@@ -179,6 +179,7 @@ pub fn text(event: &Event) -> String {
                 AlertKind::Segment(_) => "segment",
                 AlertKind::Overtaken => "overtaken",
                 AlertKind::Condition(_) => "condition",
+                AlertKind::Slice(..) => "slice",
                 AlertKind::Deadline(_) => "deadline",
             };
             format!("{rollout} {kind}: {}", alert.summary)

@@ -23,6 +23,7 @@ pub mod planted;
 pub mod policy;
 pub mod reference;
 pub mod rollout;
+pub mod slices;
 pub mod smoke;
 pub mod state;
 pub mod time;

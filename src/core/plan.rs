@@ -347,6 +347,7 @@ mod tests {
             weight: 1.0,
             gates: true,
             slices: None,
+            judged: None,
             unless: None,
             benefit: None,
         }

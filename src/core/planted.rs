@@ -84,6 +84,7 @@ bugs! {
     SmokeForgotten "smoke-forgotten" "a restart forgets the smoke tests that were running"
     SeveralParts "several-parts" "a bundle may change in as many parts as it likes"
     OvertakenBegins "overtaken-begins" "a rollout that waited begins although there is nothing left to do"
+    SliceIgnored "slice-ignored" "a step is promoted while a slice that holds fails"
     ConditionIgnored "condition-ignored" "a step is promoted while a condition holds"
     MixesSegments "mixes-segments" "samples of every part of the traffic count for the one that is exposed"
     ForgetsSegment "forgets-segment" "a command leaves out the parts that have their share already"

@@ -340,15 +340,26 @@ pub struct Guardrail {
     pub weight: f64,
     /// Whether a promotion needs this guardrail shown safe.
     pub gates: bool,
-    /// The tag by whose values it is shown in parts. For people: no decision reads the parts.
+    /// The tag by whose values it is told apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slices: Option<String>,
+    /// Those values that are judged. `None`: the first that come are shown to people, and decide nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<Judged>,
     /// The trade-off that turns a rollback into a hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless: Option<Unless>,
     /// By how many points (as a share) better the canary must be for the trade-off of another guardrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit: Option<f64>,
+}
+
+/// Slices that each may hold the rollout or raise an alert.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Values of the guardrail's tag; none is there twice.
+    pub values: Vec<String>,
+    pub on_fail: OnFail,
 }
 
 /// What excuses a failing guardrail.

@@ -594,7 +594,7 @@ impl Rollout {
     }
 
     /// Folds an accepted act of a person.
-    pub fn apply_act(&mut self, act: &Act, seq: EventSeq, at: Timestamp) {
+    pub fn apply_act(&mut self, policy: &Policy, act: &Act, seq: EventSeq, at: Timestamp) {
         match act.verb {
             Verb::Note => return,
             Verb::Claim => {
@@ -617,6 +617,15 @@ impl Rollout {
                     // Who promotes past a failing guardrail has seen it: it does not stop the rollout again.
                     for watch in self.watches.iter_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
                         watch.accepted = Some(act.actor.clone());
+                    }
+                    for (watch, guardrail) in self.watches.iter_mut().zip(&policy.guardrails) {
+                        let told = |value: &String| {
+                            let kind = AlertKind::Slice(guardrail.name.clone(), value.clone());
+                            self.alerts.contains_key(&kind)
+                        };
+                        for (_, part) in watch.slices.iter_mut().filter(|(value, _)| told(value)) {
+                            part.accepted = Some(act.actor.clone());
+                        }
                     }
                 }
                 if self.stage == Stage::RollingBack {

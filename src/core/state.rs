@@ -363,7 +363,8 @@ impl State {
                 }
                 // A note may be about a rollout that is over: then the record of it is all there is to do.
                 if let Some(rollout) = self.rollouts.get_mut(id) {
-                    rollout.apply_act(&act, seq, at);
+                    let policy = &self.policies[&rollout.opening.policy];
+                    rollout.apply_act(policy, &act, seq, at);
                     self.touched.insert(id.clone());
                 }
             }

@@ -42,7 +42,7 @@ pub struct Watch {
     pub last_canary: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_baseline: Option<Timestamp>,
-    /// The same by value of a tag, for people. At most [`SLICES_MAX`].
+    /// The same by value of a tag. At most [`SLICES_MAX`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slices: BTreeMap<String, Watch>,
     /// Absolute guards only.
@@ -57,7 +57,7 @@ pub struct Watch {
     pub safe_at: Option<u16>,
 }
 
-/// Values of a tag that are followed; observations with others count in the whole only.
+/// Values of a tag that are followed, or that a policy may name; observations with others count in the whole only.
 pub const SLICES_MAX: usize = 16;
 
 /// The last canary observations of an absolute guard, bad or not.
@@ -188,7 +188,11 @@ impl Watch {
         slice: &str,
     ) {
         if !self.slices.contains_key(slice) {
-            if self.slices.len() == SLICES_MAX {
+            let follows = match &guardrail.judged {
+                Some(judged) => judged.values.iter().any(|value| value == slice),
+                None => self.slices.len() < SLICES_MAX,
+            };
+            if !follows {
                 return;
             }
             self.slices.insert(slice.to_owned(), Watch::default());

@@ -203,6 +203,7 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
             let names: Vec<&str> = waiting.iter().map(|actuator| actuator.as_str()).collect();
             format!("{} has not confirmed within {}", names.join(", "), Span(*within_ms))
         }
+        Reason::Slice { name } => format!("{name} fails"),
         Reason::Superseded { by } => format!("{by} takes its place"),
         Reason::Condition { name, known: true } => format!("condition {name} holds"),
         Reason::Condition { name, known: false } => {

@@ -97,6 +97,7 @@ states! {
     SecondAttempt "the same version is tried again"
     SeveralParts "a bundle that changes more than its policy allows is refused"
     Overtaken "a rollout that waited has nothing left to do, or too much at once"
+    SliceHolds "a guardrail fails in one slice"
     ConditionHolds "a condition of the policy holds"
     Quarantined "a version that was taken back is refused without a finding"
     Investigated "a version that was taken back is tried again with a finding"

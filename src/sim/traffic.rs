@@ -187,10 +187,12 @@ fn measure_further(
             kind if arm.n == 0 && *kind != GuardrailKind::Paired => {}
             GuardrailKind::Score => {
                 for i in 0..n {
+                    let suite = if r.chance(0.5) { r.below(5) } else { r.below(20) };
                     // The mean is 0.15 + 0.8 p.
-                    let good = r.chance(0.75 + level - shift * POINTS / 0.8);
+                    let forgot = if suite == 0 { arm.effect.forgets } else { 0.0 };
+                    let good = r.chance(0.75 + level - shift * POINTS / 0.8 - forgot);
                     let value = if good { 0.9 + 0.1 * r.unit() } else { 0.3 * r.unit() };
-                    let suite = format!("suite=s{}", r.below(20));
+                    let suite = format!("suite=s{suite}");
                     let tags = tags.map_or(suite.clone(), |tags| format!("{tags},{suite}"));
                     let row = Row {
                         version,
@@ -280,8 +282,16 @@ fn measure_further(
 /// What is true of a version at `now`, in one part of the traffic.
 fn effect(service: &ServicePlan, version: &str, part: Option<usize>, now: Timestamp) -> Effect {
     let known = service.versions.get(&Version::from(version));
-    let unknown =
-        Effect { truth: Truth::Same, pass: 0.0, error: 1.0, cost: 1.0, shift: 0.0, breaks: None, only: None };
+    let unknown = Effect {
+        truth: Truth::Same,
+        pass: 0.0,
+        error: 1.0,
+        cost: 1.0,
+        shift: 0.0,
+        forgets: 0.0,
+        breaks: None,
+        only: None,
+    };
     let mut effect = known.copied().unwrap_or(unknown);
     if effect.only.is_some_and(|only| part != Some(only)) {
         (effect.pass, effect.error) = (0.0, 1.0);

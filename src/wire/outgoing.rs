@@ -234,6 +234,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::Segment(_) => "segment",
                     AlertKind::Overtaken => "overtaken",
                     AlertKind::Condition(_) => "condition",
+                    AlertKind::Slice(..) => "slice",
                     AlertKind::RollbackUnconfirmed(..) => "rollback_unconfirmed",
                     AlertKind::NotEffective(..) => "not_effective",
                     AlertKind::Smoke(_) => "smoke",

@@ -76,6 +76,7 @@ fn policy() -> Policy {
             weight: 0.0,
             gates: false,
             slices: None,
+            judged: None,
             unless: None,
             benefit: None,
         }],

@@ -160,6 +160,7 @@ fn policy() -> Policy {
         weight: 0.0,
         gates: true,
         slices: None,
+        judged: None,
         unless: None,
         benefit: None,
     };

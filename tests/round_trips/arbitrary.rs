@@ -110,6 +110,7 @@ impl<'de> Deserializer<'de> for &mut Draw<'_> {
             ("segment", vec![("name", "t")]),
             ("not_applied", vec![("waiting", "as"), ("within_ms", "")]),
             ("condition", vec![("name", "t"), ("known", "bool")]),
+            ("slice", vec![("name", "t")]),
             ("effective", vec![("to", "small"), ("canary", ""), ("requests", ""), ("shown", "yes")]),
             ("smoke", vec![("name", "t"), ("outcome", "none"), ("detail", "t"), ("within_ms", "")]),
         ];

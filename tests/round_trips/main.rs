@@ -58,9 +58,10 @@ fn every_kind_and_every_reason_is_drawn() {
             Reason::Condition { .. } => 14,
             Reason::Effective { .. } => 15,
             Reason::Smoke { .. } => 16,
+            Reason::Slice { .. } => 17,
         })
         .collect();
-    assert_eq!(reasons.len(), 17);
+    assert_eq!(reasons.len(), 18);
 }
 
 #[derive(Clone, Debug)]

@@ -59,6 +59,7 @@ fn any_guardrail() -> impl Strategy<Value = Guardrail> {
             weight: 0.0,
             gates: gates && shows_safety,
             slices: None,
+            judged: None,
             unless: None,
             benefit: None,
         }
@@ -77,6 +78,7 @@ fn any_absolute() -> impl Strategy<Value = Guardrail> {
             weight: 0.0,
             gates: false,
             slices: None,
+            judged: None,
             unless: None,
             benefit: None,
         },

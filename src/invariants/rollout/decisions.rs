@@ -186,6 +186,9 @@ impl Followed {
         ensure(unshown.is_none(), "I45", || {
             format!("{} moves on, and telemetry does not show {unshown:?}", self.id)
         })?;
+        ensure(self.slices.is_empty(), "I47", || {
+            format!("{} moves on, and slices {:?} fail", self.id, self.slices)
+        })?;
         let open = self.smoke.open();
         ensure(open.is_none(), "I46", || {
             format!("{} moves on, and smoke test {open:?} has not passed", self.id)

@@ -68,6 +68,8 @@ pub struct Followed {
     units: BTreeMap<Metric, (BTreeMap<String, [u64; 2]>, u64)>,
     watched: BTreeMap<String, Watched>,
     alerts: BTreeSet<AlertKind>,
+    /// Slices that fail and hold, and that nobody has promoted past: guardrail and value.
+    slices: BTreeSet<(String, String)>,
     silence: Silence,
     effect: Option<Effect>,
     pub smoke: Smokes,
@@ -111,6 +113,7 @@ impl Followed {
             units: BTreeMap::new(),
             watched: BTreeMap::new(),
             alerts: BTreeSet::new(),
+            slices: BTreeSet::new(),
             silence: Silence::default(),
             effect: None,
             smoke: Smokes::default(),
@@ -246,9 +249,13 @@ impl Followed {
                     ensure(act.force || open.is_none(), "I46", || {
                         format!("{} is promoted past smoke test {open:?}", self.id)
                     })?;
+                    ensure(act.force || self.slices.is_empty(), "I47", || {
+                        format!("{} is promoted past slices {:?}", self.id, self.slices)
+                    })?;
                     for watched in self.watched.values_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
                         watched.accepted |= act.force;
                     }
+                    self.slices.clear();
                 }
                 self.order = Some(act.clone());
             }
@@ -299,6 +306,20 @@ impl Followed {
                 }
                 None => return Err(("I45", format!("{} has nothing to show", self.id))),
             },
+            AlertKind::Slice(name, value) => {
+                let guardrail = named(policy, name)?;
+                let judged = guardrail.judged.as_ref().filter(|judged| judged.values.contains(value));
+                let judged = judged.map(|judged| judged.on_fail);
+                // No find needs less than the level itself, and then all of the family are found.
+                let least = libm::log(policy.evidence.rollback) - 1e-9;
+                let shown = alert.reading.as_ref().is_some_and(|r| r.harm_ln >= least);
+                ensure(judged.is_some() && shown, "I47", || {
+                    format!("{} names slice {value} of {name}: {:?}", self.id, alert.reading)
+                })?;
+                if judged == Some(OnFail::Hold) {
+                    self.slices.insert((name.clone(), value.clone()));
+                }
+            }
             _ => {}
         }
         Ok(false)

@@ -132,6 +132,7 @@ fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
             Reason::Paused { by } => waits.push(format!("{by}'s pause is ended")),
             Reason::Effective { to, .. } => waits.push(format!("telemetry shows {to}")),
             Reason::Smoke { name, outcome: None, .. } => waits.push(format!("smoke test {name} has passed")),
+            Reason::Slice { name } => waits.push(format!("somebody promotes past {name}")),
             Reason::Condition { name, known } => {
                 let holds = if *known { "no longer holds" } else { "is known not to hold" };
                 waits.push(format!("condition {name} {holds}"));

@@ -177,6 +177,9 @@ impl Plan {
                 if kinds.trade && effect.truth == Truth::Better && shifts.chance(0.7) {
                     effect.shift = 3.0;
                 }
+                if kinds.judges_slices && effect.shift <= 0.0 && shifts.chance(0.6) {
+                    effect.forgets = 0.6;
+                }
             }
         }
         if let Some(parts) = &ways.parts {

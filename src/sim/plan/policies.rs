@@ -16,6 +16,8 @@ pub struct Kinds {
     warm_up: bool,
     /// Answers that fail are graded later than those that pass.
     pub slow_grades: bool,
+    /// A suite of grades that fails holds.
+    pub judges_slices: bool,
 }
 
 /// Limits of the further guardrails: points of grades, pairs and missing values, factors of quantiles and counts.
@@ -35,7 +37,9 @@ impl Kinds {
         some.dedup();
         let trade = some.contains(&Quantile) && r.chance(0.5);
         let (histograms, warm_up, slow_grades) = (r.chance(0.4), r.chance(0.2), r.chance(0.3));
-        Kinds { some, histograms, trade, warm_up, slow_grades }
+        let judges_slices = r.chance(0.3);
+        let kinds = Kinds { some, histograms, trade, warm_up, slow_grades, judges_slices };
+        if judges_slices { kinds.with(&[Score]) } else { kinds }
     }
 
     /// And `more`.
@@ -51,6 +55,9 @@ impl Kinds {
     fn guardrails(&self) -> String {
         let line = |kind: &GuardrailKind| {
             let of = match kind {
+                GuardrailKind::Score if self.judges_slices => {
+                    "metric: grade, kind: score, better: higher, limit: 5pp, on_fail: hold, gates: true, slices: {tag: suite, values: [s0, s1, s2], on_fail: hold}"
+                }
                 GuardrailKind::Score => {
                     "metric: grade, kind: score, better: higher, limit: 5pp, on_fail: hold, gates: true, slices: suite"
                 }

@@ -81,6 +81,7 @@ fn policy() -> Policy {
         weight: 0.5,
         gates: true,
         slices: Some("suite".into()),
+        judged: Some(Judged { values: vec!["refunds".into(), "billing".into()], on_fail: OnFail::Hold }),
         unless: Some(Unless::Benefit { guardrail: "eval_pass".into() }),
         benefit: Some(0.02),
     };

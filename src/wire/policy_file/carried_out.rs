@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::at_least_a_second;
-use super::grammar::{ActuatorBody, DeclaredBody, Label, SmokeAt, SmokeBody, Spec, Subject, Words};
+use super::grammar::{DeclaredBody, Label, Short, SmokeAt, SmokeBody, Spec, Subject, Words};
 use crate::core::ids::Actuator;
 use crate::core::policy::{Declared, Effective, OnDeadline, Run, Smoke};
 use crate::core::time::Span;
@@ -29,14 +29,14 @@ pub fn actuators(c: &mut Checker, spec: &Spec) -> Option<Actuators> {
     for (i, At { value: body, place }) in bodies.iter().enumerate() {
         let path = format!("spec.actuators[{i}]");
         let (name, place, declared) = match body {
-            ActuatorBody::Name(text) => match Label::parse(text) {
+            Short::Text(text, _) => match Label::parse(text) {
                 Ok(Label(name)) => (Some(name), *place, None),
                 Err(Unfit { code, message }) => {
                     c.refuse(code, *place, &path, &message);
                     (None, *place, None)
                 }
             },
-            ActuatorBody::Declared(body) => {
+            Short::Map(body) => {
                 let name = c.get(&format!("{path}.name"), &body.name).map(|Label(name)| name);
                 (name, body.name.place, declared(c, &path, body))
             }

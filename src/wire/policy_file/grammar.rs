@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use crate::core::time::Span;
 use crate::windows;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names;
+use crate::wire::telemetry::UNIT_MAX;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar, Unfit, stamp, words};
 
 /// Keys of the full grammar that this version does not read.
@@ -90,10 +92,13 @@ pub struct Spec {
     pub smoke: Option<At<Vec<SmokeBody>>>,
 }
 
+/// A name, or more.
+pub type ActuatorBody = Short<Label, DeclaredBody>;
+
 /// A name, or a map that says more.
-pub enum ActuatorBody {
-    Name(String),
-    Declared(Box<DeclaredBody>),
+pub enum Short<S, T> {
+    Text(String, PhantomData<S>),
+    Map(Box<T>),
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -359,8 +364,8 @@ pub struct GuardrailBody {
     pub q: Option<Node<f64>>,
     /// Kind missing: the metric that every request has.
     pub of: Option<Node<MetricName>>,
-    /// The tag by whose values the guardrail is shown in parts; the parts decide nothing.
-    pub slices: Option<Node<MetricName>>,
+    /// The tag by whose values the guardrail is shown in slices, or a map that says which of them are judged.
+    pub slices: Option<At<Short<MetricName, SlicesBody>>>,
     /// A benefit that turns a rollback by this guardrail into a hold.
     pub unless: Option<UnlessBody>,
     /// Kind absolute: the share of bad ones that is too much.
@@ -374,6 +379,17 @@ pub struct GuardrailBody {
     pub weight: Option<Node<f64>>,
     /// Whether a promotion needs the metric shown safe (default: where it rolls back).
     pub gates: Option<Node<bool>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlicesBody {
+    pub tag: Node<MetricName>,
+    /// The values that are judged, each for itself.
+    #[schemars(length(min = 1, max = 16))]
+    pub values: At<Vec<Node<TagValue>>>,
+    /// What happens when one of them is beyond the guardrail's limit: hold or alert.
+    pub on_fail: Node<OnFail>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -468,49 +484,49 @@ impl JsonSchema for Limit {
     }
 }
 
-impl<'de> Deserialize<'de> for ActuatorBody {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<ActuatorBody, D::Error> {
-        struct Form;
-        impl<'de> Visitor<'de> for Form {
-            type Value = ActuatorBody;
+impl<'de, S, T: Deserialize<'de>> Deserialize<'de> for Short<S, T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Short<S, T>, D::Error> {
+        struct Form<S, T>(PhantomData<(S, T)>);
+        impl<'de, S, T: Deserialize<'de>> Visitor<'de> for Form<S, T> {
+            type Value = Short<S, T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name or a map such as {name: router-eu, ack_within: 1m}")
+                f.write_str("a name or a map that says more")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<ActuatorBody, E> {
-                Ok(ActuatorBody::Name(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<Short<S, T>, E> {
+                Ok(Short::Text(text.to_owned(), PhantomData))
             }
 
-            fn visit_i64<E>(self, n: i64) -> Result<ActuatorBody, E> {
-                Ok(ActuatorBody::Name(n.to_string()))
+            fn visit_i64<E>(self, n: i64) -> Result<Short<S, T>, E> {
+                Ok(Short::Text(n.to_string(), PhantomData))
             }
 
-            fn visit_u64<E>(self, n: u64) -> Result<ActuatorBody, E> {
-                Ok(ActuatorBody::Name(n.to_string()))
+            fn visit_u64<E>(self, n: u64) -> Result<Short<S, T>, E> {
+                Ok(Short::Text(n.to_string(), PhantomData))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ActuatorBody, A::Error> {
-                let body = DeclaredBody::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(ActuatorBody::Declared(Box::new(body)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Short<S, T>, A::Error> {
+                let body = T::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Short::Map(Box::new(body)))
             }
         }
-        input.deserialize_any(Form)
+        input.deserialize_any(Form(PhantomData))
     }
 }
 
-impl JsonSchema for ActuatorBody {
+impl<S: Scalar, T: JsonSchema> JsonSchema for Short<S, T> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "ActuatorBody".into()
+        "Short".into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (name, declared) = (Label::schema(generator), generator.subschema_for::<DeclaredBody>());
-        json_schema!({"anyOf": [name, declared]})
+        let (text, map) = (S::schema(generator), generator.subschema_for::<T>());
+        json_schema!({"anyOf": [text, map]})
     }
 }
 
@@ -544,6 +560,9 @@ pub struct Label(pub String);
 /// A name as [`names::metric`] has it.
 #[derive(Clone)]
 pub struct MetricName(pub String);
+
+/// What a sample's tag may say.
+pub struct TagValue(pub String);
 
 /// Where messages go, as [`names::subject`] has it.
 pub struct Subject(pub String);
@@ -602,6 +621,21 @@ impl Scalar for MetricName {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[a-z][a-z0-9_.]{0,62}$"})
+    }
+}
+
+impl Scalar for TagValue {
+    fn parse(text: &str) -> Result<TagValue, Unfit> {
+        if text.contains([',', '=']) {
+            let message = "the value of a tag has no , and no =".into();
+            return Err(Unfit { code: "E3022", message });
+        }
+        let value = names::prose("", text, UNIT_MAX);
+        value.map(TagValue).map_err(|error| Unfit { code: "E3022", ..error.into() })
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": UNIT_MAX, "pattern": "^[^,=]+$"})
     }
 }
 

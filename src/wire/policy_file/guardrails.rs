@@ -1,10 +1,11 @@
 //! What the values of a guardrail may be, alone and together.
 
 use super::conditions::excuses;
-use super::grammar::{GuardrailBody, Limit, MetricName, RuleKind, Spec};
+use super::grammar::{GuardrailBody, Limit, MetricName, RuleKind, Short, SlicesBody, Spec, TagValue};
 use crate::core::ids::Metric;
-use crate::core::policy::{Better, Guardrail, Margin, OnFail, Rule, Unless};
+use crate::core::policy::{Better, Guardrail, Judged, Margin, OnFail, Rule, Unless};
 use crate::core::time::Span;
+use crate::core::watch::SLICES_MAX;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names::is_metric;
 use crate::wire::yaml::{At, Checker, Node, Percent, Place, Points, Scalar, Unfit};
@@ -210,16 +211,16 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         );
         c.refuse("E3018", body.on_fail.place, &field("on_fail"), &message);
     }
-    let slices = body.slices.as_ref().map(|node| (node.place, c.get(&field("slices"), node)));
-    if let Some((place, Some(_))) = &slices
-        && (!shows_safety || kind == RuleKind::Count)
-    {
-        let message = format!("kind {} is not shown in parts", body.kind.text);
-        c.refuse("E3018", *place, &field("slices"), &message);
-    }
-    let slices = match slices {
-        Some((_, tag)) => Some(tag?.0),
-        None => None,
+    let slices = body.slices.as_ref().map(|At { value, place }| {
+        if !shows_safety || kind == RuleKind::Count {
+            let message = format!("kind {} is not told apart in slices", body.kind.text);
+            c.refuse("E3018", *place, &field("slices"), &message);
+        }
+        slices(c, &field("slices"), value, *place)
+    });
+    let (slices, judged) = match slices {
+        Some(slices) => slices.map(|(tag, judged)| (Some(tag), judged))?,
+        None => (None, None),
     };
     let metric = Metric(metric?.0);
     let default_name = match kind {
@@ -253,9 +254,51 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         weight: weight?,
         gates: gates?,
         slices,
+        judged,
         unless: None,
         benefit: None,
     })
+}
+
+fn slices(
+    c: &mut Checker,
+    path: &str,
+    body: &Short<MetricName, SlicesBody>,
+    place: Place,
+) -> Option<(String, Option<Judged>)> {
+    let body = match body {
+        Short::Text(text, _) => match MetricName::parse(text) {
+            Ok(MetricName(tag)) => return Some((tag, None)),
+            Err(Unfit { code, message }) => {
+                c.refuse(code, place, path, &message);
+                return None;
+            }
+        },
+        Short::Map(body) => body,
+    };
+    let tag = c.get(&format!("{path}.tag"), &body.tag);
+    let on_fail = c.get(&format!("{path}.on_fail"), &body.on_fail)?;
+    if on_fail == OnFail::Rollback {
+        let message = "slices have no part in the error budget of rollbacks: hold or alert. What has to roll back by \
+                       itself is sent as a metric of its own";
+        c.refuse("E3010", body.on_fail.place, &format!("{path}.on_fail"), message);
+    }
+    let At { value: nodes, place } = &body.values;
+    let path = format!("{path}.values");
+    if nodes.is_empty() || nodes.len() > SLICES_MAX {
+        c.refuse("E3018", *place, &path, &format!("must name 1 to {SLICES_MAX}, got {}", nodes.len()));
+        return None;
+    }
+    let mut values = Vec::new();
+    for (i, node) in nodes.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        let TagValue(value) = c.get(&path, node)?;
+        if values.contains(&value) {
+            c.refuse("E3025", node.place, &path, &format!("{value} is there twice"));
+        }
+        values.push(value);
+    }
+    Some((tag?.0, Some(Judged { values, on_fail })))
 }
 
 /// `95` of 0.95, `999` of 0.999.
