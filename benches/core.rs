@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use sluice::core::bets::Wealth;
 use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::event::{Ack, AckStatus, Event, Intent, Origin};
+use sluice::core::event::Event;
 use sluice::core::evidence::{Evidence, Portion};
+use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::ids::{Digest, Service};
 use sluice::core::policy::{Better, ChangeKind, Guardrail, Margin, OnFail, Rule};
 use sluice::core::reference::{Gathered, Reference};

@@ -7,7 +7,8 @@
 use std::io::Write;
 
 use sluice::core::columns::Columns;
-use sluice::core::event::{Delivery, Event, Inbound, Origin};
+use sluice::core::event::Event;
+use sluice::core::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, Service};
 use sluice::core::line;
 use sluice::core::line::is_hidden;

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::core::conclusion::Choice;
 use crate::core::decide::decide;
-use crate::core::event::{AckStatus, Choice, ENGINE, Event};
+use crate::core::event::{ENGINE, Event};
+use crate::core::fact::AckStatus;
 use crate::core::ids::{CommandId, Digest, EventSeq, RolloutId, Weight};
 use crate::core::policy::Policy;
 use crate::core::state::State;
@@ -250,6 +252,6 @@ fn note(steps: &mut BTreeMap<RolloutId, Vec<Step>>, at: Timestamp, event: &Event
     }
 }
 
-fn step(at: Timestamp, decision: &crate::core::event::Decision) -> Step {
+fn step(at: Timestamp, decision: &crate::core::conclusion::Decision) -> Step {
     Step { at, choice: decision.choice, to: decision.weight_to, summary: words::decision(decision) }
 }

@@ -2,7 +2,8 @@
 //! Pure; nothing is taken from the record but facts, and what is recorded is compared.
 
 use crate::core::cohort::Arm;
-use crate::core::event::{ArmCount, Event, Reason};
+use crate::core::conclusion::{ArmCount, Reason};
+use crate::core::event::Event;
 use crate::core::evidence::{Evidence, GuardrailReading};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::policy::Policy;

@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 use sluice::core::columns::{Builder, Row};
 use sluice::core::event::*;
+use sluice::core::fact::*;
 use sluice::core::ids::{CommandId, Digest, RolloutId, Scope, Service, SmokeId};
 use sluice::core::policy::{ChangeKind, Policy};
 use sluice::core::smoke::{SmokeOutcome, SmokeResult};

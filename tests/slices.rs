@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use sluice::core::bets::discoveries;
 use sluice::core::columns::{Builder, Row};
-use sluice::core::event::{Ack, AckStatus, Event, Intent, Origin};
+use sluice::core::event::Event;
+use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::ids::{Digest, Service};
 use sluice::core::policy::ChangeKind;
 use sluice::core::time::{Span, Timestamp};
@@ -113,7 +114,7 @@ fn more_values_than_are_followed_count_in_the_whole() {
     let shown = watched(&suites);
     assert_eq!(shown.slices.len(), 16);
     let parts: u64 = shown.slices.iter().map(|s| s.canary.n).sum();
-    assert!(shown.canary.n > parts, "{} in all, {parts} in parts", shown.canary.n);
+    assert!(shown.canary.n > parts, "{} in all, {parts} in slices", shown.canary.n);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::client::{Answer, without_password};
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
-use crate::core::event::Verb;
+use crate::core::fact::Verb;
 use crate::core::words::count;
 
 #[derive(clap::Args)]

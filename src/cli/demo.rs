@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::exit;
-use crate::core::event::{Choice, ENGINE, Event, Intent, Origin, Outcome};
+use crate::core::conclusion::{Choice, Outcome};
+use crate::core::event::{ENGINE, Event};
+use crate::core::fact::{Intent, Origin};
 use crate::core::ids::{Digest, EventSeq, Service, Version};
 use crate::core::policy::ChangeKind;
 use crate::core::state::State;

@@ -11,7 +11,7 @@ use super::git;
 use super::output::{self, Format};
 use super::wait::{self, Goal};
 use super::{CliError, Common, exit};
-use crate::core::event::Intent;
+use crate::core::fact::Intent;
 use crate::core::makeup::Part;
 use crate::core::policy::ChangeKind;
 use crate::core::words::count;

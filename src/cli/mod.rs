@@ -247,7 +247,7 @@ async fn run(cli: Cli) -> Result<u8, CliError> {
 }
 
 async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
-    use crate::core::event::Verb as Act;
+    use crate::core::fact::Verb as Act;
     match verb {
         Verb::Ls(args) => rollouts::list(common, args).await,
         Verb::Status(args) => rollouts::status(common, args).await,

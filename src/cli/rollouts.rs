@@ -210,21 +210,21 @@ fn guardrails(r: &RolloutView) -> String {
             ]
         })
         .collect();
-    table(Format::Table, &heads, &rows) + &parts(r)
+    table(Format::Table, &heads, &rows) + &slices(r)
 }
 
-/// Guardrails in parts, the worst first; a mark for those beyond the limit.
-fn parts(r: &RolloutView) -> String {
-    let heads = ["IN PARTS", "BASELINE", "CANARY", "DIFFERENCE [RANGE]", "EVIDENCE OF HARM"];
+/// Guardrails by slice, the worst first; a mark for those beyond the limit.
+fn slices(r: &RolloutView) -> String {
+    let heads = ["SLICE", "BASELINE", "CANARY", "DIFFERENCE [RANGE]", "EVIDENCE OF HARM"];
     let mut rows = Vec::new();
     for g in &r.guardrails {
         rows.extend(g.slices.iter().map(|s| {
-            let part = GuardrailView { diff: s.diff, lo: s.lo, hi: s.hi, ..g.clone() };
+            let own = GuardrailView { diff: s.diff, lo: s.lo, hi: s.hi, ..g.clone() };
             vec![
                 format!("{} {} {}", if s.marked { "✗" } else { " " }, g.name, s.slice),
                 arm(g, s.baseline.n, s.baseline.mean),
                 arm(g, s.canary.n, s.canary.mean),
-                difference(&part),
+                difference(&own),
                 s.harm_evidence.clone(),
             ]
         }));

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::event::{Ack, Act, Event, FreezeOrder, Intent, Opening, Outcome, Reason, Refusal, Verb};
+use super::conclusion::{Opening, Outcome, Reason, Refusal};
+use super::event::Event;
 use super::evidence::GuardrailReading;
+use super::fact::{Ack, Act, FreezeOrder, Intent, Verb};
 use super::ids::{RolloutId, Scope, Service, Version};
 use super::judge;
 use super::makeup::{self, Makeup, Part};

@@ -3,9 +3,10 @@
 //! Partial success is no success: a step begins, and a rollback is done, when everybody has confirmed. A rollback that
 //! is not confirmed cannot be rolled back: its silence is named again and again, and the command sent again.
 
+use super::conclusion::Choice;
+use super::conclusion::{Alert, AlertKind, Reason};
 use super::decide::made;
-use super::event::Choice;
-use super::event::{Alert, AlertKind, Event, Reason};
+use super::event::Event;
 use super::ids::{Actuator, CommandId, derived_id};
 use super::judge;
 use super::planted::{Bug, planted};

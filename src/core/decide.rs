@@ -6,10 +6,12 @@
 
 use super::answer;
 use super::chase;
+use super::conclusion::{Alert, AlertKind, Choice, Command, Decision, Outcome, Reason};
 use super::effect::{self, Effect};
-use super::event::{Alert, AlertKind, Choice, Command, Decision, Event, Outcome, Reason, Verb};
+use super::event::Event;
 use super::evidence::{GuardrailKind, GuardrailReading};
 use super::exposure::Task;
+use super::fact::Verb;
 use super::ids::{CommandId, Weight, derived_id};
 use super::judge::{self, Judgement};
 use super::planted::{Bug, planted};

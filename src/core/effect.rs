@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::chase::raised;
 use super::columns::Columns;
-use super::event::{AlertKind, Choice, Command, Event, Reason};
+use super::conclusion::{AlertKind, Choice, Command, Reason};
+use super::event::Event;
 use super::ids::{CommandId, Metric, RolloutId, Version, Weight};
 use super::judge::Gate;
 use super::planted::{Bug, planted};

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bets::{PairSetting, Setting, Wealth};
-use super::event::ArmCount;
+use super::conclusion::ArmCount;
 use super::ids::{Metric, Version};
 use super::labels;
 use super::planted::{Bug, planted};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Inbound, Origin};
+use super::fact::{Inbound, Origin};
 use super::ids::Service;
 use super::time::Timestamp;
 
@@ -113,7 +113,7 @@ fn hash(service: &Service, id: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::Delivery;
+    use super::super::fact::Delivery;
     use super::*;
 
     fn from(seq: u64) -> Origin {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use super::bets::ln_weighted;
 use super::cohort::Arm;
+use super::conclusion::{ArmCount, Reason};
 use super::condition::Figures;
 use super::effect;
-use super::event::{ArmCount, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading, Silence};
 use super::exposure::Task;
 use super::ids::Weight;

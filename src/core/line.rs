@@ -1,7 +1,9 @@
 //! One line of text per event: `log tail`, traces and test scenarios. Never wraps, never carries a control
 //! character, always the same for the same event.
 
-use super::event::{AckStatus, AlertKind, Event};
+use super::conclusion::AlertKind;
+use super::event::Event;
+use super::fact::AckStatus;
 use super::ids::{CommandId, EventSeq, Scope};
 use super::makeup::{self, Makeup};
 use super::policy::Run;

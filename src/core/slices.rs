@@ -7,7 +7,8 @@
 //! looks (Ville 1939). Of those found at one moment at most 1 of `level` is wrong, on average.
 
 use super::bets::{discoveries, enough};
-use super::event::{Alert, AlertKind, Event, Reason};
+use super::conclusion::{Alert, AlertKind, Reason};
+use super::event::Event;
 use super::evidence::GuardrailReading;
 use super::judge::{self, Gate};
 use super::planted::{Bug, planted};

@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::chase::raised;
-use super::event::{AlertKind, Command, Event, Reason};
+use super::conclusion::{AlertKind, Command, Reason};
+use super::event::Event;
 use super::ids::{RolloutId, Service, SmokeId, Version, derived_id};
 use super::judge::Gate;
 use super::planted::{Bug, planted};

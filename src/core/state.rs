@@ -1,17 +1,15 @@
 //! Everything the log has established so far, and the fold that makes it: `apply(state, event) -> state`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound::{Included, Unbounded};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::columns::{Columns, Series, Sums};
+use super::conclusion::{AlertKind, Blocked, Choice, Decision, Opening, Outcome};
 use super::effect;
-use super::event::{
-    Ack, AckStatus, Act, AlertKind, Blocked, Choice, Decision, Event, FreezeOrder, Intent, Opening, Outcome,
-    Refusal, Verb,
-};
+use super::event::Event;
+use super::fact::{Ack, AckStatus, Act, FreezeOrder, Intent, Verb};
 use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use super::intake::Intake;
 use super::makeup::Makeup;
@@ -20,6 +18,7 @@ use super::policy::{ChangeKind, Policy, Retry, Windows};
 use super::rollout::{Bake, Claim, Rollout, Stage};
 use super::smoke;
 use super::time::{Span, Timestamp};
+use super::touched::Touched;
 use super::traffic::Seen;
 use super::watch::Watch;
 use super::windows::{Bounds, Freeze};
@@ -68,47 +67,6 @@ pub struct State {
     /// Rollouts that the last fact may have changed. Not part of the stored state.
     #[serde(skip)]
     pub touched: Touched,
-}
-
-/// Rollouts that the last fact may have changed, in the order in which they are asked what follows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Touched {
-    ids: BTreeSet<RolloutId>,
-    /// Nothing more follows from those before this one.
-    from: Option<RolloutId>,
-}
-
-impl Touched {
-    pub fn clear(&mut self) {
-        *self = Touched::default();
-    }
-
-    pub fn insert(&mut self, id: RolloutId) {
-        if self.from.as_ref().is_some_and(|from| id < *from) {
-            self.from = Some(id.clone());
-        }
-        self.ids.insert(id);
-    }
-
-    pub fn extend(&mut self, ids: impl IntoIterator<Item = RolloutId>) {
-        ids.into_iter().for_each(|id| self.insert(id));
-    }
-
-    /// Notes that something followed from `id`: those before it had nothing to say, and that has not changed. Asked
-    /// again for each conclusion, thousands of open rollouts would keep everybody waiting for minutes.
-    fn conclude(&mut self, id: &RolloutId) {
-        self.from = Some(id.clone());
-        self.ids.insert(id.clone());
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &RolloutId> {
-        self.ids.iter()
-    }
-
-    /// Those from which something may still follow.
-    pub fn open(&self) -> impl Iterator<Item = &RolloutId> {
-        self.ids.range::<RolloutId, _>((self.from.as_ref().map_or(Unbounded, Included), Unbounded))
-    }
 }
 
 /// What is known of one service.
@@ -692,78 +650,9 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
     }
 }
 
-/// Whether a fact may enter the log as it is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Admission {
-    Accept,
-    /// It has been recorded before; there is nothing to do but confirm it again.
-    Duplicate,
-    /// It would break a bound.
-    Refuse(Refusal),
-}
-
 impl State {
-    /// Decides whether `fact` may be recorded: redeliveries and broken bounds are turned away here.
-    pub fn admit(&self, fact: &Event) -> Admission {
-        let origin = match fact {
-            Event::IntentReceived { origin, .. }
-            | Event::BatchReceived { origin, .. }
-            | Event::AckReceived { origin, .. }
-            | Event::OperatorActed { origin, .. }
-            | Event::FreezeOrdered { origin, .. }
-            | Event::InputRejected { origin, .. } => origin,
-            _ => return Admission::Accept,
-        };
-        if planted(Bug::CountsTwice) {
-            return Admission::Accept;
-        }
-        if self.intake.has(origin) {
-            return Admission::Duplicate;
-        }
-        if let Event::BatchReceived { service, columns, .. } = fact {
-            if self.intake.has_id(service, origin) {
-                return Admission::Duplicate;
-            }
-            let seen = self.services.get(service).map(|known| &known.series);
-            let new =
-                columns.series.iter().filter(|s| !seen.is_some_and(|seen| seen.contains_key(s))).count();
-            let have = seen.map_or(0, BTreeMap::len);
-            if new > 0 && have + new > SERIES_MAX {
-                let first = columns.series.iter().find(|s| !seen.is_some_and(|seen| seen.contains_key(s)));
-                let metric = first.map_or("", |s| s.metric.as_str());
-                return Admission::Refuse(Refusal {
-                    code: "E2019".into(),
-                    message: format!(
-                        "service {service}: more than {SERIES_MAX} series (version and metric); {metric} refused"
-                    ),
-                });
-            }
-        }
-        Admission::Accept
-    }
-
     /// BLAKE3 of the state in its stored form.
     pub fn digest(&self) -> Digest {
         Digest::of(&rmp_serde::to_vec_named(self).expect("the state is made of storable types"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_is_asked_again_before_whom_something_followed() {
-        let mut touched = Touched::default();
-        touched.extend(["a-1", "b-1", "c-1"].map(RolloutId::from));
-        touched.conclude(&"b-1".into());
-        let open = |touched: &Touched| touched.open().map(|id| id.0.clone()).collect::<Vec<_>>();
-        assert_eq!(open(&touched), ["b-1", "c-1"]);
-        assert_eq!(touched.iter().count(), 3);
-        // Unless it is touched anew.
-        touched.insert("a-1".into());
-        assert_eq!(open(&touched), ["a-1", "b-1", "c-1"]);
-        touched.clear();
-        assert!(open(&touched).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cohort::{Arm, Cohort, Histogram};
 use super::columns::Sums;
-use super::event::ArmCount;
+use super::conclusion::ArmCount;
 use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored, pair_y};
 use super::planted::{Bug, planted};
 use super::policy::{Better, EvidenceRules, Guardrail, Policy, Rule};

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Reason;
+use super::conclusion::Reason;
 use super::ids::Service;
 use super::judge::Gate;
 use super::planted::{Bug, planted};

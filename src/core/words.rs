@@ -3,7 +3,7 @@
 //!
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
-use super::event::{ArmCount, Choice, Command, Decision, Reason};
+use super::conclusion::{ArmCount, Choice, Command, Decision, Reason};
 use super::evidence::{GuardrailKind, GuardrailReading, Silence};
 use super::ids::{Service, Weight};
 use super::policy::OnFail;

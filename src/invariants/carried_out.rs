@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checked, ensure};
 use crate::core::columns::Columns;
+use crate::core::conclusion::Command;
 use crate::core::effect::Shown;
-use crate::core::event::Command;
 use crate::core::ids::{Actuator, CommandId, Metric, SmokeId, Version, Weight};
 use crate::core::policy::{OnDeadline, Policy, Rule};
 use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Checked, ensure};
+use crate::core::conclusion::{ArmCount, Decision};
 use crate::core::condition::Figures;
-use crate::core::event::{ArmCount, Decision};
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
 use crate::core::policy::{OnFail, Policy};
 

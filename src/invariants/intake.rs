@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Checked, ensure};
-use crate::core::event::{Event, Inbound};
+use crate::core::event::Event;
+use crate::core::fact::Inbound;
 use crate::core::ids::Service;
 use crate::core::intake::IDS_MAX;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Checked, ensure};
-use crate::core::event::{Intent, Opening};
+use crate::core::conclusion::Opening;
+use crate::core::fact::Intent;
 use crate::core::ids::{RolloutId, Version};
 use crate::core::makeup::{Part, Parts};
 use crate::core::policy::Policy;

@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::core::answer::QUEUE_MAX;
-use crate::core::event::{Act, AlertKind, Choice, Decision, Event, FreezeOrder, Outcome, Reason, Verb};
+use crate::core::conclusion::{AlertKind, Choice, Decision, Outcome, Reason};
+use crate::core::event::Event;
+use crate::core::fact::{Act, FreezeOrder, Verb};
 use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use crate::core::policy::{Policy, Retry};
 use crate::core::time::{Span, Timestamp};
@@ -250,7 +252,12 @@ impl Checker {
         })
     }
 
-    fn created(&mut self, seq: EventSeq, id: &RolloutId, opening: &crate::core::event::Opening) -> Checked {
+    fn created(
+        &mut self,
+        seq: EventSeq,
+        id: &RolloutId,
+        opening: &crate::core::conclusion::Opening,
+    ) -> Checked {
         let known = self.intents.get(&opening.intent);
         ensure(known.is_none(), "I23", || format!("intent {} had its effect: {known:?}", opening.intent))?;
         let policy = self.policies.get(&opening.policy);

@@ -8,11 +8,15 @@ pub mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::admission::Admission;
+use crate::core::conclusion::Refusal;
 use crate::core::decide::decide;
-use crate::core::event::{Event, Origin, Refusal, Rejection};
+use crate::core::event::Event;
+use crate::core::fact::{Origin, Rejection};
 use crate::core::ids::{EventSeq, RolloutId};
-use crate::core::state::{Admission, State, Touched};
+use crate::core::state::State;
 use crate::core::time::Timestamp;
+use crate::core::touched::Touched;
 use crate::windows;
 
 /// Conclusions one fact may lead to. A fault in the rules that never settles must not fill the disk.

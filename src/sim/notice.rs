@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, ServicePlan, Truth};
 use super::rare::Rare;
-use crate::core::event::{
-    Ack, AckStatus, AlertKind, Choice, Decision, Event, Opening, Outcome, Reason, Verb,
-};
+use crate::core::conclusion::{AlertKind, Choice, Decision, Opening, Outcome, Reason};
+use crate::core::event::Event;
 use crate::core::evidence::{GuardrailKind, GuardrailReading};
 use crate::core::exposure::Task;
+use crate::core::fact::{Ack, AckStatus, Verb};
 use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Service, SmokeId, Version, Weight};
 use crate::core::policy::{Policy, Rule};
 use crate::core::smoke::SmokeOutcome;

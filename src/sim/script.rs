@@ -31,7 +31,9 @@
 use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Conduct, Draw, Obedience, Traffic, World};
-use crate::core::event::{Act, Choice, ENGINE, Event, FreezeOrder, Intent, Origin, Verb};
+use crate::core::conclusion::Choice;
+use crate::core::event::{ENGINE, Event};
+use crate::core::fact::{Act, FreezeOrder, Intent, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::{ChangeKind, Policy};

@@ -9,8 +9,8 @@ use super::plan::{Effect, Form, MINUTE, OFTENER, POINTS, SLOWER, ServicePlan, TI
 use super::random::Random;
 use super::script::START;
 use crate::core::columns::{Builder, Columns, Row, Sums};
-use crate::core::event::Inbound;
 use crate::core::evidence::GuardrailKind;
+use crate::core::fact::Inbound;
 use crate::core::ids::Version;
 use crate::core::time::{Span, Timestamp};
 

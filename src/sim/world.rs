@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::random::Random;
 use crate::core::columns::{Builder, Row};
-use crate::core::event::{Ack, AckStatus, Command, Event, Origin};
+use crate::core::conclusion::Command;
+use crate::core::event::Event;
 use crate::core::exposure::Task;
+use crate::core::fact::{Ack, AckStatus, Origin};
 use crate::core::ids::{Actuator, CommandId, RolloutId, Service, Version, Weight};
 use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::time::{Span, Timestamp};

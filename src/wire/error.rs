@@ -3,7 +3,7 @@
 //! Codes: E10xx the form of a message and the fields of an intent or ack, E20xx telemetry, E30xx policy
 //! files, E31xx the config file. A code keeps its meaning for ever; texts may improve.
 
-use crate::core::event::Rejection;
+use crate::core::fact::Rejection;
 use crate::core::line::plain;
 
 /// Bytes of an input that a message or a rejection echoes.

@@ -10,12 +10,11 @@ use serde::{Deserialize, de::IgnoredAny};
 use uuid::Uuid;
 
 use crate::core::columns::Columns;
+use crate::core::conclusion::{Alert, Command, Decision, Opening, Outcome, Refusal};
 use crate::core::effect::Shown;
-use crate::core::event::{
-    Ack, Act, Alert, Command, Decision, Event, FreezeOrder, Intent, Opening, Origin, Outcome, Refusal,
-    Rejection, Verb,
-};
+use crate::core::event::Event;
 use crate::core::evidence::{GuardrailReading, Scored};
+use crate::core::fact::{Ack, Act, FreezeOrder, Intent, Origin, Rejection, Verb};
 use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service};
 use crate::core::policy::Policy;
 use crate::core::reference::Reference;

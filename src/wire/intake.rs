@@ -2,7 +2,8 @@
 
 use super::error::InputError;
 use super::{ack, intent, names, telemetry};
-use crate::core::event::{Delivery, Event, Origin, Rejection};
+use crate::core::event::Event;
+use crate::core::fact::{Delivery, Origin, Rejection};
 use crate::core::time::Timestamp;
 
 /// Bytes of a message id that are remembered; a longer id is ignored.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::error::{InputError, shown};
 use super::{json, names};
-use crate::core::event::Intent;
+use crate::core::fact::Intent;
 use crate::core::ids::{Digest, Scope, Version};
 use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::ChangeKind;

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::core::event::{Choice, Decision, Event, Reason};
+use crate::core::conclusion::{Choice, Decision, Reason};
+use crate::core::event::Event;
 use crate::core::exposure::{SegmentShare, Task, Test};
 use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, derived_id};
 use crate::core::makeup::Parts;
@@ -216,7 +217,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
             commands(state, seq, rollout, *command, actuators.iter().map(|a| a.as_str()).collect())
         }
         Event::AlertRaised { rollout, alert } => {
-            use crate::core::event::AlertKind;
+            use crate::core::conclusion::AlertKind;
             let service = service_of(rollout);
             let body = AlertMessage {
                 v: 1,

@@ -2,7 +2,8 @@
 
 use sluice::cli::replay::differs;
 use sluice::core::columns::{Builder, Row};
-use sluice::core::event::{Delivery, Event, Inbound, Origin};
+use sluice::core::event::Event;
+use sluice::core::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, EventSeq, RolloutId, Service};
 use sluice::core::state::State;
 use sluice::core::time::Timestamp;

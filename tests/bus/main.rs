@@ -16,7 +16,8 @@ use async_nats::{HeaderMap, Subscriber};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::event::{Delivery, Event, Inbound, Origin, Rejection};
+use sluice::core::event::Event;
+use sluice::core::fact::{Delivery, Inbound, Origin, Rejection};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::policy::{
     Better, ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,

@@ -1,7 +1,8 @@
 //! Verbs and mistakes that need no daemon.
 
 use super::*;
-use sluice::core::event::{Act, Event, Origin, Verb};
+use sluice::core::event::Event;
+use sluice::core::fact::{Act, Origin, Verb};
 use sluice::core::time::Timestamp;
 use sluice::shell::log::{Export, Log, OpenOptions};
 use sluice::wire::envelope::Group;

@@ -7,7 +7,8 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 
 use sluice::core::columns::{Builder, Row};
-use sluice::core::event::{Event, Origin};
+use sluice::core::event::Event;
+use sluice::core::fact::Origin;
 use sluice::core::ids::{Digest, EventSeq};
 use sluice::core::time::Timestamp;
 use sluice::runner::Runner;

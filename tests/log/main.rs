@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use sluice::core::columns::{Builder, Row};
-use sluice::core::event::{Event, Origin};
+use sluice::core::event::Event;
+use sluice::core::fact::Origin;
 use sluice::core::ids::{Digest, EventSeq};
 use sluice::core::time::{Span, Timestamp};
 use sluice::shell::log::{Log, OpenOptions, Opened, Verified};

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::event::{Ack, AckStatus, AlertKind, Choice, Event, Intent, Origin, Outcome as End, Reason};
+use sluice::core::conclusion::{AlertKind, Choice, Outcome as End, Reason};
+use sluice::core::event::Event;
+use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::ids::{Digest, Service, Weight};
 use sluice::core::policy::{ChangeKind, OnFail, Policy};
 use sluice::core::time::{Span, Timestamp};

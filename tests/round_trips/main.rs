@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::event::{Event, Reason};
+use sluice::core::conclusion::Reason;
+use sluice::core::event::Event;
 use sluice::core::policy::{ChangeKind, Policy};
 use sluice::core::state::State;
 use sluice::core::time::Timestamp;

@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::{Checked, Followed, ensure};
-use crate::core::event::{Ack, AckStatus, AlertKind, Choice, Command};
+use crate::core::conclusion::{AlertKind, Choice, Command};
 use crate::core::exposure::Task;
+use crate::core::fact::{Ack, AckStatus};
 use crate::core::ids::{Actuator, CommandId, Weight, derived_id};
 use crate::core::policy::Policy;
 use crate::core::time::{Span, Timestamp};

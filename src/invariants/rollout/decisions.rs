@@ -1,8 +1,9 @@
 //! What may be decided.
 
 use super::{Checked, Followed, commands, ensure, place};
-use crate::core::event::{Act, Choice, Decision, Verb};
+use crate::core::conclusion::{Choice, Decision};
 use crate::core::exposure::{OnSegmentFailure, Task};
+use crate::core::fact::{Act, Verb};
 use crate::core::ids::{EventSeq, Weight};
 use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule, Unless};
 use crate::core::time::Timestamp;

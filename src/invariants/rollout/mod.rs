@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::carried_out::{Effect, Silence, Smokes};
 use super::{Checked, ensure};
+use crate::core::conclusion::{Alert, AlertKind, Choice, Command, Opening, Outcome};
 use crate::core::effect::Shown;
-use crate::core::event::{Act, Alert, AlertKind, Choice, Command, Opening, Outcome, Verb};
+use crate::core::fact::{Act, Verb};
 use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
 use crate::core::policy::{Guardrail, OnFail, Policy};
 use crate::core::time::{Span, Timestamp};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tracing::{Instrument, info_span};
 
 use super::{ActAnswer, ActRequest, Api, ApiError, Caller, full, trace};
-use crate::core::event::{Act, Decision, Event, Origin, Verb};
+use crate::core::conclusion::Decision;
+use crate::core::event::Event;
+use crate::core::fact::{Act, Origin, Verb};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::Timestamp;

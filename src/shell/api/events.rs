@@ -258,7 +258,7 @@ fn chunk(log: &Reader, next: EventSeq, until: EventSeq) -> Result<(Vec<Arc<News>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::Outcome;
+    use crate::core::conclusion::Outcome;
     use crate::core::time::Timestamp;
     use crate::shell::log::{Log, OpenOptions};
     use crate::wire::envelope::Group;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shapes::ApiError;
 use crate::core::bets::{WORD, Wealth};
-use crate::core::event::ArmCount;
+use crate::core::conclusion::ArmCount;
 use crate::core::ids::EventSeq;
 use crate::core::words;
 use crate::retrace::{Factor, Retrace, RetraceError, Tracer, subject};

@@ -1,6 +1,6 @@
 //! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
 
-use crate::core::event::{Outcome, Reason};
+use crate::core::conclusion::{Outcome, Reason};
 use crate::core::evidence::GuardrailKind;
 use crate::core::ids::RolloutId;
 use crate::core::judge::{self, Gate};

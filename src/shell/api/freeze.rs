@@ -5,7 +5,8 @@ use super::{
     Api, ApiError, Caller, FreezeAnswer, FreezeRequest, OpeningView, WindowsAnswer, WindowsRequest, full,
     trace,
 };
-use crate::core::event::{Event, FreezeOrder, Origin};
+use crate::core::event::Event;
+use crate::core::fact::{FreezeOrder, Origin};
 use crate::core::ids::Service;
 use crate::core::policy::Windows;
 use crate::core::time::{Span, Timestamp};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::evidence::{EvidenceAnswer, EvidenceRequest};
-use crate::core::event::Verb;
+use crate::core::fact::Verb;
 use crate::core::ids::EventSeq;
 use crate::core::plan::{Plan, PlannedGate, PlannedStep};
 use crate::core::policy::ChangeKind;

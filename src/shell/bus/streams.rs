@@ -16,7 +16,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{ErrorCode, consumer::pull};
 
 use super::BusError;
-use crate::core::event::Inbound;
+use crate::core::fact::Inbound;
 use crate::core::time::Span;
 use crate::wire::outgoing::ROOT;
 use crate::wire::telemetry::MESSAGE_MAX;

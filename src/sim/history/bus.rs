@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{ACK_WAIT, Happening, RESEND, Run, Stop, Ticket, broken, key, message_id};
-use crate::core::event::{Delivery, Inbound};
 use crate::core::exposure::SegmentShare;
+use crate::core::fact::{Delivery, Inbound};
 use crate::core::ids::Service;
 use crate::core::time::Span;
 use crate::runner::ledger::Released;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Happening, Node, Run, Sending, Stop, Ticket, broken, key, whole};
-use crate::core::event::{Choice, Delivery, ENGINE, Event, Origin};
+use crate::core::conclusion::Choice;
+use crate::core::event::{ENGINE, Event};
+use crate::core::fact::{Delivery, Origin};
 use crate::core::ids::{Digest, EventSeq, RolloutId, SmokeId};
 use crate::core::line;
 use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::{Happening, Run, Stop, Ticket};
-use crate::core::event::{Act, Event, FreezeOrder, Inbound, Origin, Outcome, Verb};
+use crate::core::conclusion::Outcome;
+use crate::core::event::Event;
+use crate::core::fact::{Act, FreezeOrder, Inbound, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::OnFail;
 use crate::core::rollout::Stage;

@@ -2,10 +2,12 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::core::columns::{Row, Sums};
+use crate::core::conclusion::*;
 use crate::core::condition::Expression;
 use crate::core::event::*;
 use crate::core::evidence::{Evidence, GuardrailKind, Range, Silence};
 use crate::core::exposure::*;
+use crate::core::fact::*;
 use crate::core::ids::{SmokeId, Weight};
 use crate::core::makeup::{Commit, Makeup, Part};
 use crate::core::policy::*;

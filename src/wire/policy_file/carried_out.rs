@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::check::at_least_a_second;
-use super::grammar::{DeclaredBody, Label, Short, SmokeAt, SmokeBody, Spec, Subject, Words};
+use super::grammar::{DeclaredBody, Short, SmokeAt, SmokeBody, Spec};
+use super::scalars::{Label, Subject, Words};
 use crate::core::ids::Actuator;
 use crate::core::policy::{Declared, Effective, OnDeadline, Run, Smoke};
 use crate::core::time::Span;

@@ -3,8 +3,9 @@
 use super::carried_out::{self, actuators};
 use super::conditions::conditions;
 use super::exposure::exposure;
-use super::grammar::{Exposed, Label, PolicyFile, Spec};
+use super::grammar::{PolicyFile, Spec};
 use super::guardrails::guardrails;
+use super::scalars::{Exposed, Label};
 use super::windows::windows;
 use crate::core::ids::{Scope, Weight};
 use crate::core::makeup::Part;

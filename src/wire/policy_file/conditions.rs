@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::grammar::{Label, Spec};
+use super::grammar::Spec;
+use super::scalars::Label;
 use crate::core::condition::{Expression, FIGURES, Figures};
 use crate::core::policy::{Condition, Guardrail, OnFail, Unless};
 use crate::wire::error::{did_you_mean, inert, shown};

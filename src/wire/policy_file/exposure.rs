@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::grammar::{
-    AbBody, BlueGreenBody, CohortBody, Exposed, Exposure, Label, MetricName, ParallelBody, RegionBody,
-    ShadowBody, Spec, StepBody, TaskBody, WhereBody, Words,
+    AbBody, BlueGreenBody, CohortBody, Exposure, ParallelBody, RegionBody, ShadowBody, Spec, StepBody,
+    TaskBody, WhereBody,
 };
+use super::scalars::{Exposed, Label, MetricName, Words};
 use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Segments, Task, Test};
 use crate::core::ids::{Metric, Weight};
 use crate::core::policy::{Guardrail, Step};

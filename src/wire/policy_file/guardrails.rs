@@ -1,7 +1,8 @@
 //! What the values of a guardrail may be, alone and together.
 
 use super::conditions::excuses;
-use super::grammar::{GuardrailBody, Limit, MetricName, RuleKind, Short, SlicesBody, Spec, TagValue};
+use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
+use super::scalars::{MetricName, RuleKind, TagValue};
 use crate::core::ids::Metric;
 use crate::core::policy::{Better, Guardrail, Judged, Margin, OnFail, Rule, Unless};
 use crate::core::time::Span;

@@ -11,6 +11,7 @@ mod conditions;
 mod exposure;
 mod grammar;
 mod guardrails;
+mod scalars;
 mod windows;
 
 use super::envelope::RECORD_MAX;

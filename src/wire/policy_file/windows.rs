@@ -1,6 +1,7 @@
 //! What the change windows of a policy file may be.
 
-use super::grammar::{CronLine, FreezeBody, LocalTime, Name, Spec, WindowBody, Zone};
+use super::grammar::{FreezeBody, Spec, WindowBody};
+use super::scalars::{CronLine, LocalTime, Name, Zone};
 use crate::core::policy::{Period, Window, Windows};
 use crate::core::time::{Span, Timestamp};
 use crate::windows::{self, Bad};
