@@ -170,7 +170,10 @@ impl Play {
     }
 
     fn users(&mut self, rest: &str) -> Result<(), String> {
-        let users = rest.parse().map_err(|_| "expected: N")?;
+        let users = rest.parse().ok().filter(|n| *n > 0).ok_or("expected: N, 1 or more")?;
+        if self.world.traffic.is_empty() {
+            return Err("traffic comes first".into());
+        }
         for traffic in &mut self.world.traffic {
             (traffic.users, traffic.named) = (users, true);
         }
@@ -185,7 +188,11 @@ impl Play {
             let (metric, draw) = word.split_once('=').ok_or("expected: METRIC=DRAW")?;
             let (draw, within) = draw.split_once('~').map_or((draw, None), |(draw, late)| (draw, Some(late)));
             if let Some(within) = within {
-                late.insert(metric.to_owned(), span(within)?);
+                let within = span(within)?;
+                if within == Span::ZERO {
+                    return Err("what comes at once has no ~".to_owned());
+                }
+                late.insert(metric.to_owned(), within);
             }
             let (kind, numbers) = draw.split_once(':').ok_or("expected: KIND:NUMBERS")?;
             let numbers: Result<Vec<f64>, _> = numbers.split(',').map(str::parse).collect();
