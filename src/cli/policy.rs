@@ -139,7 +139,7 @@ fn in_words(p: &Policy, hash: &str) -> String {
         if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) }
     );
     if let Some(segments) = &p.segments {
-        text.extend(segments.parts.iter().map(|part| format!("{}.\n", member(segments.kind, part))));
+        text.extend(segments.named.iter().map(|part| format!("{}.\n", member(segments.kind, part))));
         if segments.on_failure == OnSegmentFailure::Alone {
             text +=
                 "Take back only the region that fails, and ask; the first, or when a person says so, all.\n";

@@ -115,16 +115,16 @@ pub struct Decision {
     pub canary: Version,
     /// Index of the step it was made at; `None` before the first.
     pub step: Option<u16>,
-    /// Of the part of the traffic that it is about.
+    /// Of the segment that it is about.
     pub weight_from: Weight,
     pub weight_to: Weight,
-    /// That part, where a policy has parts; a rollback without one is of all.
+    /// That segment, where a policy has any; a rollback without one is of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
     /// What actuators do at the step that is entered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// Of a rollback of one part: the step that serves then.
+    /// Of a rollback of one segment: the step that serves then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_to: Option<u16>,
     /// What made the choice, binding first. Empty only for a promotion that nothing spoke against.
@@ -205,7 +205,7 @@ pub enum Reason {
     Slice {
         name: String,
     },
-    /// A part of the traffic was taken back by itself; what comes next is a person's decision.
+    /// A segment was taken back by itself; what comes next is a person's decision.
     Segment {
         name: String,
     },
@@ -247,11 +247,11 @@ pub struct Command {
     /// What the canary is made of, where it is a bundle.
     #[serde(default, skip_serializing_if = "Parts::is_empty")]
     pub bundle: Parts,
-    /// Share of whoever is in no named part of the traffic.
+    /// Share of whoever is in no named segment.
     pub weight: Weight,
-    /// Shares of the named parts that have one.
+    /// Shares of the named segments that have one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub parts: Vec<SegmentShare>,
+    pub segments: Vec<SegmentShare>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     pub actuators: Vec<Actuator>,
@@ -279,7 +279,7 @@ pub enum AlertKind {
     Deadline(u16),
     /// A step was not applied in time.
     NotApplied(u16),
-    /// A part of the traffic was taken back by itself.
+    /// A segment was taken back by itself.
     Segment(String),
     /// A condition of the policy holds.
     Condition(String),

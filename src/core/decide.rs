@@ -48,9 +48,9 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
         return Some(Event::RolloutEnded { rollout: id(), outcome });
     }
     if let Some((decision, weight)) = rollout.to_issue {
-        let (parts, task) = match rollout.stage {
+        let (segments, task) = match rollout.stage {
             Stage::Applying { step } => {
-                (policy.exposure_at(step).parts, policy.steps[usize::from(step)].task)
+                (policy.exposure_at(step).segments, policy.steps[usize::from(step)].task)
             }
             Stage::Releasing => (Vec::new(), Some(Task::Release)),
             _ => (Vec::new(), None),
@@ -69,7 +69,7 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             canary: rollout.opening.to.clone(),
             bundle: rollout.opening.makeup.parts.clone(),
             weight,
-            parts,
+            segments,
             task,
             actuators: policy.actuators.clone(),
         };
@@ -338,7 +338,7 @@ pub(super) fn made(
         Choice::Rollback => Weight::ZERO,
         Choice::Hold | Choice::Complete => rollout.weight,
     };
-    // Where parts of the traffic come one after another, a failure may be answered in the one that failed: where labels
+    // Where segments come one after another, a failure may be answered in the one that failed: where labels
     // are slow, that may be one before the one that is watched.
     let of_all = rollout.order.is_some() || rollout.superseded.is_some();
     let showed = |reason: &Reason| {

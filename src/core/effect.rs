@@ -37,7 +37,7 @@ const STRAGGLERS: f64 = 0.1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     pub command: Command,
-    /// The part of the traffic it is about.
+    /// The segment it is about.
     pub segment: Option<u16>,
     /// The canary's share of it before, and the one that was commanded.
     pub from: Weight,
@@ -205,7 +205,7 @@ impl Effect {
             let segments = segments?;
             let mut pairs = tags.split(',').filter_map(|pair| pair.split_once('='));
             let (_, name) = pairs.find(|(key, _)| *key == segments.kind.as_str())?;
-            segments.parts.iter().position(|part| part.name == name).map(|i| i as u16)
+            segments.named.iter().position(|part| part.name == name).map(|i| i as u16)
         };
         let parts: Vec<Option<u16>> = columns.tags.iter().map(part).collect();
         let mut found = vec![0_u64; columns.series.len()];

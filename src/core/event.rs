@@ -25,7 +25,7 @@ use super::windows::{Bounds, Freeze};
 /// - 1: the first.
 /// - 2: an intent for what serves already is refused, whatever it says about `from`; a rollout that waited ends when its
 ///   turn comes and there is nothing left for it to do; a source that is silent on both sides is told apart from a canary
-///   that is silent; what a part of the traffic shows counts for that part only, also when it comes late.
+///   that is silent; what a segment shows counts for that part only, also when it comes late.
 pub const ENGINE: u32 = 2;
 
 /// Everything that can happen: facts first, then conclusions.

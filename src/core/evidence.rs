@@ -280,7 +280,7 @@ impl Evidence {
         self.epoch_canary = 0;
     }
 
-    /// That one part of the traffic is safe says nothing about the next, and what is shown is about one. What speaks
+    /// That one segment is safe says nothing about the next, and what is shown is about one. What speaks
     /// against the canary stays.
     pub fn enter_segment(&mut self) {
         self.safe = Wealth::new(self.safe.words.len());

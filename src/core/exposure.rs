@@ -1,4 +1,4 @@
-//! Who is sent to the canary: a share of everybody, or parts of the traffic one after another, each by shares. And what
+//! Who is sent to the canary: a share of everybody, or segments of the traffic one after another, each by shares. And what
 //! actuators do before anybody is.
 
 use serde::{Deserialize, Serialize};
@@ -7,13 +7,13 @@ use super::ids::Weight;
 use super::planted::{Bug, planted};
 use super::policy::Policy;
 
-/// Parts of the traffic that are exposed one after another. Whoever is in none of them comes last.
+/// Segments of the traffic that are exposed one after another. Whoever is in none of them comes last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segments {
     pub kind: SegmentKind,
     /// In order of exposure; names are unique.
-    pub parts: Vec<Segment>,
-    /// What the steps that follow the named parts are called.
+    pub named: Vec<Segment>,
+    /// What the steps that follow the named ones are called.
     pub rest: String,
     /// When one fails: only that one goes back, or all.
     pub on_failure: OnSegmentFailure,
@@ -45,7 +45,7 @@ pub enum OnSegmentFailure {
     Alone,
 }
 
-/// One part of the traffic.
+/// A segment: one part of the traffic, a cohort or a region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
     pub name: String,
@@ -90,29 +90,29 @@ impl Task {
     }
 }
 
-/// The share of one part of the traffic, as commands carry it.
+/// The share of one segment, as commands carry it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SegmentShare {
     pub segment: Segment,
     pub weight: Weight,
 }
 
-/// The canary's share of whoever is in no named part, and of each part that has one.
+/// The canary's share of whoever is in no named segment, and of each segment that has one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exposure {
     pub rest: Weight,
-    pub parts: Vec<SegmentShare>,
+    pub segments: Vec<SegmentShare>,
 }
 
 impl Policy {
-    /// What is exposed once `step` is applied: its own share, and of parts before it what they had reached.
+    /// What is exposed once `step` is applied: its own share, and of segments before it what they had reached.
     pub fn exposure_at(&self, step: u16) -> Exposure {
         let mut exposure = Exposure::default();
-        // At the end there are no parts any more: it is everybody.
+        // At the end there are no segments any more: it is everybody.
         if usize::from(step) + 1 == self.steps.len() {
-            return Exposure { rest: self.steps[usize::from(step)].to, parts: Vec::new() };
+            return Exposure { rest: self.steps[usize::from(step)].to, segments: Vec::new() };
         }
-        let parts = self.segments.as_ref().map_or(&[][..], |segments| &segments.parts);
+        let named = self.segments.as_ref().map_or(&[][..], |segments| &segments.named);
         let own = self.steps[usize::from(step)].segment;
         for step in self.steps.iter().take(usize::from(step) + 1) {
             if planted(Bug::ForgetsSegment) && step.segment != own {
@@ -122,21 +122,21 @@ impl Policy {
                 exposure.rest = step.to;
                 continue;
             };
-            let Some(segment) = parts.get(usize::from(i)) else { continue };
-            match exposure.parts.iter_mut().find(|part| part.segment.name == segment.name) {
-                Some(part) => part.weight = step.to,
-                None => exposure.parts.push(SegmentShare { segment: segment.clone(), weight: step.to }),
+            let Some(segment) = named.get(usize::from(i)) else { continue };
+            match exposure.segments.iter_mut().find(|share| share.segment.name == segment.name) {
+                Some(share) => share.weight = step.to,
+                None => exposure.segments.push(SegmentShare { segment: segment.clone(), weight: step.to }),
             }
         }
         exposure
     }
 
-    /// The part of the traffic that `step` is about, by name: `None` where it is everybody.
+    /// The segment that `step` is about, by name: `None` where it is everybody.
     pub fn segment_of(&self, step: u16) -> Option<&str> {
         let segments = self.segments.as_ref()?;
         let step = self.steps.get(usize::from(step))?;
         Some(
-            step.segment.and_then(|i| segments.parts.get(usize::from(i))).map_or(&segments.rest, |s| &s.name),
+            step.segment.and_then(|i| segments.named.get(usize::from(i))).map_or(&segments.rest, |s| &s.name),
         )
     }
 

@@ -119,7 +119,7 @@ fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figu
     rollout.watches.iter().zip(&policy.guardrails).map(figures).collect()
 }
 
-/// Whether what a watch has found is of the part of the traffic before the one that is exposed now.
+/// Whether what a watch has found is of the segment before the one that is exposed now.
 fn of_part_before(rollout: &Rollout, policy: &Policy, watch: &Watch) -> bool {
     let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
     rollout.serving_step().is_some_and(|step| segment(step) != segment(watch.evidence.step))
@@ -173,7 +173,7 @@ pub(super) fn read(
         || judged
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
-    // What was shown of the part of the traffic before says nothing about the one that is exposed now.
+    // What was shown of the segment before says nothing about the one that is exposed now.
     let before = rollout.opening.engine() >= 2 && of_part_before(rollout, policy, watch);
     let before = before && !failed && !planted(Bug::SafetyCarries);
     if before {

@@ -152,9 +152,12 @@ pub fn text(event: &Event) -> String {
             let names: Vec<&str> = command.actuators.iter().map(|a| a.as_str()).collect();
             let id = short(&command.id);
             let task = command.task.map(|task| format!("{}, ", task.as_str())).unwrap_or_default();
-            let shares: String =
-                command.parts.iter().map(|part| format!("{} {}, ", part.segment.name, part.weight)).collect();
-            let others = if command.parts.is_empty() { "" } else { "others " };
+            let shares: String = command
+                .segments
+                .iter()
+                .map(|part| format!("{} {}, ", part.segment.name, part.weight))
+                .collect();
+            let others = if command.segments.is_empty() { "" } else { "others " };
             let (to, weight) = (names.join(", "), command.weight);
             format!("{rollout} {id} {task}set {} = {shares}{others}{weight} to {to}", command.canary)
         }

@@ -1,4 +1,4 @@
-//! Telemetry of one rollout: which arm, cohort and part of the traffic each sample belongs to.
+//! Telemetry of one rollout: which arm, cohort and segment each sample belongs to.
 
 use super::cohort::{Arm, position_key, unit_key};
 use super::columns::Columns;
@@ -12,7 +12,7 @@ use super::watch::{Observation, Role};
 /// What a series feeds: an arm of these guardrails.
 type Fed = (Arm, Vec<(usize, Role)>);
 
-/// Where a request belongs: its cohort, whether the step had not warmed up, and the part of the traffic the step is about.
+/// Where a request belongs: its cohort, whether the step had not warmed up, and the segment the step is about.
 #[derive(Clone, Copy)]
 struct Moment {
     cohort: Timestamp,
@@ -166,9 +166,9 @@ impl Rollout {
     }
 }
 
-/// A part of the traffic by name; `None`: whoever is in no named one.
+/// A segment by name; `None`: whoever is in no named one.
 fn part_named(policy: &Policy, name: &str) -> Option<u16> {
-    let parts = policy.segments.as_ref().map_or(&[][..], |segments| &segments.parts);
+    let parts = policy.segments.as_ref().map_or(&[][..], |segments| &segments.named);
     parts.iter().position(|part| part.name == name).map(|i| i as u16)
 }
 

@@ -52,9 +52,9 @@ pub struct Policy {
     /// The default for changes of these kinds that their submitter calls significant, and not for the others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub significant: bool,
-    /// Weights rise within each part of the traffic; the last is everybody at 100 %.
+    /// Weights rise within each segment; the last is everybody at 100 %.
     pub steps: Vec<Step>,
-    /// The parts of the traffic that steps name.
+    /// The segments that steps name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments: Option<Segments>,
     /// One fixed split until a horizon, which is the first step's deadline; without a pass the baseline stays.
@@ -165,7 +165,7 @@ fn is_one(n: &u8) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     pub to: Weight,
-    /// Index of the part of the traffic it is about; `None`: everybody who is in no named part.
+    /// Index of the segment it is about; `None`: everybody who is in no named segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<u16>,
     /// What actuators do beside setting the share.

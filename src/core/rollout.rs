@@ -119,7 +119,7 @@ pub struct Rollout {
     /// A decision whose command has not been issued yet, with the share it asks for.
     pub to_issue: Option<(EventSeq, Weight)>,
     pub paused: Option<(String, Timestamp)>,
-    /// The part of the traffic that was taken back by itself; what comes next is a person's decision.
+    /// The segment that was taken back by itself; what comes next is a person's decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<String>,
     /// Who approved the promotion out of the current step.

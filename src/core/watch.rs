@@ -325,7 +325,7 @@ impl Watch {
         silent || recent.fired && !before
     }
 
-    /// Leaves out what is said to be served at `at` or later: as late as can be, it is of another part of the traffic.
+    /// Leaves out what is said to be served at `at` or later: as late as can be, it is of another segment.
     pub fn drop_from(&mut self, at: Timestamp) {
         let dropped = self.cohorts.split_off(&at);
         self.late += dropped.values().map(Cohort::waiting).sum::<u64>();

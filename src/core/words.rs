@@ -246,14 +246,14 @@ pub fn scope(service: Option<&Service>) -> String {
 
 /// What a command asks for: `setting 25%`, `setting beta 10%, others 0%`, `populate at 0%`.
 pub fn asked(command: &Command) -> String {
-    let others = if command.parts.is_empty() { String::new() } else { "others ".into() };
-    let parts: String =
-        command.parts.iter().map(|part| format!("{} {}, ", part.segment.name, part.weight)).collect();
+    let others = if command.segments.is_empty() { String::new() } else { "others ".into() };
+    let segments: String =
+        command.segments.iter().map(|own| format!("{} {}, ", own.segment.name, own.weight)).collect();
     let task = match command.task {
         Some(task) => format!("{} at ", task.as_str()),
         None => "setting ".into(),
     };
-    format!("{task}{parts}{others}{}", command.weight)
+    format!("{task}{segments}{others}{}", command.weight)
 }
 
 /// What a decision moves: `5% -> 25%`, `beta 10% -> 50%`, `populate, 0% -> 0%`.

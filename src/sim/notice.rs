@@ -93,7 +93,7 @@ pub struct Notice {
     policies: BTreeMap<Digest, Policy>,
 }
 
-/// How much better passes are, and by which factor errors more, with a version in one part of the traffic (`None`: in all
+/// How much better passes are, and by which factor errors more, with a version in one segment (`None`: in all
 /// of it).
 fn of_part(service: &ServicePlan, effect: &Effect, part: Option<usize>) -> (f64, f64) {
     let differs = match (effect.only, part, &service.parts) {
@@ -376,7 +376,7 @@ impl Notice {
         }
     }
 
-    /// What a decision says of parts of the traffic, A/B and tasks.
+    /// What a decision says of segments, A/B and tasks.
     fn exposed(&mut self, id: &RolloutId, d: &Decision) {
         let Some(seen) = self.open.get_mut(id) else { return };
         let Some(policy) = self.policies.get(&seen.opening.policy) else { return };
@@ -394,7 +394,7 @@ impl Notice {
                 if let (Some(segments), Some(step)) = (&policy.segments, d.step) {
                     rare.extend((segment(next) != segment(step)).then_some(Rare::PartNext));
                     rare.extend((seen.parked && by).then_some(Rare::PartAgain));
-                    seen.reached = segment(next).map_or(segments.parts.len(), usize::from);
+                    seen.reached = segment(next).map_or(segments.named.len(), usize::from);
                 }
                 rare.extend((policy.ab && d.step == Some(0) && !by).then_some(Rare::AbWon));
                 (seen.step, seen.parked) = (Some(next), false);

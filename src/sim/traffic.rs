@@ -45,7 +45,7 @@ impl Serving {
     }
 }
 
-/// One arm of one part of the traffic in ten seconds.
+/// One arm of one segment in ten seconds.
 struct Arm {
     version: String,
     part: Option<usize>,
@@ -127,7 +127,7 @@ pub fn measured(
     sent
 }
 
-/// Adds what `n` requests of a part of the traffic are answered by.
+/// Adds what `n` requests of a segment are answered by.
 fn share_out(
     service: &ServicePlan,
     exposed: &Serving,
@@ -279,7 +279,7 @@ fn measure_further(
     }
 }
 
-/// What is true of a version at `now`, in one part of the traffic.
+/// What is true of a version at `now`, in one segment.
 fn effect(service: &ServicePlan, version: &str, part: Option<usize>, now: Timestamp) -> Effect {
     let known = service.versions.get(&Version::from(version));
     let unknown = Effect {

@@ -72,7 +72,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// The part of the traffic a user belongs to.
+    /// The segment a user belongs to.
     fn part_of(&self, user: u64) -> Option<&str> {
         let mut place = user % 100;
         for (name, share) in &self.parts {
@@ -240,7 +240,8 @@ impl World {
                     traffic.baseline = command.baseline.clone();
                     traffic.canary = command.canary.clone();
                     traffic.weight = command.weight;
-                    let weights = command.parts.iter().map(|part| (part.segment.name.clone(), part.weight));
+                    let weights =
+                        command.segments.iter().map(|part| (part.segment.name.clone(), part.weight));
                     traffic.weights = weights.collect();
                     traffic.shadowed = command.task == Some(Task::Shadow);
                 }

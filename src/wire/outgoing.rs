@@ -74,15 +74,15 @@ pub struct DecisionMessage {
     pub canary: String,
     /// Number of the step it was made at, from 1.
     pub step: Option<u16>,
-    /// Of the part of the traffic that it is about.
+    /// Of the segment that it is about.
     pub weight: WeightChange,
-    /// That part (cohort or region), where the policy has parts. A rollback without one is of everybody.
+    /// That segment (cohort or region), where the policy has any. A rollback without one is of everybody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
     /// What actuators do at the step that is entered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
-    /// Of a rollback of one part: the number of the step that serves then.
+    /// Of a rollback of one segment: the number of the step that serves then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to: Option<u16>,
     pub summary: String,
@@ -156,7 +156,7 @@ pub struct CommandMessage {
     pub idempotent: bool,
 }
 
-/// The canary's share of one part of the traffic.
+/// The canary's share of one segment.
 #[derive(Serialize, JsonSchema)]
 pub struct SegmentWeight {
     pub name: String,
@@ -392,7 +392,7 @@ fn commands(
             canary: command.canary.0.clone(),
             bundle: command.bundle.clone(),
             canary_weight: command.weight.as_percent(),
-            segments: command.parts.iter().map(segment_weight).collect(),
+            segments: command.segments.iter().map(segment_weight).collect(),
             task: command.task,
             deadline_ms: policy.ack_within(&Actuator::from(actuator)).0,
             idempotent: true,

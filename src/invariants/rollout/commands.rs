@@ -37,13 +37,14 @@ impl Followed {
         ensure(command.baseline == self.baseline && command.canary == self.opening.to, "I20", || {
             format!("{id} sets {} and {}", command.baseline, command.canary)
         })?;
-        let (parts, task) = match (self.entering, self.choice) {
+        let (shares, task) = match (self.entering, self.choice) {
             (Some(step), _) => (shares(policy, step).1, policy.steps[usize::from(step)].task),
             (None, Some(Choice::Complete)) => (Vec::new(), Some(Task::Release)),
             _ => (Vec::new(), None),
         };
-        let said: Vec<_> = command.parts.iter().map(|p| (p.segment.name.as_str(), p.weight)).collect();
-        ensure(said == parts, "I17", || format!("{id} sets {said:?}, its policy says {parts:?}"))?;
+        let said: Vec<_> =
+            command.segments.iter().map(|own| (own.segment.name.as_str(), own.weight)).collect();
+        ensure(said == shares, "I17", || format!("{id} sets {said:?}, its policy says {shares:?}"))?;
         ensure(command.task == task, "I17", || {
             format!("{id} asks for {:?}, its policy for {task:?}", command.task)
         })?;
@@ -59,21 +60,21 @@ impl Followed {
         Ok(())
     }
 
-    /// Parts of the traffic are exposed one after another, the rest last; and one that goes back alone gives back its
+    /// Segments are exposed one after another, the rest last; and one that goes back alone gives back its
     /// own share only.
     fn in_order(&self, policy: &Policy, command: &Command) -> Checked {
         let Some(segments) = &policy.segments else { return Ok(()) };
-        let said: Vec<_> = command.parts.iter().map(|part| (&part.segment.name, part.weight)).collect();
-        let in_order = said.iter().zip(&segments.parts).all(|((name, _), part)| **name == part.name);
+        let said: Vec<_> = command.segments.iter().map(|own| (&own.segment.name, own.weight)).collect();
+        let in_order = said.iter().zip(&segments.named).all(|((name, _), segment)| **name == segment.name);
         let all_before = command.weight == Weight::ZERO
             || command.weight == Weight::FULL
-            || said.len() == segments.parts.len();
+            || said.len() == segments.named.len();
         ensure(in_order && all_before, "I39", || format!("{} exposes {said:?} out of order", self.id))?;
         let (Some(Some(returned)), true, Some(last)) = (self.returned, self.parked, &self.last) else {
             return Ok(());
         };
-        let failed = &segments.parts[usize::from(returned)].name;
-        let kept: Vec<_> = last.parts.iter().map(|part| (&part.segment.name, part.weight)).collect();
+        let failed = &segments.named[usize::from(returned)].name;
+        let kept: Vec<_> = last.segments.iter().map(|own| (&own.segment.name, own.weight)).collect();
         // Those after it have begun only where its labels are slow.
         let kept: Vec<_> = kept.into_iter().take_while(|(name, _)| *name != failed).collect();
         ensure(said == kept && command.weight == Weight::ZERO, "I39", || {
@@ -85,7 +86,7 @@ impl Followed {
     fn tasked(&mut self, command: &Command) -> Checked {
         let (id, task) = (&self.id, command.task);
         let prepares = matches!(task, Some(Task::Populate | Task::Start | Task::Shadow));
-        let nobody = command.weight == Weight::ZERO && command.parts.is_empty();
+        let nobody = command.weight == Weight::ZERO && command.segments.is_empty();
         ensure(!prepares || nobody, "I40", || format!("{id} serves {} in {task:?}", command.weight))?;
         let over = self.choice == Some(Choice::Complete) && command.weight == Weight::FULL;
         let gives_up = task == Some(Task::Release);
@@ -120,7 +121,7 @@ impl Followed {
         };
         let missing = open.actuators.iter().find(|actuator| !self.confirmed.contains(*actuator));
         ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
-        self.weight = open.parts.iter().map(|part| part.weight).fold(open.weight, Weight::max);
+        self.weight = open.segments.iter().map(|part| part.weight).fold(open.weight, Weight::max);
         self.alerts.retain(|kind| {
             use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied, RollbackUnconfirmed};
             !matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_) | RollbackUnconfirmed(..))
@@ -139,20 +140,20 @@ impl Followed {
     }
 }
 
-/// The canary's share of everybody in no named part once `step` is applied, and of each part that has one.
+/// The canary's share of everybody in no named segment once `step` is applied, and of each segment that has one.
 pub(super) fn shares(policy: &Policy, step: u16) -> (Weight, Vec<(&str, Weight)>) {
     let (mut rest, mut shares) = (Weight::ZERO, Vec::<(&str, Weight)>::new());
     if step as usize == policy.steps.len() - 1 {
         return (Weight::FULL, shares);
     }
-    let parts = policy.segments.iter().flat_map(|segments| &segments.parts);
-    let parts: Vec<&str> = parts.map(|part| part.name.as_str()).collect();
+    let named = policy.segments.iter().flat_map(|segments| &segments.named);
+    let named: Vec<&str> = named.map(|segment| segment.name.as_str()).collect();
     for step in &policy.steps[..=usize::from(step)] {
         match step.segment {
             None => rest = step.to,
             Some(i) => {
-                shares.retain(|(name, _)| *name != parts[usize::from(i)]);
-                shares.push((parts[usize::from(i)], step.to));
+                shares.retain(|(name, _)| *name != named[usize::from(i)]);
+                shares.push((named[usize::from(i)], step.to));
             }
         }
     }

@@ -120,7 +120,7 @@ impl Followed {
         self.open.is_some() && within.is_some_and(|within| self.issued_at.plus(within) <= at)
     }
 
-    /// The part of the traffic that fails: the first that a failing guardrail last learned of, or the one the rollout is at.
+    /// The segment that fails: the first that a failing guardrail last learned of, or the one the rollout is at.
     fn failed(&self, policy: &Policy) -> Option<Option<u16>> {
         let at = policy.steps.get(usize::from(self.step?))?.segment;
         let fails = policy.guardrails.iter().filter(|g| {
@@ -132,7 +132,7 @@ impl Followed {
         learned.chain([at]).min_by_key(|part| place(*part))
     }
 
-    /// Where a failure takes back only the part of the traffic in which it showed: the last step before that part.
+    /// Where a failure takes back only the segment in which it showed: the last step before that part.
     fn alone(&self, policy: &Policy) -> Option<u16> {
         policy.segments.as_ref().filter(|segments| segments.on_failure == OnSegmentFailure::Alone)?;
         let failed = self.failed(policy)?;
@@ -242,7 +242,7 @@ impl Followed {
             })?;
         }
         let next = &policy.steps[usize::from(current) + 1];
-        // Each part of the traffic begins at nothing.
+        // Each segment begins at nothing.
         let from = if next.segment == step.segment { step.to } else { Weight::ZERO };
         let between = |before: Weight| from < before && before <= next.to;
         let asked: Vec<_> = policy.approvals.iter().filter(|a| between(a.before)).collect();

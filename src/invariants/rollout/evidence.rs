@@ -24,7 +24,7 @@ pub(super) struct Watched {
     cohort: Option<Timestamp>,
     baseline: u64,
     canary: u64,
-    /// The part of the traffic that was last scored, and what has settled of it.
+    /// The segment that was last scored, and what has settled of it.
     pub(super) segment: Option<Option<u16>>,
     of_part: [u64; 2],
     /// Settled at the step.
@@ -174,7 +174,7 @@ impl Followed {
         // A sample of a count stands for as many events as it says.
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         for (version, n) in arms.iter().filter(|_| !counts) {
-            // Where one part of the traffic is exposed, only it is compared.
+            // Where one segment is exposed, only it is compared.
             let part = policy.steps[usize::from(scored.step)].segment.map(usize::from);
             let served = self.served.get(&(version.clone(), counted(guardrail).clone(), part));
             let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
@@ -193,7 +193,7 @@ impl Followed {
         watched.of_part[1] += scored.canary.n;
         let (shown, of_part) = ([scored.evidence.baseline.n, scored.evidence.canary.n], watched.of_part);
         ensure(shown[0] <= of_part[0] && shown[1] <= of_part[1], "I39", || {
-            format!("{name} shows {shown:?} observations, of this part of the traffic {of_part:?} settled")
+            format!("{name} shows {shown:?} observations, of this segment {of_part:?} settled")
         })?;
         watched.benefit |= scored.evidence.benefit_shown;
         if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
@@ -266,7 +266,7 @@ impl Followed {
         let of_before = segment.is_some() && watched.segment.is_some() && segment != watched.segment;
         let passes = reading.verdict == Verdict::Pass && reading.kind.shows_safety();
         ensure(!(passes && of_before), "I39", || {
-            format!("{name} passes at step {step:?} by what was shown of another part of the traffic")
+            format!("{name} passes at step {step:?} by what was shown of another segment")
         })?;
         ensure(watched.verdict != Some(Verdict::Fail), "I16", || format!("{name} had failed for good"))?;
         watched.verdict = Some(reading.verdict);
@@ -324,7 +324,7 @@ pub fn part(policy: &Policy, tags: &str) -> Option<usize> {
     let segments = policy.segments.as_ref()?;
     let prefix = format!("{}=", segments.kind.as_str());
     let name = tags.split(',').find_map(|tag| tag.strip_prefix(&prefix))?;
-    segments.parts.iter().position(|part| part.name == name)
+    segments.named.iter().position(|part| part.name == name)
 }
 
 /// Whether samples of these tags say to which part they belong.

@@ -33,7 +33,7 @@ pub struct Followed {
     entering: Option<u16>,
     /// When the last command was issued.
     issued_at: Timestamp,
-    /// A part of the traffic was taken back by itself, and no person has said how to go on.
+    /// A segment was taken back by itself, and no person has said how to go on.
     parked: bool,
     /// That part (an index; `None` in it: the rest), until the rollout moves on.
     returned: Option<Option<u16>>,

@@ -284,8 +284,8 @@ impl Run<'_> {
                 .values()
                 .find(|o| o.opening.service.as_str() == service.name && o.exposed())?;
             let step = state.policy_of(open).exposure_at(open.serving_step()?);
-            let part = |part: &SegmentShare| (part.segment.name.clone(), part.weight.as_share());
-            Some((step.rest.as_share(), step.parts.iter().map(part).collect::<Vec<_>>()))
+            let share = |own: &SegmentShare| (own.segment.name.clone(), own.weight.as_share());
+            Some((step.rest.as_share(), step.segments.iter().map(share).collect::<Vec<_>>()))
         });
         let as_step =
             |s: &Serving| step.as_ref().is_some_and(|(rest, parts)| s.rest == *rest && s.parts == *parts);

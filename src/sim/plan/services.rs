@@ -24,7 +24,7 @@ pub struct Effect {
     pub forgets: f64,
     /// When half of its answers begin to fail, ms after the start.
     pub breaks: Option<u64>,
-    /// The part of the traffic in which it differs at all from what served before, where it is one only.
+    /// The segment in which it differs at all from what served before, where it is one only.
     pub only: Option<usize>,
 }
 

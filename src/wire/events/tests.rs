@@ -108,7 +108,7 @@ fn policy() -> Policy {
         }],
         segments: Some(Segments {
             kind: SegmentKind::Cohort,
-            parts: vec![segment()],
+            named: vec![segment()],
             rest: "general".into(),
             on_failure: OnSegmentFailure::Alone,
         }),
@@ -432,7 +432,7 @@ fn one_of_each() -> Vec<Event> {
                 canary: "v@2".into(),
                 bundle: makeup().parts,
                 weight: Weight(33),
-                parts: vec![SegmentShare { segment: segment(), weight: Weight::FULL }],
+                segments: vec![SegmentShare { segment: segment(), weight: Weight::FULL }],
                 task: Some(Task::Populate),
                 actuators: vec!["router".into()],
             },

@@ -15,7 +15,7 @@ use crate::wire::error::{did_you_mean, shown};
 use crate::wire::yaml::{At, Checker, Node, Place};
 
 const STEPS_MAX: usize = 50;
-const PARTS_MAX: usize = 16;
+const SEGMENTS_MAX: usize = 16;
 const VALUES_MAX: usize = 1_000;
 /// The baseline keeps at least 5 % of traffic while anything is to be compared.
 const HOLDBACK: Weight = Weight(9_500);
@@ -159,17 +159,17 @@ impl Context<'_> {
     ) -> Option<Vec<Step>> {
         let path = "spec.exposure.cohorts";
         let named: Vec<_> = list.value.iter().map(|body| (&body.name, &body.steps)).collect();
-        let (names, steps) = self.parts(c, path, list.place, &named)?;
+        let (names, steps) = self.segments(c, path, list.place, &named)?;
         let (last, others) = list.value.split_last()?;
         if let Some(At { place, .. }) = &last.r#where {
             let path = format!("{path}[{}].where", others.len());
             c.refuse("E3018", *place, &path, "the last cohort is everybody else; leave where out");
         }
-        let mut parts = Vec::new();
+        let mut named = Vec::new();
         for (i, (body, name)) in others.iter().zip(&names).enumerate() {
             let path = format!("{path}[{i}]");
             match &body.r#where {
-                Some(At { value, place }) => parts.extend(membership(c, &path, name, value, *place)),
+                Some(At { value, place }) => named.extend(membership(c, &path, name, value, *place)),
                 None => {
                     let message = "required key where is missing; only the last cohort is everybody else";
                     c.refuse("E3017", body.name.place, &path, message);
@@ -178,7 +178,7 @@ impl Context<'_> {
         }
         let rest = names.last()?.clone();
         *segments =
-            Some(Segments { kind: SegmentKind::Cohort, parts, rest, on_failure: OnSegmentFailure::All });
+            Some(Segments { kind: SegmentKind::Cohort, named, rest, on_failure: OnSegmentFailure::All });
         Some(steps)
     }
 
@@ -190,28 +190,29 @@ impl Context<'_> {
         segments: &mut Option<Segments>,
     ) -> Option<Vec<Step>> {
         let named: Vec<_> = list.value.iter().map(|body| (&body.name, &body.steps)).collect();
-        let (names, steps) = self.parts(c, "spec.exposure.regions", list.place, &named)?;
+        let (names, steps) = self.segments(c, "spec.exposure.regions", list.place, &named)?;
         let (rest, names) = names.split_last()?;
-        let part = |name: &String| Segment {
+        let segment = |name: &String| Segment {
             name: name.clone(),
             attribute: SegmentKind::Region.as_str().into(),
             test: Test::In(vec![name.clone()]),
         };
-        let (kind, parts) = (SegmentKind::Region, names.iter().map(part).collect());
-        *segments = Some(Segments { kind, parts, rest: rest.clone(), on_failure });
+        let (kind, named) = (SegmentKind::Region, names.iter().map(segment).collect());
+        *segments = Some(Segments { kind, named, rest: rest.clone(), on_failure });
         Some(steps)
     }
 
-    /// The steps of parts of the traffic, one part after another, the last everybody else; and their names.
-    fn parts(
+    /// The steps of segments, one segment after another, the last everybody else; and their names.
+    fn segments(
         &self,
         c: &mut Checker,
         path: &str,
         place: Place,
         bodies: &[(&Node<Label>, &At<Vec<StepBody>>)],
     ) -> Option<(Vec<String>, Vec<Step>)> {
-        if !(2..=PARTS_MAX).contains(&bodies.len()) {
-            let message = format!("must have 2 to {PARTS_MAX}, got {}; for one, use percent", bodies.len());
+        if !(2..=SEGMENTS_MAX).contains(&bodies.len()) {
+            let message =
+                format!("must have 2 to {SEGMENTS_MAX}, got {}; for one, use percent", bodies.len());
             c.refuse("E3009", place, path, &message);
             return None;
         }
