@@ -285,6 +285,8 @@ pub enum AlertKind {
     Condition(String),
     /// A guardrail failed in one slice: its name, and the value of its tag.
     Slice(String, String),
+    /// More of the canary's values than may be are above the cap of a mean; named by the guardrail.
+    AboveCap(String),
     /// What came before a rollout that waited has left it nothing to do.
     Overtaken,
     /// Nobody knows whether it obeys; named again and again, with the number of times before.

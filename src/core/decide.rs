@@ -209,6 +209,9 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     if let Some(event) = slices::alert(rollout, policy, state.now) {
         return Some(event);
     }
+    if let Some(event) = above_cap(rollout, policy) {
+        return Some(event);
+    }
     let conditions = judge::conditions(rollout, policy);
     let holding = |on: OnFail| {
         conditions.iter().filter(move |(condition, holds)| condition.on == on && *holds == Some(true))
@@ -271,6 +274,19 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     let holds = held_by_guardrail || stands || deadline.is_some() || served && !only_paused;
     let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
     (holds && news).then(|| made(state, rollout, Choice::Hold, because, judgement))
+}
+
+/// A mean counts what is above its cap as the cap, and does not see it grow: people are told, as for an alert guardrail.
+fn above_cap(rollout: &Rollout, policy: &Policy) -> Option<Event> {
+    rollout.watches.iter().zip(&policy.guardrails).find_map(|(watch, guardrail)| {
+        let cap = watch.reference.as_ref()?.cap?;
+        let evidence = &watch.evidence;
+        let ln = evidence.other.as_ref().map_or(0.0, |other| other.ln());
+        let need_ln = libm::log(policy.evidence.rollback);
+        let summary = || words::above_cap(guardrail, cap, evidence, ln, need_ln);
+        (ln >= need_ln)
+            .then(|| chase::alert(rollout, AlertKind::AboveCap(guardrail.name.clone()), summary()))?
+    })
 }
 
 /// The same things are in the way, whatever their figures.

@@ -29,7 +29,8 @@ pub const BLOCK: u64 = 32;
 pub struct Evidence {
     pub harm: Wealth,
     pub safe: Wealth,
-    /// Of a benefit that a trade-off asks for, or of a missing share that is lower than the baseline's.
+    /// Of a benefit that a trade-off asks for; of a missing share that is lower than the baseline's; of a mean, that more
+    /// of the canary's values are above the cap than may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<Wealth>,
     /// A benefit was shown at some time. Latched.
@@ -97,8 +98,11 @@ pub struct Display {
     pub variance: f64,
     /// The variance at which the range is tightest: that of [`EPOCH_CANARY`] canary observations.
     pub best_at: f64,
-    /// Zeros and ones of this step, baseline and canary.
+    /// Observations of this step as the bets see them, baseline and canary; of pairs the second only.
     pub step: [ArmCount; 2],
+    /// Sums of their squares, where they are not zeros and ones.
+    #[serde(default)]
+    pub squares: [f64; 2],
 }
 
 /// What scoring one cohort came to: the counts it held, and the evidence that results.
@@ -282,8 +286,13 @@ impl Evidence {
 
     /// That one segment is safe says nothing about the next, and what is shown is about one. What speaks
     /// against the canary stays.
-    pub fn enter_segment(&mut self) {
+    pub fn enter_segment(&mut self, guardrail: &Guardrail) {
         self.safe = Wealth::new(self.safe.words.len());
+        // Nor does a benefit in one excuse harm in the next.
+        if guardrail.benefit.is_some() && !planted(Bug::BenefitCarries) {
+            self.other = self.other.as_ref().map(|other| Wealth::new(other.words.len()));
+            self.benefit_shown = false;
+        }
         self.display = Display::default();
         (self.baseline, self.canary) = (ArmCount::default(), ArmCount::default());
     }
@@ -294,7 +303,7 @@ impl Evidence {
             self.begin_epoch();
             // A block belongs to one step.
             self.open = OpenBlock::default();
-            self.display.step = Default::default();
+            (self.display.step, self.display.squares) = Default::default();
             self.step = step;
             if !planted(Bug::ForgetsStepCount) {
                 self.step_canary = 0;
@@ -409,15 +418,24 @@ impl Evidence {
         let (ys_a, ys_b) = (normal(&block.xs_a, 1.0), normal(&block.xs_b, factor));
         if let Some(cap) = reference.cap {
             let above = |xs: &[f64], factor: f64| xs.iter().filter(|x| **x / factor > cap).count() as u64;
-            self.capped[0] += above(&block.xs_a, 1.0);
-            self.capped[1] += above(&block.xs_b, factor);
+            let (f_a, f_b) = (above(&block.xs_a, 1.0), above(&block.xs_b, factor));
+            self.capped[0] += f_a;
+            self.capped[1] += f_b;
+            if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
+                let pay = |eps: &f64| {
+                    setting.bet(lean, *eps, n_a, n_b).pay_counts(n_a, f_a as f64, n_b, f_b as f64)
+                };
+                other.add(reference.other_grid.iter().map(pay));
+            }
         }
         let pay =
             |setting: &Setting, lean, eps: f64| setting.bet(lean, eps, n_a, n_b).pay_values(&ys_a, &ys_b);
         let (setting, lean) = (reference.setting(guardrail), harm_lean(guardrail));
         self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps)));
         self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
-        if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
+        if let (Rule::Score { .. }, Some(other)) = (&guardrail.rule, &mut self.other)
+            && let Some((setting, lean)) = reference.other(guardrail)
+        {
             other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean, *eps)));
         }
     }
@@ -498,18 +516,34 @@ impl Display {
         }
         match guardrail.rule {
             Rule::Mean { .. } | Rule::Score { .. } => {
-                // Means are weighed on the scale of the bets, so that one rule fits every unit.
-                let difference = (block.sum_b / n_b - block.sum_a / n_a) / reference.cap.unwrap_or(1.0);
-                let variance = reference.variance / n_a + reference.variance / n_b;
-                self.block(n_a * n_b / (n_a + n_b), difference, variance);
+                // On the scale of the bets, so that one rule fits every unit, and cut at the cap as they are: the
+                // difference of means without bound has no range. Without the handicap, for it is the difference itself.
+                let ys = |xs: &[f64]| xs.iter().map(|x| reference.baseline_y(*x)).collect::<Vec<_>>();
+                let (ys_a, ys_b) = (ys(&block.xs_a), ys(&block.xs_b));
+                let (sum_a, sum_b) = (ys_a.iter().sum::<f64>(), ys_b.iter().sum::<f64>());
+                let variances =
+                    [self.variance_of(0, &ys_a, reference), self.variance_of(1, &ys_b, reference)];
+                let variance = variances[0] / n_a + variances[1] / n_b;
+                self.block(n_a * n_b / (n_a + n_b), sum_b / n_b - sum_a / n_a, variance);
             }
             // The difference of a pair varies four times as much as its observation, which is half of it.
             Rule::Paired { .. } => {
-                let variance = 4.0 * reference.variance / n_b;
+                let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
+                let variance = 4.0 * self.variance_of(1, &ys, reference) / n_b;
                 self.block(n_b, (block.sum_b - block.sum_a) / n_b, variance);
             }
             _ => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),
         }
+    }
+
+    /// The variance of an arm's observations at this step, these included, drawn towards the baseline's of before as by two
+    /// more.
+    fn variance_of(&mut self, arm: usize, ys: &[f64], reference: &Reference) -> f64 {
+        self.step[arm].add(ys.len() as u64, ys.iter().sum());
+        self.squares[arm] += ys.iter().map(|y| y * y).sum::<f64>();
+        let (n, sum) = (self.step[arm].n as f64, self.step[arm].sum);
+        let scatter = (self.squares[arm] - sum * sum / n).max(0.0);
+        (scatter + 2.0 * reference.variance) / (n + 2.0)
     }
 
     /// Adds a difference of weight `h` and variance `variance`.

@@ -185,6 +185,7 @@ pub fn text(event: &Event) -> String {
                 AlertKind::Overtaken => "overtaken",
                 AlertKind::Condition(_) => "condition",
                 AlertKind::Slice(..) => "slice",
+                AlertKind::AboveCap(_) => "above_cap",
                 AlertKind::Deadline(_) => "deadline",
             };
             format!("{rollout} {kind}: {}", alert.summary)

@@ -26,6 +26,7 @@ pub mod plan;
 pub mod planted;
 pub mod policy;
 pub mod reference;
+pub mod renewal;
 pub mod rollout;
 pub mod slices;
 pub mod smoke;

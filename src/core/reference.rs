@@ -27,7 +27,8 @@ pub struct Reference {
     /// rollout and kept.
     pub harm_grid: Vec<f64>,
     pub safe_grid: Vec<f64>,
-    /// The same for a benefit that another guardrail's trade-off asks for, or for the lower side of a missing share.
+    /// The same for a benefit that another guardrail's trade-off asks for, for the lower side of a missing share, or for
+    /// values of a mean above the cap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_grid: Vec<f64>,
 }
@@ -123,7 +124,7 @@ impl Reference {
         let mut reference = Reference { n: gathered.n, ..Reference::default() };
         match &guardrail.rule {
             Rule::Mean { .. } => {
-                let cap = gathered.quantile(0.999);
+                let cap = gathered.quantile(1.0 - CAPPED);
                 if cap <= 0.0 {
                     return Err(Unusable(format!("{} is never above 0 in the baseline", guardrail.metric)));
                 }
@@ -193,7 +194,7 @@ impl Reference {
             let boundary = setting.boundary();
             // Nothing can be better than all good, or missing less than not at all: then there is nothing to bet on.
             if boundary > 0.0 && boundary < 1.0 {
-                self.other_grid = setting.default_grid(lean, (boundary - theta).abs());
+                self.other_grid = setting.default_grid(lean, (boundary - setting.theta).abs());
             }
         }
         Ok(())
@@ -282,13 +283,17 @@ impl Reference {
         Setting { rho, d, theta: self.theta, var_a: variance, var_b: variance, binary: false }
     }
 
-    /// The third question, where one is asked: is the canary better by so much; or, of a missing share, is it lower by
-    /// so much. With the way its bets lean.
+    /// The third question, where one is asked: is the canary better by so much; of a missing share, is it lower by so
+    /// much; of a mean, are more values above the cap than [`ABOVE_CAP`] allows. With the way its bets lean.
     pub fn other(&self, guardrail: &Guardrail) -> Option<(Setting, Lean)> {
         let sign = if guardrail.better == Better::Higher { 1.0 } else { -1.0 };
         match (&guardrail.rule, guardrail.benefit) {
             (Rule::Missing { points, .. }, _) => {
                 Some((Setting::binary(1.0, -points, self.theta), Lean::Below))
+            }
+            (Rule::Mean { .. }, _) => {
+                let (rho, d) = ABOVE_CAP;
+                Some((Setting::binary(rho, d, CAPPED), Lean::Above))
             }
             (Rule::Proportion { .. }, Some(by)) => {
                 Some((Setting::binary(1.0, sign * by, self.theta), harm_lean(guardrail).opposite()))
@@ -322,6 +327,12 @@ impl Reference {
         self.baseline_y(x / canary_factor(guardrail))
     }
 }
+
+/// The baseline's share of values above the cap of a mean, by definition of the cap.
+const CAPPED: f64 = 0.001;
+/// The canary's share may be twice the baseline's and 0.1 points: factor and points. A mean cannot see what is above its
+/// cap grow, and a share of one in a thousand moves by chance.
+pub const ABOVE_CAP: (f64, f64) = (2.0, 0.001);
 
 /// What the canary's values are divided by before they are compared.
 pub fn canary_factor(guardrail: &Guardrail) -> f64 {

@@ -478,7 +478,8 @@ impl State {
                 if let AlertKind::Unjudgeable(name) = &alert.kind
                     && let Some(i) = guardrail(name)
                 {
-                    rollout.watches[i].unusable = Some(alert.summary.clone());
+                    let watch = &mut rollout.watches[i];
+                    (watch.unusable, watch.tried) = (Some(alert.summary.clone()), watch.gathered.n);
                 }
             }
             Event::DecisionMade { decision, .. } => {

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::cohort::{Arm, Cohort, Histogram};
 use super::columns::Sums;
 use super::conclusion::ArmCount;
-use super::evidence::{EPOCH_CANARY, Evidence, Portion, Scored, pair_y};
+use super::evidence::{Evidence, Portion, Scored};
 use super::planted::{Bug, planted};
-use super::policy::{Better, EvidenceRules, Guardrail, Policy, Rule};
-use super::reference::{self, GATHERED_MAX, Gathered, Reference, canary_factor};
+use super::policy::{Better, Guardrail, Policy, Rule};
+use super::reference::{Gathered, Reference, canary_factor};
+use super::renewal::needs_values;
 use super::time::{Span, Timestamp};
 use super::verdict::Verdict;
 
@@ -24,6 +25,9 @@ pub struct Watch {
     pub gathered: Gathered,
     /// Why no reference could be frozen, until one can.
     pub unusable: Option<String>,
+    /// How many baseline observations were gathered when that was last tried.
+    #[serde(default)]
+    pub tried: u64,
     pub evidence: Evidence,
     /// By start; each belongs to one step.
     pub cohorts: BTreeMap<Timestamp, Cohort>,
@@ -149,7 +153,8 @@ impl Watch {
     ) -> bool {
         self.note(o.arm, now, 1);
         if let Rule::Absolute { above, .. } = guardrail.rule {
-            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, o.value, 1);
+            let ones = u64::from(o.value >= 0.5);
+            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, 1, ones);
         }
         let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
         self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
@@ -159,8 +164,9 @@ impl Watch {
             (Rule::Proportion { .. }, None) => {
                 cohort.count(o.arm, offset, length, 1, u64::from(o.value >= 0.5));
             }
-            // A sample says how many events there were; a unit counts once.
+            // A sample says how many events there were; a unit of which there were any counts once.
             (Rule::Count { .. }, None) => cohort.count(o.arm, offset, length, events(o.value), 0),
+            (Rule::Count { .. }, Some(_)) if events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
             (Rule::Split, None) => cohort.count(o.arm, offset, length, 1, 0),
             // Requests are counted as such; of their values, that they came.
             (Rule::Missing { .. }, _) => match o.role {
@@ -280,10 +286,7 @@ impl Watch {
     ) -> bool {
         self.note(o.arm, now, n);
         if let Rule::Absolute { above, .. } = guardrail.rule {
-            // The order inside an aggregate is not known; the window sees the ones first.
-            return o.arm == Arm::Canary
-                && (self.observe_absolute(guardrail.better, above, 1.0, ones)
-                    | self.observe_absolute(guardrail.better, above, 0.0, n - ones));
+            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, n, ones);
         }
         let Some(cohort) = self.waiting(o.cohort, settles <= now, n) else { return false };
         cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
@@ -312,15 +315,20 @@ impl Watch {
         Some(self.cohorts.entry(start).or_default())
     }
 
-    fn observe_absolute(&mut self, better: Better, above: f64, value: f64, times: u64) -> bool {
+    /// Takes `n` observations into the window, of which `ones` are ones. The order inside a sum is not known: the bad
+    /// ones are spread evenly, so that a window shows the share that the sum has. All at once they would show any share.
+    fn observe_absolute(&mut self, better: Better, above: f64, n: u64, ones: u64) -> bool {
         let recent = self.recent.as_mut().expect("an absolute guard has a window");
-        let bad = (value >= 0.5) == (better == Better::Lower);
+        let bad = u128::from(if better == Better::Lower { ones } else { n - ones });
+        let before_the = |i: u64| u128::from(i) * bad / u128::from(n.max(1));
+        let at_once = planted(Bug::SumsAtOnce);
         // Also news: the first word from a canary that was silent. Nothing else would look, for there is no cohort to
         // settle.
         let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
         let before = recent.fired;
-        for _ in 0..times.min(u64::from(recent.size)) {
-            recent.push(bad, above);
+        // Spread evenly, they say no more after two windows.
+        for i in 0..n.min(2 * u64::from(recent.size)) {
+            recent.push(if at_once { u128::from(i) < bad } else { before_the(i + 1) > before_the(i) }, above);
         }
         silent || recent.fired && !before
     }
@@ -344,7 +352,7 @@ impl Watch {
         if self.reference.is_some() {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
             if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {
-                evidence.enter_segment();
+                evidence.enter_segment(guardrail);
             }
             evidence.enter_step(step);
         }
@@ -461,73 +469,11 @@ impl Watch {
         };
         let Some(cohort) = self.cohorts.remove(&start) else { return };
         self.scored_to = Some(start);
-        if needs_values(&guardrail.rule) {
-            let kept = self.reference.is_none() || matches!(guardrail.rule, Rule::Quantile { .. });
-            for (_, portion) in portions {
-                let (x, y) = match portion {
-                    // As the bets see it: means normalised, pairs as their difference.
-                    Portion::Value { canary: false, x } => {
-                        (x, self.reference.as_ref().map_or(x, |reference| reference.baseline_y(x)))
-                    }
-                    Portion::Pair { a, b } => (pair_y(a, b), pair_y(a, b)),
-                    _ => continue,
-                };
-                self.gathered.n += 1;
-                self.gathered.sum += y;
-                self.gathered.sumsq += y * y;
-                if kept && (self.gathered.values.len() < GATHERED_MAX || self.reference.is_some()) {
-                    self.gathered.values.push(x);
-                }
-            }
-            if let Some(held) = cohort.histogram() {
-                self.gathered.add_histogram(held);
-            }
-        } else {
-            self.gathered.n += scored.baseline.n;
-            self.gathered.sum += scored.baseline.sum;
-        }
-        self.gathered.forget();
+        self.gather(guardrail, &portions, &cohort, scored);
         self.evidence = scored.evidence.clone();
+        self.try_again(guardrail);
         for part in self.slices.values_mut() {
             part.follow(guardrail, policy, start, scored.step);
-        }
-    }
-
-    /// The reference to freeze now, if any: the first as soon as the baseline suffices, the next when an
-    /// epoch has ended since the last.
-    pub fn next_reference(
-        &self,
-        guardrail: &Guardrail,
-        rules: &EvidenceRules,
-    ) -> Option<Result<Reference, String>> {
-        if let Rule::Absolute { .. } = guardrail.rule {
-            return None;
-        }
-        let needs = reference::needs(&guardrail.rule, rules);
-        if planted(Bug::ReferenceAhead) && !needs_values(&guardrail.rule) && needs > 0 {
-            let mut ahead = self.clone();
-            let next = ahead.cohorts.pop_first().map_or([0; 4], |(_, cohort)| cohort.totals());
-            ahead.cohorts.clear();
-            ahead.gathered.n += next[0];
-            ahead.gathered.sum += next[1] as f64;
-            return ahead.freezes(guardrail, needs);
-        }
-        self.freezes(guardrail, needs)
-    }
-
-    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, String>> {
-        match &self.reference {
-            None if self.gathered.n >= needs && self.unusable.is_none() => {
-                Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
-            }
-            // What was gathered has been scored already; only cohorts still to come will use it.
-            Some(reference)
-                if self.gathered.n >= EPOCH_CANARY && self.evidence.harm.epoch > self.reference_epoch =>
-            {
-                let refreshed = reference.refreshed(guardrail, &self.gathered);
-                reference.differs(guardrail, &self.gathered, &refreshed).then_some(Ok(refreshed))
-            }
-            _ => None,
         }
     }
 
@@ -543,21 +489,6 @@ impl Watch {
             self.safe_at = step;
         }
     }
-
-    /// Folds a frozen reference; the first starts the evidence.
-    pub fn apply_reference(&mut self, reference: &Reference, step: u16) {
-        if self.reference.is_none() {
-            self.evidence.start(reference, step);
-        }
-        self.reference_epoch = self.evidence.harm.epoch;
-        self.reference = Some(reference.clone());
-        self.gathered = Gathered::default();
-    }
-}
-
-/// Whether the reference is computed from values, not from counts.
-fn needs_values(rule: &Rule) -> bool {
-    matches!(rule, Rule::Mean { .. } | Rule::Score { .. } | Rule::Quantile { .. } | Rule::Paired { .. })
 }
 
 impl ArmCount {
@@ -568,5 +499,39 @@ impl ArmCount {
 
     pub fn mean(&self) -> f64 {
         if self.n == 0 { 0.0 } else { self.sum / self.n as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an absolute guard on 20 % of the last 200 says of sums, each `(n, ones)`.
+    fn fires(sums: &[(u64, u64)]) -> bool {
+        let mut watch = Watch { recent: Some(Recent::new(200)), ..Watch::default() };
+        sums.iter().for_each(|(n, ones)| {
+            watch.observe_absolute(Better::Lower, 0.2, *n, *ones);
+        });
+        watch.recent.is_some_and(|recent| recent.fired)
+    }
+
+    /// Their order is not known, and a window of the worst order shows nothing but how large the sum is.
+    #[test]
+    fn an_absolute_guard_sees_the_share_of_a_sum_not_its_bad_ones_in_a_row() {
+        assert!(!fires(&[(10_000, 50)]));
+        assert!(!fires(&[(100, 5); 50]));
+        assert!(fires(&[(10_000, 2_100)]));
+        assert!(fires(&[(30, 15), (30, 15), (30, 15)]));
+        assert!(fires(&[(1_000_000_000_000, 300_000_000_000)]));
+    }
+
+    /// Higher is better: zeros are the bad ones.
+    #[test]
+    fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
+        let mut watch = Watch { recent: Some(Recent::new(10)), ..Watch::default() };
+        watch.observe_absolute(Better::Higher, 0.5, 1_000, 900);
+        assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
+        watch.observe_absolute(Better::Higher, 0.5, 1_000, 300);
+        assert!(watch.recent.is_some_and(|recent| recent.fired));
     }
 }

@@ -4,9 +4,10 @@
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
 use super::conclusion::{ArmCount, Choice, Command, Decision, Reason};
-use super::evidence::{GuardrailKind, GuardrailReading, Silence};
+use super::evidence::{Evidence, GuardrailKind, GuardrailReading, Silence};
 use super::ids::{Service, Weight};
-use super::policy::OnFail;
+use super::policy::{Guardrail, OnFail};
+use super::reference::{ABOVE_CAP, canary_factor};
 use super::smoke::SmokeOutcome;
 use super::time::Span;
 use super::verdict::Verdict;
@@ -168,6 +169,24 @@ fn times(ln: f64) -> String {
     }
 }
 
+/// What a mean does not see. `cap` is the baseline's 99.9th percentile; the canary's values are compared with it after what
+/// the limit allows is taken off.
+///
+/// `cost_usd: 15 of 1,131 canary values are above 0.133, of the baseline 8 of 10,669 above 0.0888: ..`
+pub fn above_cap(guardrail: &Guardrail, cap: f64, shown: &Evidence, ln: f64, need_ln: f64) -> String {
+    let (factor, points) = ABOVE_CAP;
+    let [baseline, canary] = shown.capped.map(count);
+    let (own, cap) = (figure(cap * canary_factor(guardrail)), figure(cap));
+    format!(
+        "{}: {canary} of {} canary values are above {own}, of the baseline {baseline} of {} above {cap}: more than {factor} times as often plus {} pts, evidence {}. The mean counts each of them as no more than that",
+        guardrail.name,
+        count(shown.canary.n),
+        count(shown.baseline.n),
+        trim(points * 100.0),
+        evidence(ln, need_ln),
+    )
+}
+
 /// How far a meter stands: log-evidence over what acts, 0 to 1.
 pub fn meter(ln: f64, need_ln: f64) -> f64 {
     if need_ln > 0.0 { (ln / need_ln).clamp(0.0, 1.0) } else { 0.0 }
@@ -319,6 +338,14 @@ fn signed(x: f64) -> String {
 }
 
 /// At most two decimals, none that are zero.
+/// Three digits that count: `0.0312`, `2.31`, `1520`.
+fn figure(x: f64) -> String {
+    let before = if x > 0.0 { libm::floor(libm::log10(x)) as i32 } else { 0 };
+    let decimals = (2 - before).clamp(0, 9) as usize;
+    let text = format!("{x:.decimals$}");
+    if decimals == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
+}
+
 fn trim(x: f64) -> String {
     let text = format!("{x:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -589,6 +589,7 @@ impl Notice {
                     AlertKind::NotEffective(..) => rare.insert(Rare::NotEffective),
                     AlertKind::Smoke(_) => rare.insert(Rare::SmokeHeld),
                     AlertKind::Overtaken => rare.insert(Rare::Overtaken),
+                    AlertKind::AboveCap(_) => rare.insert(Rare::AboveCap),
                     AlertKind::Slice(..) => rare.insert(Rare::SliceHolds),
                     AlertKind::Condition(_) => rare.insert(Rare::ConditionHolds),
                     AlertKind::ActuatorSilent(_) => rare.insert(Rare::ActuatorSilent),

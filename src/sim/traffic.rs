@@ -250,6 +250,15 @@ fn measure_further(
                 let chance = 0.01 * libm::exp(5.0 * level) * (1.0 + OFTENER * shift);
                 let events = (0..arm.n).filter(|_| r.chance(chance)).count() as u64;
                 match divided {
+                    // Who names the user says of each whether there was one.
+                    true if r.chance(0.5) => {
+                        for i in 0..n {
+                            let unit = format!("c{}-{i}", now.0);
+                            let value = f64::from(u8::from(r.chance(chance)));
+                            let row = value_at("complaint", served(i), value);
+                            builder.push(Row { unit: Some(&unit), ..row });
+                        }
+                    }
                     true => builder.push(value_at("complaint", at, events as f64)),
                     false => builder.aggregate(version, "complaint", at, at, arm.n, Sums::Ones(events)),
                 }
@@ -317,14 +326,17 @@ fn columns(
 ) -> Vec<u8> {
     let from = Timestamp(now.0 - TICK);
     let mut builder = Builder::new(from);
+    // Now and then there are many requests, and only their errors are counted.
+    let times = if r.chance(0.01) { 30 } else { 1 };
     for arm in arms.iter().filter(|arm| arm.n > 0) {
         let (pass, error) = chances(service, &arm.effect, level + arm.level);
         let (version, tags) = (arm.version.as_str(), arm.tags.as_deref());
         if service.form == Form::Sums {
             let passed = (0..arm.n).filter(|_| r.chance(pass)).count() as u64;
-            let failed = (0..arm.n).filter(|_| r.chance(error)).count() as u64;
-            for (metric, ones) in [("eval_pass", passed), ("error", failed)] {
-                builder.aggregate(version, metric, from, Timestamp(now.0 - 1), arm.n, Sums::Ones(ones));
+            let requests = arm.n * times;
+            let failed = (0..requests).filter(|_| r.chance(error)).count() as u64;
+            for (metric, n, ones) in [("eval_pass", arm.n, passed), ("error", requests, failed)] {
+                builder.aggregate(version, metric, from, Timestamp(now.0 - 1), n, Sums::Ones(ones));
             }
         } else {
             let mut user = String::new();

@@ -236,6 +236,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::Overtaken => "overtaken",
                     AlertKind::Condition(_) => "condition",
                     AlertKind::Slice(..) => "slice",
+                    AlertKind::AboveCap(_) => "above_cap",
                     AlertKind::RollbackUnconfirmed(..) => "rollback_unconfirmed",
                     AlertKind::NotEffective(..) => "not_effective",
                     AlertKind::Smoke(_) => "smoke",

@@ -73,6 +73,7 @@ impl Followed {
                 if let Some(step) = alone {
                     (self.moved, self.parked) = (seq, true);
                     self.returned = self.failed(policy);
+                    self.returned_once = true;
                     self.standing.clear();
                     (self.step, self.entering) = (alone, alone);
                     // What is compared from now on is of the part before, confirmed or not.

@@ -2,7 +2,7 @@
 
 use super::{Checked, Followed, ensure, named, place};
 use crate::core::bets::{INITIAL_STAKE, WORD};
-use crate::core::columns::{Columns, Series};
+use crate::core::columns::{Columns, Series, Sums};
 use crate::core::evidence::{EPOCH_CANARY, Evidence, GuardrailReading, Scored};
 use crate::core::ids::{Metric, Version};
 use crate::core::labels;
@@ -30,8 +30,11 @@ pub(super) struct Watched {
     /// Settled at the step.
     pub(super) at_step: (u16, u64),
     referenced: bool,
-    /// Baseline observations scored since the last reference.
+    /// Baseline observations settled since the last reference, and how many of them wait for the other arm.
     gathered: u64,
+    held: u64,
+    /// Means only: values of the canary above the cap.
+    pub(super) above_cap: u64,
     /// A benefit was shown.
     benefit: bool,
     /// Counts and splits only: the ratios bet on, and the evidence as last recorded.
@@ -73,6 +76,26 @@ impl Followed {
                 *self.standing.entry(series.metric.clone()).or_default() += n;
             }
         }
+        let counts = |metric: &Metric| {
+            let mut rules = policy.guardrails.iter().filter(|g| g.metric == *metric).map(|g| &g.rule);
+            rules.any(|rule| matches!(rule, Rule::Count { .. }))
+        };
+        for sample in columns.samples() {
+            let series = &columns.series[sample.series as usize];
+            if counts(&series.metric) && sample.value >= 0.5 {
+                *self.events.entry(of(series)).or_default() += sample.value.round() as u64;
+            }
+        }
+        for sum in &columns.aggregates {
+            let series = &columns.series[sum.series as usize];
+            let events = match sum.sums {
+                Sums::Ones(ones) if counts(&series.metric) => ones,
+                Sums::Moments { sum, .. } if counts(&series.metric) && sum >= 0.5 => sum.round() as u64,
+                _ => continue,
+            };
+            *self.events.entry(of(series)).or_default() += events;
+        }
+        self.latest(policy, columns);
         // Samples come in runs of one series and second.
         let parts: Vec<Option<usize>> = columns.tags.iter().map(|tags| part(policy, tags)).collect();
         let samples = columns
@@ -129,11 +152,14 @@ impl Followed {
         let watched = self.watched.entry(name.to_owned()).or_default();
         // A histogram counts for the reference before a threshold makes it count for the score.
         let counted = !matches!(guardrail.rule, Rule::Quantile { .. });
-        ensure(!counted || reference.n <= watched.gathered, "I20", || {
-            let gathered = watched.gathered;
-            format!("the reference of {name} comes from {} observations, {gathered} are scored", reference.n)
+        ensure(!counted || reference.n + watched.held <= watched.gathered, "I20", || {
+            let (gathered, held) = (watched.gathered, watched.held);
+            let n = reference.n;
+            format!(
+                "the reference of {name} comes from {n} observations of {gathered}, of which {held} are still to be bet on"
+            )
         })?;
-        (watched.gathered, watched.referenced) = (0, true);
+        (watched.gathered, watched.referenced) = (watched.held, true);
         watched.ratios.clone_from(&reference.harm_grid);
         Ok(())
     }
@@ -185,9 +211,11 @@ impl Followed {
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
+        watched.held = scored.evidence.open.n_a;
         let segment = policy.steps[usize::from(scored.step)].segment;
         if watched.segment.replace(segment) != Some(segment) {
             watched.of_part = [0; 2];
+            watched.benefit = false;
         }
         watched.of_part[0] += scored.baseline.n;
         watched.of_part[1] += scored.canary.n;
@@ -195,6 +223,7 @@ impl Followed {
         ensure(shown[0] <= of_part[0] && shown[1] <= of_part[1], "I39", || {
             format!("{name} shows {shown:?} observations, of this segment {of_part:?} settled")
         })?;
+        watched.above_cap = scored.evidence.capped[1];
         watched.benefit |= scored.evidence.benefit_shown;
         if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
             let share = policy.steps[usize::from(scored.step)].to.as_share();
@@ -221,7 +250,10 @@ impl Followed {
             format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
         })?;
         for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
-            let received = if counts { total } else { self.received_of(&version, counted(guardrail)) };
+            let received = match counts {
+                true => self.events.get(&(version.clone(), guardrail.metric.clone())).copied().unwrap_or(0),
+                false => self.received_of(&version, counted(guardrail)),
+            };
             ensure(total <= received, "I20", || {
                 format!("{total} observations of {version} settled for {name}, {received} came in")
             })?;
@@ -261,6 +293,9 @@ impl Followed {
             let n = reading.canary.n;
             format!("{name} looks at {n} requests, {standing} are not of a part that was taken back")
         })?;
+        if reading.verdict == Verdict::Fail {
+            self.fails_on_enough(guardrail)?;
+        }
         let segment = step.map(|step| policy.steps[usize::from(step)].segment);
         let watched = self.watched.entry(name.clone()).or_default();
         let of_before = segment.is_some() && watched.segment.is_some() && segment != watched.segment;

@@ -1,5 +1,6 @@
 //! What may be said about one rollout.
 
+mod absolute;
 mod commands;
 mod decisions;
 mod evidence;
@@ -15,6 +16,7 @@ use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
 use crate::core::policy::{Guardrail, OnFail, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
+use absolute::Latest;
 use evidence::Watched;
 pub use evidence::part;
 
@@ -37,6 +39,8 @@ pub struct Followed {
     parked: bool,
     /// That part (an index; `None` in it: the rest), until the rollout moves on.
     returned: Option<Option<u16>>,
+    /// Some segment was taken back by itself at some time.
+    returned_once: bool,
     /// What served before has been given up.
     released: bool,
     weight: Weight,
@@ -61,6 +65,10 @@ pub struct Followed {
     commands: u32,
     /// Observations recorded by version and metric since the first step was applied.
     received: BTreeMap<(Version, Metric), u64>,
+    /// Of counts: the events that these stand for.
+    events: BTreeMap<(Version, Metric), u64>,
+    /// By absolute guard.
+    latest: BTreeMap<String, Latest>,
     /// Those of the canary that no part has sent that was taken back, since the last one was.
     standing: BTreeMap<Metric, u64>,
     /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
@@ -92,6 +100,7 @@ impl Followed {
             issued_at: Timestamp::default(),
             parked: false,
             returned: None,
+            returned_once: false,
             released: false,
             weight: Weight::ZERO,
             unwatched: Span::ZERO,
@@ -109,6 +118,8 @@ impl Followed {
             ordered: false,
             commands: 0,
             received: BTreeMap::new(),
+            events: BTreeMap::new(),
+            latest: BTreeMap::new(),
             standing: BTreeMap::new(),
             served: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -320,6 +331,12 @@ impl Followed {
                 if judged == Some(OnFail::Hold) {
                     self.slices.insert((name.clone(), value.clone()));
                 }
+            }
+            AlertKind::AboveCap(name) => {
+                let above = self.watched.get(name).map_or(0, |watched| watched.above_cap);
+                ensure(above > 0, "I49", || {
+                    format!("{} tells of values of {name} above its cap, there are none", self.id)
+                })?;
             }
             _ => {}
         }
