@@ -85,7 +85,7 @@ pub struct OpenBlock {
     pub xs_b: Vec<f64>,
 }
 
-fn is_zero(n: &u64) -> bool {
+pub fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
@@ -200,6 +200,11 @@ pub struct GuardrailReading {
     pub waiting: u64,
     /// Observations that came too late to be bet on.
     pub late: u64,
+    /// Those that the guardrail's kind cannot use, and grades that counted as 0 or 1 because they lie outside.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clamped: u64,
     pub reference: Option<Reference>,
     pub epoch: u32,
     pub blocks: u64,

@@ -227,6 +227,8 @@ pub(super) fn read(
         limit: limit_of(guardrail, watch),
         waiting: watch.cohorts.values().map(|cohort| cohort.waiting()).sum(),
         late: watch.late,
+        left_out: watch.left_out,
+        clamped: watch.clamped,
         reference: watch.reference.clone(),
         epoch: evidence.harm.epoch,
         blocks: evidence.blocks,

@@ -69,6 +69,12 @@ pub fn detail(r: &GuardrailReading) -> String {
     if r.waiting > 0 {
         text.push_str(&format!("; {} not settled yet", count(r.waiting)));
     }
+    if r.left_out > 0 {
+        text.push_str(&format!("; {} left out, which its kind cannot use", count(r.left_out)));
+    }
+    if r.clamped > 0 {
+        text.push_str(&format!("; {} outside of 0 to 1 counted as the nearer of the two", count(r.clamped)));
+    }
     if let Some(who) = &r.accepted {
         text.push_str(&format!("; accepted by {who}"));
     } else if let Some(when) = &r.excused_when {

@@ -499,6 +499,8 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         safe_evidence: words::evidence(r.safe_ln, r.safe_need_ln),
         waiting: r.waiting,
         late: r.late,
+        left_out: r.left_out,
+        clamped: r.clamped,
         estimate: r.estimate,
         excused_by: r.excused.clone(),
         excused_when: r.excused_when.clone(),

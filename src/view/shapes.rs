@@ -249,6 +249,11 @@ pub struct GuardrailView {
     /// Observations that wait for their cohort to settle, and that came too late to be bet on.
     pub waiting: u64,
     pub late: u64,
+    /// Those that the kind cannot use, and grades that counted as 0 or 1 because they lie outside.
+    #[serde(default, skip_serializing_if = "crate::core::evidence::is_zero")]
+    pub left_out: u64,
+    #[serde(default, skip_serializing_if = "crate::core::evidence::is_zero")]
+    pub clamped: u64,
     /// Kind count: the canary's rate over the baseline's. Kind split: the share that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<f64>,

@@ -45,6 +45,8 @@ fn reading() -> GuardrailReading {
         safe_need_ln: f64::NEG_INFINITY,
         limit: Some(-0.03),
         waiting: 7,
+        left_out: 3,
+        clamped: 4,
         late: 1,
         reference: Some(reference()),
         epoch: 2,
