@@ -32,6 +32,9 @@ pub struct Cohort {
     slots: Vec<[u64; 4]>,
     baseline: Sampled,
     canary: Sampled,
+    /// Who graded what is held, by hash, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<u64>,
     /// Quantiles only: what came as histograms, all with the bounds of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     histogram: Option<Histogram>,
@@ -78,6 +81,13 @@ impl Sampled {
 }
 
 impl Cohort {
+    /// Whether what `judge` graded can be held: what two judges say cannot be compared. The first to be heard of counts, and
+    /// so does who names none.
+    pub fn admits(&mut self, judge: Option<u64>) -> bool {
+        let Some(judge) = judge else { return true };
+        *self.judge.get_or_insert(judge) == judge
+    }
+
     /// Counts an observation of zero or one that names no unit. `offset`: since the cohort's start.
     #[inline]
     pub fn count(&mut self, arm: Arm, offset: Span, length: Span, n: u64, ones: u64) {

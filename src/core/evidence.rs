@@ -36,6 +36,9 @@ pub struct Evidence {
     /// A benefit was shown at some time. Latched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub benefit_shown: bool,
+    /// Who graded what was last scored, by hash, where that was said. Another begins an epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<u64>,
     /// Step of the last scored block; entering another begins an epoch.
     pub step: u16,
     /// Canary observations since the epoch began.
@@ -300,6 +303,15 @@ impl Evidence {
         }
         self.display = Display::default();
         (self.baseline, self.canary) = (ArmCount::default(), ArmCount::default());
+    }
+
+    /// Begins an epoch when `judge` is not the one of before, and compares nothing across the change.
+    pub fn enter_judge(&mut self, judge: u64) {
+        if self.judge.replace(judge).is_some_and(|before| before != judge) {
+            self.begin_epoch();
+            self.open = OpenBlock::default();
+            (self.display.step, self.display.squares) = Default::default();
+        }
     }
 
     /// Begins an epoch when `step` is not the last scored one.

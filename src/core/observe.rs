@@ -12,6 +12,9 @@ use super::watch::{Observation, Role};
 /// What a series feeds: an arm of these guardrails.
 type Fed = (Arm, Vec<(usize, Role)>);
 
+/// The tag by which samples say who graded them: a model, a prompt, a set of cases, each with its version.
+const JUDGE: &str = "judge";
+
 /// Where a request belongs: its cohort, whether the step had not warmed up, and the segment the step is about.
 #[derive(Clone, Copy)]
 struct Moment {
@@ -63,6 +66,8 @@ impl Rollout {
             .collect();
         let units: Vec<Option<u64>> =
             columns.units.iter().map(|u| (!u.is_empty()).then(|| unit_key(u))).collect();
+        let judges: Vec<Option<u64>> =
+            columns.tags.iter().map(|tags| value_of(tags, JUDGE).map(unit_key)).collect();
         // For each guardrail with slices: the value of its tag, by tag set.
         let slices: Vec<Vec<Option<&str>>> = policy
             .guardrails
@@ -113,6 +118,7 @@ impl Rollout {
                 served_at: sample.served_at,
                 cohort,
                 unit: sample.unit.and_then(|unit| units[unit as usize]),
+                judge: sample.tag.and_then(|tag| *judges.get(tag as usize)?),
                 place: position_key(seq, index as u32),
                 value: sample.value,
                 role: Role::Value,
@@ -146,6 +152,7 @@ impl Rollout {
                 served_at: aggregate.from,
                 cohort,
                 unit: None,
+                judge: None,
                 place: position_key(seq, columns.n + index as u32),
                 value: 0.0,
                 role: Role::Value,

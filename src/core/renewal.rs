@@ -26,6 +26,12 @@ impl Watch {
         cohort: &Cohort,
         scored: &Scored,
     ) {
+        // What one judge says of the baseline is no reference for another.
+        let another = self.evidence.judge.is_some_and(|before| scored.evidence.judge != Some(before));
+        if another {
+            self.gathered = Gathered::default();
+            self.evidence.open = OpenBlock::default();
+        }
         let (held, holds) = match planted(Bug::OpenBlockKept) {
             true => (&OpenBlock::default(), &OpenBlock::default()),
             false => (&self.evidence.open, &scored.evidence.open),

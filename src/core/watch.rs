@@ -111,6 +111,8 @@ pub struct Observation {
     pub cohort: Timestamp,
     /// Of a named unit.
     pub unit: Option<u64>,
+    /// Of who graded it, where that is said.
+    pub judge: Option<u64>,
     /// Of its place in the log.
     pub place: u64,
     pub value: f64,
@@ -159,6 +161,10 @@ impl Watch {
         let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
         self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
         let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
+        if !cohort.admits(o.judge) && !planted(Bug::MixesJudges) {
+            self.left_out += 1;
+            return false;
+        }
         let offset = o.served_at.since(o.cohort);
         match (&guardrail.rule, o.unit) {
             (Rule::Proportion { .. }, None) => {
@@ -349,6 +355,11 @@ impl Watch {
     pub fn score(&self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) -> Scored {
         let mut evidence = self.evidence.clone();
         let (mut baseline, mut canary) = (ArmCount::default(), ArmCount::default());
+        if let Some(judge) = self.cohorts[&start].judge
+            && !planted(Bug::JudgeUnseen)
+        {
+            evidence.enter_judge(judge);
+        }
         if self.reference.is_some() {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
             if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {

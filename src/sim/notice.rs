@@ -83,6 +83,8 @@ pub struct Notice {
     applied: BTreeSet<CommandId>,
     /// Guardrails that have had their first reference.
     referenced: BTreeSet<(RolloutId, String)>,
+    /// Who graded what guardrails last scored, by hash.
+    judges: BTreeMap<(RolloutId, String), u64>,
     /// What the windows of a policy last said, and freezes that are on (`None`: of everything).
     windows: BTreeMap<Digest, (bool, Timestamp)>,
     frozen: BTreeSet<Option<Service>>,
@@ -457,6 +459,12 @@ impl Notice {
                 let again = !self.referenced_first(&id, guardrail);
                 self.rare.extend((again && reference.threshold.is_some()).then_some(Rare::Refrozen));
                 self.rare.extend(again.then_some(Rare::Refreshed));
+            }
+            Event::CohortScored { guardrail, scored, .. } => {
+                if let Some(judge) = scored.evidence.judge {
+                    let before = self.judges.insert((id.clone(), guardrail.clone()), judge);
+                    rare.extend(before.filter(|before| *before != judge).map(|_| Rare::JudgeChanged));
+                }
             }
             Event::VerdictReached { reading, .. } => {
                 match reading.verdict {

@@ -98,6 +98,7 @@ states! {
     SeveralParts "a bundle that changes more than its policy allows is refused"
     Overtaken "a rollout that waited has nothing left to do, or too much at once"
     AboveCap "more values of a mean are above its cap"
+    JudgeChanged "somebody else grades, and an epoch begins"
     SliceHolds "a guardrail fails in one slice"
     ConditionHolds "a condition of the policy holds"
     Quarantined "a version that was taken back is refused without a finding"

@@ -1,5 +1,7 @@
 //! What counts, and what it may show.
 
+use std::collections::BTreeMap;
+
 use super::{Checked, Followed, ensure, named, place};
 use crate::core::bets::{INITIAL_STAKE, WORD};
 use crate::core::columns::{Columns, Series, Sums};
@@ -35,6 +37,9 @@ pub(super) struct Watched {
     held: u64,
     /// Means only: values of the canary above the cap.
     pub(super) above_cap: u64,
+    /// Who graded what was scored last, where it was one only, and the epoch of then.
+    judge: Option<String>,
+    epoch: u32,
     /// A benefit was shown.
     benefit: bool,
     /// Counts and splits only: the ratios bet on, and the evidence as last recorded.
@@ -96,6 +101,17 @@ impl Followed {
             *self.events.entry(of(series)).or_default() += events;
         }
         self.latest(policy, columns);
+        for sample in columns.samples() {
+            let series = &columns.series[sample.series as usize];
+            let tags = sample.tag.map_or("", |tag| &columns.tags[tag as usize]);
+            let judge = tags.split(',').find_map(|tag| tag.strip_prefix("judge="));
+            let of_arm = series.version == self.baseline || series.version == self.opening.to;
+            if let (Some(judge), true) = (judge, of_arm) {
+                let seconds = self.graded.entry(series.metric.clone()).or_default();
+                let judges = seconds.entry(sample.served_at.0 / 1000).or_default();
+                *judges.entry(judge.to_owned()).or_default() += 1;
+            }
+        }
         // Samples come in runs of one series and second.
         let parts: Vec<Option<usize>> = columns.tags.iter().map(|tags| part(policy, tags)).collect();
         let samples = columns
@@ -208,6 +224,36 @@ impl Followed {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
         }
+        if let Some(graded) = self.graded.get(counted(guardrail)) {
+            let mut judges: BTreeMap<&str, u64> = BTreeMap::new();
+            for (judge, n) in graded.range(seconds.clone()).flat_map(|(_, judges)| judges) {
+                *judges.entry(judge).or_default() += n;
+            }
+            let (all, most) = (judges.values().sum::<u64>(), judges.values().max().copied().unwrap_or(0));
+            let served: u64 = arms
+                .iter()
+                .map(|(version, _)| {
+                    let served = self.served.get(&(version.clone(), counted(guardrail).clone(), None));
+                    served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum())
+                })
+                .sum();
+            let n = scored.baseline.n + scored.canary.n;
+            ensure(policy.segments.is_some() || n <= served.saturating_sub(all - most), "I50", || {
+                format!(
+                    "a cohort of {name} has {n} of {served} observations, {all} graded, at most {most} by one judge"
+                )
+            })?;
+            let only = (judges.len() == 1 && all == served).then(|| judges.keys().next()).flatten();
+            let epoch = scored.evidence.harm.epoch;
+            if let (Some(only), true) = (only, n > 0) {
+                let another =
+                    watched.judge.replace((*only).to_owned()).is_some_and(|before| before != **only);
+                ensure(!another || scored.reference_only || epoch > watched.epoch, "I50", || {
+                    format!("{name} is graded by {only} from now on, and epoch {epoch} goes on")
+                })?;
+            }
+            watched.epoch = epoch;
+        }
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
@@ -271,6 +317,9 @@ impl Followed {
             if of == metric {
                 *served = served.split_off(&(looked.0 / 1000));
             }
+        }
+        if let Some(graded) = self.graded.get_mut(metric) {
+            *graded = graded.split_off(&(looked.0 / 1000));
         }
     }
 

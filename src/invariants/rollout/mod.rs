@@ -67,6 +67,8 @@ pub struct Followed {
     received: BTreeMap<(Version, Metric), u64>,
     /// Of counts: the events that these stand for.
     events: BTreeMap<(Version, Metric), u64>,
+    /// Of metrics that somebody grades: observations by the second in which they were served and by who graded them.
+    graded: BTreeMap<Metric, BTreeMap<u64, BTreeMap<String, u64>>>,
     /// By absolute guard.
     latest: BTreeMap<String, Latest>,
     /// Those of the canary that no part has sent that was taken back, since the last one was.
@@ -119,6 +121,7 @@ impl Followed {
             commands: 0,
             received: BTreeMap::new(),
             events: BTreeMap::new(),
+            graded: BTreeMap::new(),
             latest: BTreeMap::new(),
             standing: BTreeMap::new(),
             served: BTreeMap::new(),

@@ -16,6 +16,8 @@ pub struct Kinds {
     warm_up: bool,
     /// Answers that fail are graded later than those that pass.
     pub slow_grades: bool,
+    /// Grades say who graded them, and now and then that is somebody else.
+    pub judges: bool,
     /// A suite of grades that fails holds.
     pub judges_slices: bool,
 }
@@ -38,7 +40,8 @@ impl Kinds {
         let trade = some.contains(&Quantile) && r.chance(0.5);
         let (histograms, warm_up, slow_grades) = (r.chance(0.4), r.chance(0.2), r.chance(0.3));
         let judges_slices = r.chance(0.3);
-        let kinds = Kinds { some, histograms, trade, warm_up, slow_grades, judges_slices };
+        let judges = r.chance(0.5);
+        let kinds = Kinds { some, histograms, trade, warm_up, slow_grades, judges, judges_slices };
         if judges_slices { kinds.with(&[Score]) } else { kinds }
     }
 
