@@ -29,7 +29,7 @@ fn one_seed_is_one_history_byte_for_byte() {
     assert_eq!(heads.len(), 3, "and another seed is another history");
 }
 
-/// Requests of one segment, sent by a clock ahead of the log's, counted for the next part.
+/// Requests of one segment, sent by a clock ahead of the log's, counted for the next one.
 #[test]
 fn seeds_that_once_broke_a_promise_keep_it() {
     simulate(234);
