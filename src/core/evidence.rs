@@ -297,7 +297,7 @@ impl Evidence {
     pub fn enter_segment(&mut self, guardrail: &Guardrail) {
         self.safe = Wealth::new(self.safe.words.len());
         // Nor does a benefit in one excuse harm in the next.
-        if guardrail.benefit.is_some() && !planted(Bug::BenefitCarries) {
+        if guardrail.benefit.is_some() {
             self.other = self.other.as_ref().map(|other| Wealth::new(other.words.len()));
             self.benefit_shown = false;
         }

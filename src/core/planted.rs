@@ -67,7 +67,6 @@ bugs! {
     OpenBlockKept "open-block-kept" "what waits for the other arm is scored with a reference that was computed from it"
     MixesJudges "mixes-judges" "what two judges grade in one minute is compared"
     JudgeUnseen "judge-unseen" "another judge does not begin an epoch"
-    BenefitCarries "benefit-carries" "a benefit that was shown in one segment excuses harm in the next"
     PairsMixed "pairs-mixed" "answers of different units make a pair"
     WindowBeforeHarm "window-before-harm" "a rollback waits while a change window is closed or a freeze is on"
     ForgetsFreeze "forgets-freeze" "a restart forgets the freezes"

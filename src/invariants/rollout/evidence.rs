@@ -251,8 +251,8 @@ impl Followed {
                 ensure(!another || scored.reference_only || epoch > watched.epoch, "I50", || {
                     format!("{name} is graded by {only} from now on, and epoch {epoch} goes on")
                 })?;
+                watched.epoch = epoch;
             }
-            watched.epoch = epoch;
         }
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
