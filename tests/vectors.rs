@@ -6,6 +6,9 @@ use serde_json::Value;
 use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted};
 use sluice::core::evidence::{Display, EPOCH_CANARY, normal_mixture_bound};
 use sluice::core::labels;
+use sluice::core::policy::{Better, Guardrail, Margin, OnFail, Rule};
+use sluice::core::reference::{Gathered, Reference, harm_lean};
+use sluice::core::time::Span;
 use sluice::sim::random::Random;
 
 fn vectors(name: &str) -> Value {
@@ -174,6 +177,7 @@ fn label_bets() {
 #[ignore = "reads published vectors: make test-data"]
 fn combining_grids_and_the_displayed_range() {
     let file = vectors("combine_display_paired.json");
+    let mut grids = 0;
     for v in file["vectors"].as_array().expect("vectors") {
         let name = v["name"].as_str().expect("a name");
         if name.starts_with("weighted_average") {
@@ -197,6 +201,7 @@ fn combining_grids_and_the_displayed_range() {
                 close(range.hi, number(&want["hi"]), name);
             }
         } else if name.starts_with("paired") {
+            // The stakes are given. How one follows from an excess is a test of `core::bets`.
             let setting = PairSetting { d: 2.0 * number(&v["b"]) - 1.0, variance: 0.0 };
             let (ys, mut sum) = (numbers(&v["y"]), 0.0);
             for (y, want) in ys.iter().zip(numbers(&v["expected_log_w"])) {
@@ -204,13 +209,69 @@ fn combining_grids_and_the_displayed_range() {
                 close(sum, want, name);
             }
         } else if name.starts_with("default_grid") {
-            let (rho, d, theta) = (number(&v["rho"]), number(&v["d"]), number(&v["theta"]));
-            let setting = Setting::binary(rho, d, theta);
-            let count = v["K"].as_u64().expect("K") as usize;
-            let grid = setting.grid(lean(&v["s"]), number(&v["e0"]), count);
+            // Their sizes come from the margin alone: the smallest and how many are the engine's own.
+            let guardrail = of_default_grid(v);
+            let reference =
+                Reference::first(&guardrail, &baseline_around(number(&v["theta"]), &guardrail.rule))
+                    .expect("a sound baseline");
+            close(reference.theta, number(&v["theta"]), name);
+            let setting = reference.setting(&guardrail);
+            close(setting.rho, number(&v["rho"]), name);
+            close(setting.d, number(&v["d"]), name);
+            let of_harm = harm_lean(&guardrail) == lean(&v["s"]);
+            let grid = if of_harm { &reference.harm_grid } else { &reference.safe_grid };
             let want = numbers(&v["expected_eps"]);
+            close(grid[0], number(&v["e0"]), name);
+            assert!(grid.len() as u64 <= v["K"].as_u64().expect("K"), "{name}");
             assert_eq!(grid.len(), want.len(), "{name}");
             grid.iter().zip(want).for_each(|(have, want)| close(*have, want, name));
+            grids += 1;
+        } else {
+            panic!("{name} is of no kind that is known here");
         }
     }
+    assert_eq!(grids, 10);
+}
+
+/// The guardrail that a published default grid is of.
+fn of_default_grid(v: &Value) -> Guardrail {
+    let (rho, d) = (number(&v["rho"]), number(&v["d"]));
+    let (better, rule) = match v["margin_kind"].as_str().expect("a kind of margin") {
+        "abs" => (Better::Higher, Rule::Proportion { margin: Margin::Points(-d) }),
+        "rate" => (Better::Lower, Rule::Proportion { margin: Margin::Ratio { ratio: rho, plus: d } }),
+        "zero" => (Better::Lower, Rule::Quantile { q: 1.0 - number(&v["theta"]), handicap: 0.1 }),
+        "handicap0.2" => (Better::Lower, Rule::Mean { handicap: 0.2 }),
+        other => panic!("no margin is of kind {other}"),
+    };
+    Guardrail {
+        name: "vector".into(),
+        metric: "vector".into(),
+        better,
+        rule,
+        maturity: Span::ZERO,
+        on_fail: OnFail::Rollback,
+        weight: 1.0,
+        gates: true,
+        slices: None,
+        judged: None,
+        unless: None,
+        benefit: None,
+    }
+}
+
+/// A baseline of which the reference's mean is `theta`.
+fn baseline_around(theta: f64, rule: &Rule) -> Gathered {
+    let n = 9_999u64;
+    let values: Vec<f64> = match rule {
+        // The largest 19 are the cap, 1, and above the 99.9th percentile.
+        Rule::Mean { .. } => {
+            let low = (theta * n as f64 - 19.0) / (n - 19) as f64;
+            (0..n).map(|i| if i < n - 19 { low } else { 1.0 }).collect()
+        }
+        Rule::Quantile { .. } => (0..n).map(|i| i as f64).collect(),
+        _ => Vec::new(),
+    };
+    // Of zeros and ones: theta is `(ones + 0.5) / (n + 1)`.
+    let sum = if values.is_empty() { theta * (n + 1) as f64 - 0.5 } else { values.iter().sum() };
+    Gathered { n, sum, sumsq: sum, values, ..Gathered::default() }
 }

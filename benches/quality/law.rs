@@ -6,7 +6,7 @@ use sluice::sim::random::Random;
 const GRADES: [f64; 5] = [0.11, 0.04, 0.06, 0.12, 0.67];
 
 /// The distribution of one observation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Law {
     /// One with this probability, else zero.
     Share(f64),

@@ -108,8 +108,8 @@ fn measure(arguments: &Arguments) -> io::Result<bool> {
         }
     }
     println!(
-        "{asked} lines with a limit, {missed} missed. met*: above the limit by no more than 3 s.e. The s.e. of a share is \
-         taken at its limit, where that is larger. Canary observations count from the first bet: the reference before it \
+        "{asked} lines with a limit, {missed} missed. allowed: the limit and 3 s.e., which is what counts as missed; met*: \
+         above the limit, and allowed. The s.e. of a share is taken at its limit, where that is larger. Canary observations count from the first bet: the reference before it \
          takes 500 of the baseline (of p99 2,000, of pairs 50), and what the canary is sent meanwhile."
     );
     Ok(missed == 0)
@@ -176,7 +176,7 @@ fn traces(scenario: &Scenario, runs: u64, requests: usize) -> io::Result<()> {
     writeln!(out, "stream,request,canary,ln_harm,ln_safe")?;
     for number in 0..runs {
         let mut stream = Stream::new(scenario, number);
-        let mut judge = Judge::new(scenario, &stream.reference);
+        let mut judge = Judge::new(&scenario.guardrail, scenario.share, &stream.reference);
         let mut n = 0;
         for request in stream.by_ref().take(requests) {
             n += 1;

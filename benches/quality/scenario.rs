@@ -53,6 +53,11 @@ pub enum Asked {
     Rollback(&'static str),
     /// At most alpha of the streams are shown safe.
     Safe(&'static str),
+    /// As `Worse`, of a policy of several guardrails: shown.
+    Together,
+    /// The canary's mean differs by this much all the time: the always-valid range that people are shown may ever miss
+    /// it in at most 5 % of the streams.
+    Range(f64),
     /// What a mistaken reading of the same streams does: shown, for scale.
     NaiveRollback(&'static str),
     NaiveSafe(&'static str),
@@ -62,6 +67,8 @@ pub enum Asked {
 pub struct Scenario {
     pub name: String,
     pub guardrail: Guardrail,
+    /// Other guardrails that roll back, of other metrics of the same requests. One phase, then.
+    pub beside: Vec<Beside>,
     /// The canary's planned share of the traffic, at first; of pairs 1, for every request is answered by both.
     pub share: f64,
     pub phases: Vec<Phase>,
@@ -71,10 +78,33 @@ pub struct Scenario {
     pub weight: f64,
 }
 
+/// A guardrail of a metric with what its observations are drawn from.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    pub guardrail: Guardrail,
+    pub baseline: Law,
+    pub canary: Law,
+}
+
 impl Scenario {
-    /// Wald's limit in canary observations per nat, for the last phase.
+    /// Wald's limit in canary observations per nat, for the last phase. Of several guardrails, that of the bad ones
+    /// together: what they say adds up.
     pub fn canary_per_nat(&self) -> f64 {
-        canary_per_nat(&self.guardrail, self.phases.last().expect("a phase"), self.share)
+        let last = self.phases.last().expect("a phase");
+        let per_nat = |guardrail: &Guardrail, baseline, canary| {
+            canary_per_nat(guardrail, &Phase { baseline, canary, ..last.clone() }, self.share)
+        };
+        if self.beside.is_empty() {
+            return per_nat(&self.guardrail, last.baseline, last.canary);
+        }
+        let bad = self.parts().filter(|(_, baseline, canary)| baseline != canary);
+        1.0 / bad.map(|(guardrail, baseline, canary)| 1.0 / per_nat(guardrail, baseline, canary)).sum::<f64>()
+    }
+
+    /// Every guardrail with what the baseline's and the canary's observations are drawn from, in the first phase.
+    pub fn parts(&self) -> impl Iterator<Item = (&Guardrail, Law, Law)> {
+        let first = (&self.guardrail, self.phases[0].baseline, self.phases[0].canary);
+        std::iter::once(first).chain(self.beside.iter().map(|b| (&b.guardrail, b.baseline, b.canary)))
     }
 }
 
@@ -158,6 +188,13 @@ fn metrics() -> Vec<Metric> {
             worse: vec![("x1.4", cost(1.4)), ("x1.6", cost(1.6)), ("x2", cost(2.0))],
         },
         Metric {
+            name: "p50",
+            guardrail: quantile(0.50),
+            baseline: latency(1.0),
+            margin: latency(1.1),
+            worse: vec![("x1.25", latency(1.25)), ("x1.5", latency(1.5))],
+        },
+        Metric {
             name: "p95",
             guardrail: quantile(0.95),
             baseline: latency(1.0),
@@ -194,8 +231,10 @@ pub fn all() -> Vec<Scenario> {
         }
     }
     all.extend(others());
+    all.extend(policies());
     all.extend(ramps());
     all.extend(drifts());
+    all.extend(ranges());
     all.extend(onsets());
     all.extend(late_labels());
     all.extend(repeated_users());
@@ -254,6 +293,7 @@ fn questions(
     let of = |what: &str, phase: Phase, requests: f64, asked: Asked, weight: f64| Scenario {
         name: format!("{name} {what}"),
         guardrail: guardrail.clone(),
+        beside: Vec::new(),
         share,
         phases: vec![Phase { requests: requests as u64, ..phase }],
         labels: None,
@@ -264,7 +304,7 @@ fn questions(
     let enough = |phase: &Phase| 20.0 * canary_per_nat(guardrail, phase, share) * 100f64.ln() / phase.share;
     let mut all = vec![
         of("at the margin", at_margin.clone(), 1e5, AT_MARGIN, 2.0),
-        of("at the margin, 2e6", at_margin, 2e6, AT_MARGIN, 0.05),
+        of("at the margin, 2e6", at_margin, 2e6, AT_MARGIN, 0.1),
     ];
     if let Some(phase) = equal {
         // Where nothing can be shown safe, the length is that of the others.
@@ -279,11 +319,50 @@ fn questions(
     all
 }
 
+/// Three guardrails that share the alpha of a rollback by weight: pass rate, errors and p95 latency.
+fn policies() -> Vec<Scenario> {
+    let weights = [("pass", 0.5), ("errors", 0.3), ("p95", 0.2)];
+    let bad = ["drop 6", "x3", "x1.25"];
+    let metrics = metrics();
+    let found = |name| metrics.iter().find(|m| m.name == name).expect("a metric");
+    let law = |metric: &Metric, what: &str| metric.worse.iter().find(|(w, _)| *w == what).expect("a law").1;
+    let of = |what: &str, share: f64, asked: Asked, requests: u64, canary: &dyn Fn(usize, &Metric) -> Law| {
+        let mut parts = weights.iter().enumerate().map(|(i, (name, weight))| {
+            let metric = found(*name);
+            let guardrail = Guardrail { weight: *weight, ..metric.guardrail.clone() };
+            Beside { guardrail, baseline: metric.baseline, canary: canary(i, metric) }
+        });
+        let Beside { guardrail, baseline, canary } = parts.next().expect("three");
+        Scenario {
+            name: format!("policy of 3, {what}"),
+            guardrail,
+            beside: parts.collect(),
+            share,
+            phases: vec![Phase { requests, step: 0, share, baseline, canary }],
+            labels: None,
+            asked,
+            weight: 1.0,
+        }
+    };
+    let mut all = Vec::new();
+    for share in [0.05, 0.50] {
+        all.push(of("at the margin", share, Asked::Rollback("G1"), 100_000, &|_, m| m.margin));
+        for (i, (name, _)) in weights.iter().enumerate() {
+            let what = format!("{name} {}", bad[i]);
+            let canary = |j, m: &Metric| if i == j { law(m, bad[i]) } else { m.baseline };
+            all.push(of(&what, share, Asked::Together, 1_000_000, &canary));
+        }
+        all.push(of("all three so", share, Asked::Together, 1_000_000, &|i, m| law(m, bad[i])));
+    }
+    all
+}
+
 /// Traffic that gets harder (or easier) while the canary's share grows, as it does over the hours of a day.
 fn ramps() -> Vec<Scenario> {
     let ramp = |name: &str, levels: [f64; 4], worse: f64, asked: Asked, margin: f64| Scenario {
         name: format!("pass {name}"),
         guardrail: guardrail("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(margin) }),
+        beside: Vec::new(),
         share: 0.01,
         phases: [0.01, 0.05, 0.25, 0.50]
             .into_iter()
@@ -315,6 +394,7 @@ fn drifts() -> Vec<Scenario> {
     let scenario = |share: f64| Scenario {
         name: "pass drift, at the margin".into(),
         guardrail: pass_rate(),
+        beside: Vec::new(),
         share,
         phases: (0..500)
             .map(|i| {
@@ -335,6 +415,43 @@ fn drifts() -> Vec<Scenario> {
     [0.05, 0.50].map(scenario).into()
 }
 
+/// The range that people are shown, while the canary's share grows and the baseline swings as above.
+fn ranges() -> Vec<Scenario> {
+    let scenario = |name: &str, at: &dyn Fn(f64) -> (Law, Law), difference: f64| {
+        let metrics = metrics();
+        let metric = metrics.iter().find(|m| m.name == name).expect("a metric");
+        let phase = |i: u16| {
+            let (baseline, canary) = at(libm::sin(f64::from(i) / 100.0 * std::f64::consts::TAU));
+            let step = i / 125;
+            let share = [0.01, 0.05, 0.25, 0.50][usize::from(step)];
+            Phase { requests: 200, step, share, baseline, canary }
+        };
+        Scenario {
+            name: format!("{name} ramp and drift, range"),
+            guardrail: metric.guardrail.clone(),
+            beside: Vec::new(),
+            share: 0.01,
+            phases: (0..500).map(phase).collect(),
+            labels: None,
+            asked: Asked::Range(difference),
+            weight: 2.0,
+        }
+    };
+    let pass = |swing: f64| {
+        let level = 0.85 + 0.07 * swing;
+        (Law::Share(level), Law::Share(level - 0.03))
+    };
+    let grade = |swing: f64| {
+        let lower = 0.1 * (1.0 + swing);
+        (Law::Grade { lower }, Law::Grade { lower: lower + 0.03 })
+    };
+    let cost = |swing: f64| {
+        let mean = 1.0 + 0.3 * swing;
+        (Law::LogNormal { mean, sigma: 1.0 }, Law::LogNormal { mean: mean + 0.2, sigma: 1.0 })
+    };
+    vec![scenario("pass", &pass, -0.03), scenario("grade", &grade, -0.03), scenario("cost", &cost, 0.2)]
+}
+
 /// As good as the baseline for a while, then 10 points worse.
 fn onsets() -> Vec<Scenario> {
     [0, 500, 2_000, 5_000, 20_000]
@@ -350,6 +467,7 @@ fn onsets() -> Vec<Scenario> {
             Scenario {
                 name: format!("pass drop 10 after {good} good"),
                 guardrail: pass_rate(),
+                beside: Vec::new(),
                 share: 0.05,
                 phases: vec![phase(good * 20, 0.90), phase(400_000, 0.80)],
                 labels: None,
@@ -375,6 +493,7 @@ fn through_cohorts(name: &str, share: f64, canary: f64, labels: Labels, asked: A
     Scenario {
         name: format!("pass {name}"),
         guardrail: Guardrail { maturity: labels.maturity, ..pass_rate() },
+        beside: Vec::new(),
         share,
         phases: vec![phase],
         labels: Some(labels),

@@ -1,11 +1,16 @@
 //! One simulated stream, judged by the production engine. A stream follows from its scenario and its number alone.
 
 use sluice::core::cohort::{Arm, unit_key};
+use sluice::core::conclusion::Opening;
+use sluice::core::event::ENGINE;
 use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
-use sluice::core::judge::harm_ln;
-use sluice::core::policy::{Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Retry, Rule, Step};
+use sluice::core::judge::{harm_ln, judge};
+use sluice::core::policy::{
+    ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Retry, Rule, Step,
+};
 use sluice::core::reference;
+use sluice::core::rollout::Rollout;
 use sluice::core::time::{Span, Timestamp};
 use sluice::core::watch::{Observation, Role, Watch};
 use sluice::sim::random::Random;
@@ -36,6 +41,8 @@ pub struct Outcome {
     /// First crossing of each level.
     pub harm: [Option<At>; 2],
     pub safe: [Option<At>; 2],
+    /// The range that people are shown did not hold the true difference at some time.
+    pub missed: bool,
     /// Canary observations when the last phase began.
     pub onset: u64,
     /// All of them.
@@ -119,18 +126,18 @@ fn evidence_rules() -> EvidenceRules {
     EvidenceRules { reference_min: REFERENCE, ..EvidenceRules::default() }
 }
 
-/// A policy of one guardrail, with the steps of a scenario.
-fn policy(scenario: &Scenario) -> Policy {
+/// A policy with one step.
+fn policy(share: f64, guardrails: Vec<Guardrail>) -> Policy {
     let step = |share: f64| Step::plain(Weight((share * 10_000.0).round() as u16), Span::ZERO);
     Policy {
         name: "quality".into(),
         applies_to: vec![],
         significant: false,
-        steps: vec![step(scenario.share)],
+        steps: vec![step(share)],
         soak: Span::ZERO,
         keep_old: Span::ZERO,
         on_deadline: OnDeadline::Hold,
-        guardrails: vec![scenario.guardrail.clone()],
+        guardrails,
         conditions: Vec::new(),
         evidence: evidence_rules(),
         stale_after: Span::mins(10),
@@ -162,8 +169,8 @@ pub struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     /// With a reference frozen from `values`, as from the cohorts before the first bet.
-    pub fn new(scenario: &'a Scenario, values: &[f64]) -> Judge<'a> {
-        let (guardrail, policy) = (&scenario.guardrail, policy(scenario));
+    pub fn new(guardrail: &'a Guardrail, share: f64, values: &[f64]) -> Judge<'a> {
+        let policy = policy(share, vec![guardrail.clone()]);
         let mut watch = Watch::new(guardrail);
         let (start, length) = (Timestamp(0), policy.evidence.cohort);
         let mut observe = |arm, i: usize, value, role| {
@@ -262,8 +269,11 @@ pub fn run(scenario: &Scenario, number: u64) -> Outcome {
     if let Some(labels) = &scenario.labels {
         return run_cohorts(scenario, labels, number);
     }
+    if !scenario.beside.is_empty() {
+        return run_policy(scenario, number);
+    }
     let mut stream = Stream::new(scenario, number);
-    let mut judge = Judge::new(scenario, &stream.reference);
+    let mut judge = Judge::new(&scenario.guardrail, scenario.share, &stream.reference);
     let (mut outcome, mut begun) = (Outcome::default(), false);
     let mut n = 0;
     while let Some(request) = stream.next() {
@@ -273,6 +283,10 @@ pub fn run(scenario: &Scenario, number: u64) -> Outcome {
         }
         if judge.take(n, request) {
             outcome.look(&scenario.guardrail, &judge.watch, n);
+            if let Asked::Range(truth) = scenario.asked {
+                let range = judge.watch.evidence.display.range(judge.watch.scale());
+                outcome.missed |= range.is_some_and(|range| truth < range.lo || truth > range.hi);
+            }
             let done = match scenario.asked {
                 Asked::Worse | Asked::WorseFast | Asked::Onset => outcome.harm[1].is_some(),
                 Asked::Equal => n >= 100_000 && outcome.safe[1].is_some(),
@@ -287,6 +301,75 @@ pub fn run(scenario: &Scenario, number: u64) -> Outcome {
     outcome
 }
 
+/// Each request is an observation of every guardrail, and what acts is what the policy says of all together.
+fn run_policy(scenario: &Scenario, number: u64) -> Outcome {
+    let mut random = seeded(scenario, number);
+    let phase = &scenario.phases[0];
+    let parts: Vec<(&Guardrail, Law, Law)> = scenario.parts().collect();
+    let policy = policy(scenario.share, parts.iter().map(|(guardrail, ..)| (*guardrail).clone()).collect());
+    let mut judges: Vec<Judge> = Vec::new();
+    for (guardrail, baseline, _) in &parts {
+        let n = reference::needs(&guardrail.rule, &evidence_rules());
+        let values: Vec<f64> = (0..n).map(|_| baseline.draw(&mut random)).collect();
+        judges.push(Judge::new(guardrail, scenario.share, &values));
+    }
+    let mut rollout = Rollout::new("r1".into(), opening(), &policy, 1, Timestamp(0));
+    let mut outcome = Outcome::default();
+    for n in 1..=phase.requests {
+        let canary = random.chance(phase.share);
+        let mut closed = false;
+        for (judge, (_, of_baseline, of_canary)) in judges.iter_mut().zip(&parts) {
+            let law = if canary { of_canary } else { of_baseline };
+            closed |= judge.take(n, Request { step: phase.step, canary, x: law.draw(&mut random) });
+        }
+        // An average reaches a level only if one of its parts does.
+        if !closed || judges.iter().all(|judge| judge.watch.evidence.harm.ln() < LEVELS[0].ln()) {
+            continue;
+        }
+        let swap = |judges: &mut [Judge], rollout: &mut Rollout| {
+            let pairs = judges.iter_mut().zip(&mut rollout.watches);
+            pairs.for_each(|(judge, watch)| std::mem::swap(&mut judge.watch, watch));
+        };
+        swap(&mut judges, &mut rollout);
+        let judgement = judge(&rollout, &policy, Timestamp(n * 1_000));
+        swap(&mut judges, &mut rollout);
+        let at = Some(At { canary: judges[0].watch.evidence.canary.n, request: n });
+        let acts = [judgement.harm, judgement.harm_ln >= LEVELS[1].ln()];
+        for (first, _) in outcome.harm.iter_mut().zip(acts).filter(|(first, acts)| first.is_none() && *acts) {
+            *first = at;
+        }
+        if scenario.asked == Asked::Together && outcome.harm[1].is_some() {
+            break;
+        }
+    }
+    outcome.canary = judges[0].watch.evidence.canary.n;
+    outcome
+}
+
+fn opening() -> Opening {
+    Opening {
+        intent: "quality".into(),
+        service: "quality".into(),
+        kind: ChangeKind::Model,
+        from: "a".into(),
+        to: "b".into(),
+        policy_name: "quality".into(),
+        policy: Digest::of(b"quality"),
+        by: "quality".into(),
+        reason: "quality".into(),
+        attempt: 1,
+        finding: None,
+        makeup: Default::default(),
+        from_makeup: Default::default(),
+        behind: None,
+        supersedes: Vec::new(),
+        scopes: Vec::new(),
+        blocked: None,
+        rules: ENGINE,
+        traceparent: None,
+    }
+}
+
 /// An outcome on its way: when it comes in, and what it is.
 struct Coming {
     at: Timestamp,
@@ -296,7 +379,7 @@ struct Coming {
 /// Requests spread over time, outcomes that come in late, cohorts that settle: everything as in a rollout whose
 /// canary starts two hours into the baseline's traffic.
 fn run_cohorts(scenario: &Scenario, labels: &Labels, number: u64) -> Outcome {
-    let (guardrail, policy) = (&scenario.guardrail, policy(scenario));
+    let (guardrail, policy) = (&scenario.guardrail, policy(scenario.share, vec![scenario.guardrail.clone()]));
     let length = policy.evidence.cohort;
     let mut watch = Watch::new(guardrail);
     let mut outcome = Outcome::default();

@@ -48,15 +48,31 @@ impl Row {
             // A few blind streams move a mean far, and its error farther.
             Some(_) if self.never as f64 > allowed + 3.0 * allowed.sqrt() => Met::No,
             Some(limit) if self.measured <= limit => Met::Yes,
-            Some(limit) if self.measured <= limit + 3.0 * self.error => Met::WithinError,
+            Some(_) if self.allowed().is_some_and(|allowed| self.measured <= allowed) => Met::WithinError,
             Some(_) => Met::No,
         }
     }
 
+    /// The limit and what chance may add to it in this many streams.
+    fn allowed(&self) -> Option<f64> {
+        self.limit.map(|limit| limit + 3.0 * self.error)
+    }
+
     pub fn head() -> String {
         format!(
-            "{:<6} {:<34} {:>4} {:<22} {:>5} {:>8} {:>7} {:>6}  {:<8} {}",
-            "goal", "stream", "q", "measured", "alpha", "value", "s.e.", "limit", "", "canary (Wald's limit)"
+            "{:<6} {:<34} {:>4} {:<22} {:>7} {:>5} {:>8} {:>7} {:>6} {:>7}  {:<8} {}",
+            "goal",
+            "stream",
+            "q",
+            "measured",
+            "streams",
+            "alpha",
+            "value",
+            "s.e.",
+            "limit",
+            "allowed",
+            "",
+            "canary (Wald's limit)"
         )
     }
 
@@ -67,7 +83,7 @@ impl Row {
             Met::No => "MISSED",
             Met::Shown => "",
         };
-        let limit = self.limit.map_or(String::new(), |limit| format!("{limit:.3}"));
+        let three = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.3}"));
         let mut rest = match (self.canary, self.wald) {
             (Some(canary), Some(wald)) => format!("{canary:.0} ({wald:.0})"),
             (Some(canary), None) => format!("{canary:.0}"),
@@ -77,15 +93,17 @@ impl Row {
             rest += &format!(", never in {} of {}", self.never, self.runs);
         }
         format!(
-            "{:<6} {:<34} {:>3}% {:<22} {:>5} {:>8.4} {:>7.4} {:>6}  {:<8} {rest}",
+            "{:<6} {:<34} {:>3}% {:<22} {:>7} {:>5} {:>8.4} {:>7.4} {:>6} {:>7}  {:<8} {rest}",
             self.goal,
             self.scenario,
             self.share * 100.0,
             self.what,
+            self.runs,
             self.alpha,
             self.measured,
             self.error,
-            limit,
+            three(self.limit),
+            three(self.allowed()),
             met,
         )
         .trim_end()
@@ -96,6 +114,7 @@ impl Row {
         json!({
             "goal": self.goal, "scenario": self.scenario, "canary_share": self.share, "what": self.what,
             "alpha": self.alpha, "measured": self.measured, "standard_error": self.error, "limit": self.limit,
+            "allowed": self.allowed(),
             "wald_canary": self.wald, "canary": self.canary, "runs": self.runs, "never": self.never,
             "missed": self.met() == Met::No,
         })
@@ -169,6 +188,16 @@ pub fn rows(scenario: &Scenario, outcomes: &[Outcome], early: &mut Option<(f64, 
                 never: times.never,
                 ..Row::of(scenario, "G7", "delay / early delay", 0, &kept)
             });
+        }
+        Asked::Together => {
+            let wald = per_nat();
+            let times = Times::of(outcomes, harm(0), false);
+            rows.push(times.median(scenario, "policy", "median time to harm", 0, wald, None));
+            rows.push(times.mean(scenario, "policy", "mean time to harm", 0, wald, None));
+        }
+        Asked::Range(_) => {
+            let missed = outcomes.iter().filter(|outcome| outcome.missed).count();
+            rows.push(share("range", "ever missed the truth", 0, ALPHAS[0], missed));
         }
         Asked::Rollback(goal) => {
             rows.push(share(goal, "false rollback", 0, ALPHAS[0], harm(0).flatten().count()));

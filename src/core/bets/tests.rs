@@ -1,5 +1,8 @@
 //! The reference numbers (`../shared/vectors` where present) and the identities behind them.
 
+mod enumeration;
+mod invariance;
+
 use super::*;
 
 /// First block of the published example: theta .9, three points, 5 % canary.
@@ -18,59 +21,19 @@ fn the_first_bet_of_the_published_example() {
     }
 }
 
-/// No true rate under the null gives an expected pay-off above 1: all outcomes of a block are enumerated.
+/// `(eps/2) / (v + eps^2/4)`, and no more than 0.95 of what a pair can lose; the published vectors give stakes, and
+/// not what they come from.
 #[test]
-fn expected_pay_off_never_exceeds_one() {
-    let choose = |n: i32, k: i32| (0..k).fold(1.0, |c, i| c * f64::from(n - i) / f64::from(i + 1));
-    let chance = |n: i32, k: i32, p: f64| choose(n, k) * p.powi(k) * (1.0 - p).powi(n - k);
-    for (rho, d) in [(1.0, -0.03), (1.0, 0.0), (0.97, 0.0), (1.5, 0.001), (1.0, 0.02)] {
-        for lean in [Lean::Below, Lean::Above] {
-            for theta in [0.02, 0.3, 0.6] {
-                let setting = Setting::binary(rho, d, theta);
-                if !(0.0..1.0).contains(&setting.boundary()) || setting.boundary() <= 0.0 {
-                    continue;
-                }
-                for (n_a, n_b) in [(30, 2), (8, 8), (1, 1), (3, 12)] {
-                    for eps in setting.default_grid(lean, d.abs()) {
-                        let bet = setting.bet(lean, eps, f64::from(n_a), f64::from(n_b));
-                        for mu_a in [0.01, 0.1, 0.4, 0.62] {
-                            let mu_b = rho * mu_a + d; // the worst point of either null
-                            if !(0.0..=1.0).contains(&mu_b) {
-                                continue;
-                            }
-                            let mut expected = 0.0;
-                            for f_a in 0..=n_a {
-                                for f_b in 0..=n_b {
-                                    let pay = bet.pay_counts(n_a.into(), f_a.into(), n_b.into(), f_b.into());
-                                    expected += chance(n_a, f_a, mu_a) * chance(n_b, f_b, mu_b) * pay.exp();
-                                }
-                            }
-                            assert!(
-                                expected <= 1.0 + 1e-12,
-                                "{expected} rho={rho} d={d} theta={theta} {n_a}+{n_b}"
-                            );
-                        }
-                    }
-                }
-            }
-        }
+fn the_stake_on_pairs_follows_its_formula() {
+    // A tenth of the pairs differ; b = 0.485.
+    let setting = PairSetting { d: -0.03, variance: 0.1 / 4.0 };
+    for (lean, eps, want) in [
+        (Lean::Below, 0.03, 0.015 / 0.025225),
+        (Lean::Above, 0.03, 0.015 / 0.025225),
+        (Lean::Below, 0.48, 0.95 / 0.515),
+        (Lean::Above, 0.48, 0.95 / 0.485),
+    ] {
+        let have = setting.stake(lean, eps);
+        assert!((have - want).abs() < 1e-12, "{lean:?}, {eps}: {have} is not {want}");
     }
-}
-
-#[test]
-fn the_order_of_blocks_inside_an_epoch_does_not_matter() {
-    let setting = Setting::binary(1.0, -0.03, 0.9);
-    let blocks = [(30.0, 28.0, 2.0, 1.0), (31.0, 27.0, 1.0, 1.0), (29.0, 26.0, 3.0, 1.0)];
-    let fold = |order: &[usize]| {
-        let grid = setting.default_grid(Lean::Below, 0.03);
-        let mut wealth = Wealth::new(grid.len());
-        for &i in order {
-            let (n_a, f_a, n_b, f_b) = blocks[i];
-            wealth.add(
-                grid.iter().map(|e| setting.bet(Lean::Below, *e, n_a, n_b).pay_counts(n_a, f_a, n_b, f_b)),
-            );
-        }
-        wealth
-    };
-    assert_eq!(fold(&[0, 1, 2]), fold(&[2, 0, 1]));
 }
