@@ -176,7 +176,7 @@ impl<'a> Judge<'a> {
         let mut observe = |arm, i: usize, value, role| {
             let key = unit_key(&i.to_string());
             let unit = matches!(guardrail.rule, Rule::Paired { .. }).then_some(key);
-            let o = Observation { arm, served_at: start, cohort: start, unit, place: key, value, role };
+            let o = Observation { arm, served_at: start, cohort: start, unit, judge: None, place: key, value, role };
             watch.observe(guardrail, length, start, start.plus(length), o);
         };
         for (i, &value) in values.iter().enumerate() {
@@ -439,7 +439,7 @@ fn coming(scenario: &Scenario, labels: &Labels, length: Span, number: u64) -> Ve
             let unit = named.then(|| unit_key(&user.to_string()));
             let arm = if canary { Arm::Canary } else { Arm::Baseline };
             let role = Role::Value;
-            let observation = Observation { arm, served_at, cohort, unit, place, value, role };
+            let observation = Observation { arm, served_at, cohort, unit, judge: None, place, value, role };
             all.push(Coming { at, observation });
         }
     }
