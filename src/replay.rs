@@ -10,12 +10,14 @@ use crate::core::decide::decide;
 use crate::core::event::{ENGINE, Event};
 use crate::core::fact::AckStatus;
 use crate::core::ids::{CommandId, Digest, EventSeq, RolloutId, Weight};
+use crate::core::line::{plain, text};
 use crate::core::policy::Policy;
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::core::words;
 use crate::runner::Runner;
 use crate::wire::events;
+use crate::wire::outgoing::rfc3339;
 
 /// A history being verified, event by event.
 #[derive(Default)]
@@ -45,6 +47,50 @@ pub enum Divergence {
         "seq {seq} was decided by engine {engine}; this build has engines 1 to {ENGINE}; replay it with a sluice that has engine {engine}"
     )]
     Engine { seq: EventSeq, engine: u32 },
+}
+
+impl Divergence {
+    /// The event where they part; where the record ends too early, the last one before.
+    pub fn seq(&self) -> EventSeq {
+        match self {
+            Divergence::Differs { seq, .. }
+            | Divergence::Missing { seq, .. }
+            | Divergence::Engine { seq, .. } => *seq,
+        }
+    }
+
+    /// The two sides, and the first value that differs.
+    pub fn sides(&self) -> String {
+        let title = |seq, at, event: &Event| {
+            let rollout = event.rollout().map_or(String::new(), |id| format!("{id}, "));
+            format!("{rollout}seq {seq}, {}", rfc3339(at))
+        };
+        match self {
+            Divergence::Differs { seq, at, recorded, replayed } => {
+                let other = replayed.as_ref().map_or("nothing".to_owned(), |event| text(event));
+                let first = replayed.as_ref().and_then(|event| first_difference(recorded, event));
+                let first = first.map_or(String::new(), |(path, a, b)| {
+                    format!(
+                        "\nfirst difference: {}: RECORDED {}, REPLAYED {}",
+                        plain(&path),
+                        plain(&a),
+                        plain(&b)
+                    )
+                });
+                format!(
+                    "{}\n  RECORDED  {}\n  REPLAYED  {other}{first}",
+                    title(*seq, *at, recorded),
+                    text(recorded)
+                )
+            }
+            Divergence::Missing { seq, at, replayed } => format!(
+                "{}\n  RECORDED  nothing more\n  REPLAYED  {}",
+                title(*seq, *at, replayed),
+                text(replayed)
+            ),
+            Divergence::Engine { .. } => self.to_string(),
+        }
+    }
 }
 
 impl Verifier {

@@ -8,12 +8,13 @@ use std::path::Path;
 
 /// A module may name itself and whatever stands before it in this list. `sim` and `shell` perform the
 /// same effects in two ways and must not know each other, so neither order between them would do.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["core"],
     &["view", "windows"],
     &["wire"],
     &["runner"],
-    &["replay", "retrace"],
+    &["replay"],
+    &["retrace"],
     &["invariants"],
     &["sim", "shell"],
     &["cli"],

@@ -55,9 +55,10 @@ impl Outcome {
             return;
         }
         let at = At { canary: watch.evidence.canary.n, request };
-        for (first, ln) in
-            [(&mut self.harm, harm_ln(guardrail, watch)), (&mut self.safe, watch.evidence.safe.ln())]
-        {
+        for (first, ln) in [
+            (&mut self.harm, harm_ln(guardrail, &watch.evidence)),
+            (&mut self.safe, watch.evidence.safe.ln()),
+        ] {
             for (first, level) in first.iter_mut().zip(LEVELS) {
                 if first.is_none() && ln >= level.ln() {
                     *first = Some(at);
@@ -176,7 +177,16 @@ impl<'a> Judge<'a> {
         let mut observe = |arm, i: usize, value, role| {
             let key = unit_key(&i.to_string());
             let unit = matches!(guardrail.rule, Rule::Paired { .. }).then_some(key);
-            let o = Observation { arm, served_at: start, cohort: start, unit, judge: None, place: key, value, role };
+            let o = Observation {
+                arm,
+                served_at: start,
+                cohort: start,
+                unit,
+                judge: None,
+                place: key,
+                value,
+                role,
+            };
             watch.observe(guardrail, length, start, start.plus(length), o);
         };
         for (i, &value) in values.iter().enumerate() {

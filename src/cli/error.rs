@@ -5,12 +5,8 @@
 use std::fmt::Display;
 use std::io;
 
-use super::{exit, output};
-use crate::core::event::Event;
-use crate::core::ids::EventSeq;
-use crate::core::line::{self, plain};
-use crate::core::time::Timestamp;
-use crate::replay::{self, Divergence};
+use super::exit;
+use crate::core::line::plain;
 use crate::shell::log::LogError;
 use crate::wire::yaml::FileError;
 
@@ -87,47 +83,6 @@ impl CliError {
         let code = error.0.first().map_or("E3018", |fault| fault.code);
         let message = text.strip_prefix(&format!("error[{code}]: ")).unwrap_or(&text);
         CliError::new(exit::USAGE, code, message)
-    }
-
-    /// Where a replay parts from the record: always both sides by name, and the first value that differs.
-    pub fn divergence(found: Divergence) -> CliError {
-        let side = |event: Option<&Event>| event.map_or("nothing".into(), line::text);
-        let sides = |seq: EventSeq, at: Timestamp, recorded: Option<&Event>, replayed: Option<&Event>| {
-            let rollout = recorded.or(replayed).and_then(Event::rollout).map(|id| format!("{id}, "));
-            let mut text = format!(
-                "\n  {}seq {seq}, {}\n    RECORDED  {}\n    REPLAYED  {}",
-                rollout.unwrap_or_default(),
-                output::time(at.0),
-                side(recorded),
-                side(replayed)
-            );
-            let difference = recorded.zip(replayed).and_then(|(a, b)| replay::first_difference(a, b));
-            if let Some((path, recorded, replayed)) = difference {
-                text += &format!("\n  first difference: {path}: recorded {recorded}, replayed {replayed}");
-            }
-            text
-        };
-        let message = match &found {
-            Divergence::Differs { seq, at, recorded, replayed } => {
-                format!(
-                    "replay differs from the record{}",
-                    sides(*seq, *at, Some(recorded), replayed.as_deref())
-                )
-            }
-            Divergence::Missing { seq, at, replayed } => {
-                format!(
-                    "replay concludes what the record does not have{}",
-                    sides(*seq, *at, None, Some(replayed))
-                )
-            }
-            Divergence::Engine { .. } => return CliError::mismatch(&found.to_string()),
-        };
-        CliError::mismatch(&message).help("check that the log itself is sound: sluice log verify")
-    }
-
-    /// A replay or a hash does not agree with the record.
-    pub fn mismatch(message: &str) -> CliError {
-        CliError::new(exit::MISMATCH, "E0921", message)
     }
 
     #[must_use]

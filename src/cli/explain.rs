@@ -8,32 +8,58 @@ use super::{CliError, Common, exit};
 use crate::core::policy::OnFail;
 use crate::core::verdict::Verdict;
 use crate::core::words::count;
-use crate::shell::api::{AccountView, CountView, EvidenceAnswer, FactorView};
+use crate::shell::api::{
+    AccountView, CountView, EvidenceAnswer, FactorView, MoveView, RankView, TogetherView,
+};
 use crate::view::{GateView, RolloutView, Standing};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Id, a suffix of it such as 118, or @last
-    #[arg(default_value = "@last", value_name = "ID")]
-    rollout: String,
-    /// Show the evidence of every guardrail too
+    /// Id, a suffix of it such as 118, or @last; with --evidence, a number is an event of the log
+    #[arg(default_value = "@last", value_name = "ID|EVENT")]
+    about: String,
+    /// Of a rollout: show the evidence of every guardrail too. Of an event: work out again the evidence behind it, and
+    /// show every factor
     #[arg(short, long)]
     evidence: bool,
-    /// Work out again the evidence behind this event of the log, and show every factor
-    #[arg(long, value_name = "SEQ", conflicts_with = "rollout")]
+    /// The same as EVENT --evidence
+    #[arg(long, value_name = "SEQ", conflicts_with = "about", hide = true)]
     event: Option<u64>,
-    /// Of which guardrail, where the event speaks of several
-    #[arg(long, value_name = "NAME", requires = "event")]
+    /// Of which guardrail, where the event speaks of several; of which slice: 'NAME[TAG=VALUE]'
+    #[arg(long, value_name = "NAME")]
     guardrail: Option<String>,
 }
 
+impl Args {
+    fn event(&self) -> Option<u64> {
+        self.event.or_else(|| self.about.parse().ok().filter(|_| self.evidence))
+    }
+}
+
 pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
-    if let Some(seq) = args.event {
+    if let Some(seq) = args.event() {
         let body = json!({"seq": seq, "guardrail": args.guardrail});
-        let answer = common.client().await?.call("evidence", &body).await?;
+        let answer = common.client().await?.call("evidence", &body).await;
+        let answer = answer.map_err(|error| {
+            let of_rollout = format!(
+                "with --evidence a number is an event of the log; a rollout is named in full: SERVICE-{seq}"
+            );
+            if error.code == "E4004" && args.event.is_none() { error.help(of_rollout) } else { error }
+        })?;
         return factors(common.output, &answer.text, &answer.read()?);
     }
-    let answer = common.client().await?.call("explain", &json!({"rollout": args.rollout})).await?;
+    if args.guardrail.is_some() {
+        return Err(CliError::usage(
+            "--guardrail is for the evidence of one event: sluice explain EVENT --evidence",
+        ));
+    }
+    let answer = common.client().await?.call("explain", &json!({"rollout": args.about})).await;
+    let answer = answer.map_err(|error| match args.about.parse::<u64>() {
+        Ok(seq) if error.code == "E4004" => {
+            error.help(format!("of event {seq} of the log: sluice explain {seq} --evidence"))
+        }
+        _ => error,
+    })?;
     if common.output.is_json() {
         output::json(&answer.text)?;
         return Ok(exit::OK);
@@ -71,12 +97,14 @@ fn page(r: &RolloutView, next: &[String], you_can: &[String]) -> String {
         page += &format!("It is {} because\n", doing(r.state));
         for gate in &unmet {
             page += &format!("  {} {}\n", if gate.time { "…" } else { "✗" }, gate.text);
-            let outlook = r.guardrails.iter().find(|g| g.text == gate.text).and_then(|g| g.outlook.as_ref());
-            page.extend(outlook.map(|outlook| format!("    {outlook}\n")));
+            for g in r.guardrails.iter().filter(|g| g.text == gate.text) {
+                page.extend(g.meaning.iter().chain(&g.outlook).map(|sentence| format!("    {sentence}\n")));
+            }
         }
     } else if !r.state.is_over() && !r.summary.is_empty() {
         page += &format!("  … {}\n", r.summary);
     }
+    page.extend(r.meaning.iter().map(|sentence| format!("{sentence}\n")));
     page.extend(advisory.iter().map(|text| format!("  ? {text} (advisory: it never stops a rollout)\n")));
     let met: Vec<&str> =
         met.iter().filter(|gate| !advisory.contains(&gate.text)).map(|gate| short(r, gate)).collect();
@@ -164,7 +192,13 @@ fn evidence(format: Format, r: &RolloutView) -> String {
             ]
         })
         .collect();
-    format!("\n{}", table(format, &heads, &rows))
+    let said: String = r
+        .guardrails
+        .iter()
+        .filter(|g| !g.meaning.is_empty())
+        .map(|g| format!("{}: {}\n", g.name, g.meaning.join(" ")))
+        .collect();
+    format!("\n{}{}{said}", table(format, &heads, &rows), if said.is_empty() { "" } else { "\n" })
 }
 
 /// Factors shown; all of them with `-o json`.
@@ -172,41 +206,124 @@ const FACTORS_SHOWN: usize = 20;
 
 /// Every factor of the evidence behind an event, the latest last.
 pub fn factors(format: Format, json: &str, e: &EvidenceAnswer) -> Result<u8, CliError> {
+    let exit = if e.verified { exit::OK } else { exit::MISMATCH };
     if format.is_json() {
         output::json(json)?;
-        return Ok(if e.verified { exit::OK } else { exit::MISMATCH });
+    } else {
+        output::lines(&evidence_page(format, e))?;
     }
+    Ok(exit)
+}
+
+fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
     let mut text = format!("{} {} at event {}\n", e.rollout, e.guardrail, count(e.seq));
     if !e.text.is_empty() {
         text += &format!("{}\n", e.text);
+    }
+    if let Some(seq) = e.failed_at.filter(|seq| *seq < e.seq) {
+        text += &format!("It has failed since event {}; a failure stays, whatever follows.\n", count(seq));
+    }
+    text.extend(e.meaning.iter().map(|sentence| format!("  {sentence}\n")));
+    // An advisory guardrail has no part in it.
+    let part = |t: &&TogetherView| {
+        t.recorded_ln.is_some() || t.parts.iter().any(|part| part.guardrail == e.guardrail)
+    };
+    text.extend(e.together.iter().filter(part).map(|together| weighed(format, e, together)));
+    if !e.slices.is_empty() {
+        text += &ranked(format, &e.slices);
     }
     let b = &e.baseline;
     if b.n > 0 {
         let at = b.threshold.map(|at| format!(", threshold {at}")).unwrap_or_default();
         let cap = b.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
-        text += &format!("baseline taken to be {:.4} (from {}{at}{cap})\n", b.mean, count(b.n));
+        text += &format!("\nbaseline taken to be {:.4} (from {}{at}{cap})\n", b.mean, count(b.n));
     }
-    for (name, account) in [("harm", &e.harm), ("safety", &e.safe)] {
-        text += &format!("\nevidence of {name}: {}\n", told(account));
+    let accounts = [
+        ("evidence of harm", Some(&e.harm)),
+        ("  of more missing than the limit allows", e.above.as_ref()),
+        ("  of less missing than the limit allows", e.below.as_ref()),
+        ("evidence of safety", e.safe.as_ref()),
+        ("evidence of the benefit that a trade-off asks for", e.benefit.as_ref()),
+        ("evidence of more values above the cap than may be", e.above_cap.as_ref()),
+    ];
+    for (name, account) in accounts {
+        let Some(account) = account.filter(|a| !a.bets.is_empty() || e.above.is_some()) else { continue };
+        let average = if account.bets.is_empty() { ", the average of two sides" } else { "" };
+        text += &format!("\n{name}: {}{average}\n", told(account));
         text.extend(
-            account.bets.iter().map(|bet| format!("  bet on {:<8.5} holds {}\n", bet.size, times(bet.ln))),
+            account.bets.iter().map(|bet| format!("  bet on {:<8.5} holds {}\n", bet.size, capital(bet.ln))),
         );
         if account.reserve > 0.0 {
             text += &format!("  in reserve    {:.4}\n", account.reserve);
         }
     }
-    text += "\nby cohort: what each multiplied the evidence by\n";
-    text += &list(format, &e.cohorts);
+    if !e.cohorts.is_empty() {
+        text += "\nby cohort: what each multiplied the evidence by\n";
+        text += &list(format, e, &e.cohorts);
+    }
     if e.blocks.len() > 1 {
         text += "\nby block of the last cohort\n";
-        text += &list(format, &e.blocks);
+        text += &list(format, e, &e.blocks);
     }
-    text += &match e.differs_at {
-        None => "\nidentical to the record, word for word\n".to_owned(),
-        Some(seq) => format!("\nDIFFERS from what event {} recorded\n", count(seq)),
+    text += &match (&e.difference, e.differs_at) {
+        (Some(difference), Some(seq)) => {
+            format!("\nDIFFERS from what event {} recorded\n{difference}\n", count(seq))
+        }
+        _ => "\nidentical to the record, word for word\n".to_owned(),
     };
-    output::lines(&text)?;
-    Ok(if e.verified { exit::OK } else { exit::MISMATCH })
+    text
+}
+
+/// The weighted average that decides on a rollback, part by part.
+fn weighed(format: Format, e: &EvidenceAnswer, together: &TogetherView) -> String {
+    let rows: Vec<Vec<String>> = together
+        .parts
+        .iter()
+        .map(|part| {
+            let carries = if part.carries { "carries most of it: fails" } else { "" };
+            let excused = if part.excused { "excused: holds" } else { "" };
+            vec![
+                part.guardrail.clone(),
+                format!("{:.4}", part.weight),
+                times(part.ln),
+                capital(part.share_ln),
+                [carries, excused].into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("; "),
+            ]
+        })
+        .collect();
+    let heads = ["GUARDRAIL", "WEIGHT", "EVIDENCE OF HARM", "WEIGHT TIMES EVIDENCE", ""];
+    let mut text = format!(
+        "\nthe rollback guardrails together: {}\n{}",
+        together.evidence,
+        table(format, &heads, &rows)
+    );
+    text += &format!("sum {}, worked out again", capital(together.ln));
+    text += &together.recorded_ln.map(|ln| format!("; recorded {}", capital(ln))).unwrap_or_default();
+    text += "\n";
+    if let Some(rest) = together.rest_ln {
+        text += &format!("sum without those that are excused {}\n", capital(rest));
+    }
+    let own = together.parts.iter().find(|part| part.guardrail == e.guardrail);
+    if own.is_some_and(|part| part.weight < 1.0) {
+        text += &format!("{} by itself: {}\n", e.guardrail, e.harm.evidence);
+    }
+    text
+}
+
+/// Slices that are judged together, by rank.
+fn ranked(format: Format, slices: &[RankView]) -> String {
+    let m = slices.len();
+    let rows = slices.iter().enumerate().map(|(i, slice)| {
+        let found = if slice.found { "found: beyond its limit" } else { "" };
+        vec![(i + 1).to_string(), slice.slice.clone(), slice.evidence.clone(), found.into()]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    let heads = ["RANK", "SLICE", "EVIDENCE OF HARM", ""];
+    let first = slices.iter().position(|slice| !slice.found).unwrap_or(m);
+    format!(
+        "\n{m} slices are judged together: the first k are found if the k-th has what k of them need; found: {first}\n{}",
+        table(format, &heads, &rows)
+    )
 }
 
 fn told(account: &AccountView) -> String {
@@ -216,26 +333,36 @@ fn told(account: &AccountView) -> String {
     }
 }
 
+/// Evidence; below 1x there is none.
 fn times(ln: f64) -> String {
-    format!("{:.4}x", libm::exp(ln))
+    if ln <= 0.0 { "none".into() } else { capital(ln) }
 }
 
-fn list(format: Format, factors: &[FactorView]) -> String {
-    let heads = [
-        "EVENT",
-        "SERVED",
-        "STEP",
-        "BASELINE SUM/N",
-        "CANARY SUM/N",
-        "HARM",
-        "HARM SO FAR",
-        "SAFE",
-        "SAFE SO FAR",
-        "",
+fn capital(ln: f64) -> String {
+    if ln > MILLION_LN { "over 1,000,000x".into() } else { format!("{:.4}x", libm::exp(ln)) }
+}
+
+const MILLION_LN: f64 = 13.815_510_557_964_274;
+
+fn list(format: Format, e: &EvidenceAnswer, factors: &[FactorView]) -> String {
+    let mut heads = vec!["EVENT", "SERVED", "STEP", "BASELINE SUM/N", "CANARY SUM/N"];
+    type Beside = fn(&FactorView) -> Option<MoveView>;
+    let beside: [(Beside, [&str; 2]); 3] = [
+        (|f| f.above, ["MORE MISSING", "SO FAR"]),
+        (|f| f.below, ["LESS MISSING", "SO FAR"]),
+        (|f| f.benefit, ["BENEFIT", "SO FAR"]),
     ];
+    let shown = |of: &Beside| factors.iter().any(|f| of(f).is_some());
+    heads.extend(["HARM", "HARM SO FAR"]);
+    if e.safe.is_some() {
+        heads.extend(["SAFE", "SAFE SO FAR"]);
+    }
+    let beside: Vec<_> = beside.into_iter().filter(|(of, _)| shown(of)).collect();
+    heads.extend(beside.iter().flat_map(|(_, heads)| *heads));
+    heads.push("");
     let arm = |arm: &CountView| format!("{}/{}", (arm.sum * 1e4).round() / 1e4, count(arm.n));
     let row = |f: &FactorView| {
-        vec![
+        let mut row = vec![
             f.seq.to_string(),
             time(f.served_ms),
             f.step.to_string(),
@@ -243,10 +370,20 @@ fn list(format: Format, factors: &[FactorView]) -> String {
             arm(&f.canary),
             format!("{:.4}", f.harm),
             times(f.harm_ln),
-            format!("{:.4}", f.safe),
-            times(f.safe_ln),
-            if f.epoch { "capital staked afresh".into() } else { String::new() },
-        ]
+        ];
+        if e.safe.is_some() {
+            row.extend([format!("{:.4}", f.safe), times(f.safe_ln)]);
+        }
+        for (of, _) in &beside {
+            let moved = of(f);
+            row.push(moved.map(|moved| format!("{:.4}", moved.times)).unwrap_or_default());
+            row.push(moved.map(|moved| times(moved.ln)).unwrap_or_default());
+        }
+        let notes = [(f.epoch, "capital staked afresh"), (f.anew, "another segment: safety anew")];
+        row.push(
+            notes.into_iter().filter(|(is, _)| *is).map(|(_, said)| said).collect::<Vec<_>>().join("; "),
+        );
+        row
     };
     let from = factors.len().saturating_sub(FACTORS_SHOWN);
     let rows: Vec<Vec<String>> = factors[from..].iter().map(row).collect();

@@ -6,10 +6,9 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, exit};
-use crate::core::event::Event;
-use crate::core::line::{plain, text};
+use crate::core::line::plain;
 use crate::core::words::count;
-use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf, first_difference};
+use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf};
 use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::api::EvidenceAnswer;
 use crate::shell::policies;
@@ -66,7 +65,7 @@ fn explain(format: Format, args: &Args, seq: u64) -> Result<u8, CliError> {
             break;
         }
     }
-    let answer = EvidenceAnswer::new(seq, tracer.finish());
+    let answer = EvidenceAnswer::new(tracer.finish());
     let text = serde_json::to_string(&answer).expect("evidence is made of finite numbers and strings");
     super::explain::factors(format, &text, &answer)
 }
@@ -113,36 +112,11 @@ fn fold(verifier: &mut Verifier, args: &Args) -> Result<Result<(), Divergence>, 
     Ok(verifier.settled())
 }
 
-/// The message of a replay that does not match: the two sides, and the first value that differs.
+/// The message of a replay that does not match.
 pub fn differs(divergence: Divergence) -> CliError {
-    let title = |seq, at, event: &Event| {
-        let rollout = event.rollout().map_or(String::new(), |id| format!("{id}, "));
-        format!("{rollout}seq {seq}, {}", rfc3339(at))
-    };
     let message = match &divergence {
-        Divergence::Differs { seq, at, recorded, replayed } => {
-            let other = replayed.as_ref().map_or("nothing".to_owned(), |event| text(event));
-            let first = replayed.as_ref().and_then(|event| first_difference(recorded, event));
-            let first = first.map_or(String::new(), |(path, a, b)| {
-                format!(
-                    "\nfirst difference: {}: RECORDED {}, REPLAYED {}",
-                    plain(&path),
-                    plain(&a),
-                    plain(&b)
-                )
-            });
-            format!(
-                "replay differs from the record\n{}\n  RECORDED  {}\n  REPLAYED  {other}{first}",
-                title(*seq, *at, recorded),
-                text(recorded)
-            )
-        }
-        Divergence::Missing { seq, at, replayed } => format!(
-            "replay differs from the record\n{}\n  RECORDED  nothing more\n  REPLAYED  {}",
-            title(*seq, *at, replayed),
-            text(replayed)
-        ),
         Divergence::Engine { .. } => divergence.to_string(),
+        _ => format!("replay differs from the record\n{}", divergence.sides()),
     };
     CliError::new(exit::MISMATCH, "E0921", message).help(
         "inputs are the same; an engine that decides differently must have another number: sluice version",

@@ -122,6 +122,7 @@ fn page(r: &RolloutView) -> String {
         let label = if r.state.is_over() { "because" } else { "now" };
         page += &format!("{label}: {}\n", r.summary);
     }
+    page.extend(r.meaning.iter().map(|sentence| format!("{sentence}\n")));
     for wait in &r.waits {
         let why = wait.scope.as_ref().map_or("same service".into(), |scope| format!("both use {scope}"));
         page += &format!("waits for {} since {}: {why}\n", wait.rollout, time(wait.since_ms));

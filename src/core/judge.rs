@@ -10,7 +10,7 @@ use super::cohort::Arm;
 use super::conclusion::{ArmCount, Reason};
 use super::condition::Figures;
 use super::effect;
-use super::evidence::{GuardrailKind, GuardrailReading, Silence};
+use super::evidence::{Evidence, GuardrailKind, GuardrailReading, Silence};
 use super::exposure::Task;
 use super::ids::Weight;
 use super::planted::{Bug, planted};
@@ -38,40 +38,77 @@ pub struct Judgement {
 
 /// Reads every guardrail of `rollout` at `now`.
 pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
-    let watches = || rollout.watches.iter().zip(&policy.guardrails);
-    let weighted = watches().filter(|(w, g)| g.weight > 0.0 && w.reference.is_some());
-    let parts: Vec<Part> = weighted
-        .map(|(w, g)| Part {
+    let together = Together::of(rollout, policy);
+    let largest = together.largest();
+    let watches = rollout.watches.iter().zip(&policy.guardrails);
+    let readings: Vec<GuardrailReading> =
+        watches.map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
+    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback);
+    Judgement { readings, harm_ln: together.ln(), harm }
+}
+
+/// The rollback guardrails together: the weighted average of their evidence is what decides.
+pub struct Together<'a> {
+    /// Those that have a reference, in the policy's order.
+    pub parts: Vec<Part<'a>>,
+    /// Log-evidence (nats) that acts.
+    pub need_ln: f64,
+}
+
+/// What one guardrail adds to the average.
+pub struct Part<'a> {
+    pub name: &'a str,
+    pub weight: f64,
+    pub ln: f64,
+    pub excused: bool,
+}
+
+impl Part<'_> {
+    /// Log of weight times evidence.
+    pub fn share_ln(&self) -> f64 {
+        libm::log(self.weight) + self.ln
+    }
+}
+
+impl<'a> Together<'a> {
+    pub fn of(rollout: &Rollout, policy: &'a Policy) -> Together<'a> {
+        let watches = rollout.watches.iter().zip(&policy.guardrails);
+        let weighted = watches.filter(|(w, g)| g.weight > 0.0 && w.reference.is_some());
+        let parts = weighted.map(|(w, g)| Part {
+            name: &g.name,
             weight: g.weight,
             ln: w.evidence.harm.ln(),
             excused: excuse(rollout, policy, g).is_some() || excused_when(rollout, policy, g).is_some(),
-        })
-        .collect();
-    let average = |parts: &mut dyn Iterator<Item = &Part>| {
-        let parts: Vec<(f64, f64)> = parts.map(|part| (part.weight, part.ln)).collect();
-        if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) }
-    };
-    let harm_ln = average(&mut parts.iter());
-    let need = libm::log(policy.evidence.rollback);
-    // When an average has crossed, the guardrail that carries most of it is the one that failed. One that is excused
-    // must not hide another: without it the rest are asked again.
-    let culprit = |parts: &mut dyn Iterator<Item = &Part>| {
-        let parts: Vec<&Part> = parts.collect();
-        let crossed = average(&mut parts.iter().copied()) >= need && !parts.is_empty();
-        crossed.then(|| parts.iter().map(|p| libm::log(p.weight) + p.ln).fold(f64::NEG_INFINITY, f64::max))
-    };
-    let largest = [culprit(&mut parts.iter()), culprit(&mut parts.iter().filter(|part| !part.excused))];
-    let readings: Vec<GuardrailReading> =
-        watches().map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
-    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback);
-    Judgement { readings, harm_ln, harm }
+        });
+        Together { parts: parts.collect(), need_ln: libm::log(policy.evidence.rollback) }
+    }
+
+    /// Log of the average of all.
+    pub fn ln(&self) -> f64 {
+        average(self.parts.iter())
+    }
+
+    /// The same without those that are excused; `None` when none is.
+    pub fn rest_ln(&self) -> Option<f64> {
+        let rest = || self.parts.iter().filter(|part| !part.excused);
+        (rest().count() < self.parts.len()).then(|| average(rest()))
+    }
+
+    /// When an average has crossed, the guardrail that carries most of it is the one that failed. One that is excused
+    /// must not hide another: without it the rest are asked again. What the largest part of each average is.
+    pub fn largest(&self) -> [Option<f64>; 2] {
+        let culprit = |parts: &mut dyn Iterator<Item = &Part>| {
+            let parts: Vec<&Part> = parts.collect();
+            let crossed = average(parts.iter().copied()) >= self.need_ln && !parts.is_empty();
+            crossed.then(|| parts.iter().map(|part| part.share_ln()).fold(f64::NEG_INFINITY, f64::max))
+        };
+        [culprit(&mut self.parts.iter()), culprit(&mut self.parts.iter().filter(|part| !part.excused))]
+    }
 }
 
-/// What one guardrail adds to the average that decides on a rollback.
-struct Part {
-    weight: f64,
-    ln: f64,
-    excused: bool,
+fn average<'p, 'a: 'p>(parts: impl Iterator<Item = &'p Part<'a>>) -> f64 {
+    let parts: Vec<(f64, f64)> = parts.map(|part| (part.weight, part.ln)).collect();
+    if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) }
 }
 
 /// The benefit that turns a failure of `guardrail` into a hold, if it has been shown: the name of the guardrail that
@@ -163,8 +200,11 @@ pub(super) fn read(
     });
     let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
     let safe_need_ln = libm::log(promote_level(rollout, policy));
-    let (harm_ln, mut safe_ln) =
-        if watch.reference.is_some() { (harm_ln(guardrail, watch), evidence.safe.ln()) } else { (0.0, 0.0) };
+    let (harm_ln, mut safe_ln) = if watch.reference.is_some() {
+        (harm_ln(guardrail, evidence), evidence.safe.ln())
+    } else {
+        (0.0, 0.0)
+    };
     let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
     let judged = watch.reference.is_some() && evidence.blocks > 0;
     let failed = watch.verdict == Some(Verdict::Fail)
@@ -254,12 +294,12 @@ fn silence(rollout: &Rollout, watch: &Watch, verdict: Verdict, now: Timestamp) -
 
 /// Log-evidence that the limit is exceeded. A missing share has two sides: the average of their evidence is evidence
 /// against either.
-pub fn harm_ln(guardrail: &Guardrail, watch: &Watch) -> f64 {
-    let above = watch.evidence.harm.ln();
+pub fn harm_ln(guardrail: &Guardrail, evidence: &Evidence) -> f64 {
+    let above = evidence.harm.ln();
     if !matches!(guardrail.rule, Rule::Missing { .. }) {
         return above;
     }
-    let below = watch.evidence.other.as_ref().map_or(0.0, |other| other.ln());
+    let below = evidence.other.as_ref().map_or(0.0, |other| other.ln());
     ln_weighted([(0.5, above), (0.5, below)].into_iter())
 }
 

@@ -351,10 +351,9 @@ impl Watch {
         self.cohorts.keys().next().copied()
     }
 
-    /// Scores the cohort that starts at `start`, served at `step`: what it held and the evidence afterwards.
-    pub fn score(&self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) -> Scored {
+    /// The evidence as the cohort that starts at `start` begins to be scored: served at `step`, and graded by whom it says.
+    pub fn entering(&self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) -> Evidence {
         let mut evidence = self.evidence.clone();
-        let (mut baseline, mut canary) = (ArmCount::default(), ArmCount::default());
         if let Some(judge) = self.cohorts[&start].judge
             && !planted(Bug::JudgeUnseen)
         {
@@ -367,6 +366,13 @@ impl Watch {
             }
             evidence.enter_step(step);
         }
+        evidence
+    }
+
+    /// Scores the cohort that starts at `start`, served at `step`: what it held and the evidence afterwards.
+    pub fn score(&self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) -> Scored {
+        let mut evidence = self.entering(guardrail, policy, start, step);
+        let (mut baseline, mut canary) = (ArmCount::default(), ArmCount::default());
         for (at, portion) in self.portions(guardrail, policy, start, step) {
             match portion {
                 Portion::Counts { n_a, f_a, n_b, f_b } | Portion::Beyond { n_a, f_a, n_b, f_b, .. } => {

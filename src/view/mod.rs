@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::core::bets::discoveries;
-use crate::core::conclusion::{ArmCount, Opening, Outcome};
+use crate::core::conclusion::{ArmCount, Decision, Opening, Outcome};
 use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
 use crate::core::ids::{Actuator, EventSeq, RolloutId, Scope};
 use crate::core::judge::{self, Gate};
@@ -76,7 +76,7 @@ impl Views {
         let shown = self.ended.front().map_or(0, |newest| newest.seq);
         let fresh = state.ended.iter().rev().take_while(|ended| ended.ended > shown).count();
         for ended in state.ended.iter().skip(state.ended.len() - fresh) {
-            self.ended.push_front(Arc::new(ended_view(ended)));
+            self.ended.push_front(Arc::new(ended_view(state, ended)));
         }
         self.ended.truncate(state.ended.len());
     }
@@ -226,14 +226,16 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         ended_ms: None,
         seq: rollout.moved,
         summary,
+        meaning: meaning(policy, o, last.map(|last| &last.1)),
         gates: gates.iter().map(|g| GateView { met: g.met, time: g.time, text: text(g) }).collect(),
         guardrails: judgement
             .readings
             .iter()
-            .zip(&rollout.watches)
-            .map(|(reading, watch)| GuardrailView {
+            .zip(rollout.watches.iter().zip(&policy.guardrails))
+            .map(|(reading, (watch, guardrail))| GuardrailView {
                 outlook: outlook(rollout, watch, reading, now),
                 slices: slices(rollout, policy, watch, reading),
+                meaning: words::meaning(guardrail, reading),
                 ..guardrail_view(reading)
             })
             .collect(),
@@ -329,14 +331,20 @@ pub fn waits(state: &State, rollout: &Rollout) -> Vec<WaitView> {
     ahead.into_iter().chain(scopes).collect()
 }
 
-fn ended_view(ended: &Ended) -> RolloutView {
+fn ended_view(state: &State, ended: &Ended) -> RolloutView {
     let o = &ended.opening;
+    let policy = state.policies.get(&o.policy);
     let decision = ended.decision.as_ref();
     let (state, weight) = match ended.outcome {
         Outcome::Completed => (Standing::Completed, 100.0),
         Outcome::RolledBack => (Standing::RolledBack, 0.0),
         Outcome::Aborted => (Standing::Aborted, 0.0),
         Outcome::Superseded => (Standing::Superseded, 0.0),
+    };
+    let stood = |reading: &GuardrailReading| {
+        let guardrail = policy.and_then(|p| p.guardrails.iter().find(|g| g.name == reading.name));
+        let meaning = guardrail.map(|guardrail| words::meaning(guardrail, reading)).unwrap_or_default();
+        GuardrailView { meaning, ..guardrail_view(reading) }
     };
     RolloutView {
         rollout: ended.id.0.clone(),
@@ -373,10 +381,9 @@ fn ended_view(ended: &Ended) -> RolloutView {
             (None, Some(by)) => format!("{by} took its place before any traffic"),
             (None, None) => ended.overtaken.clone().unwrap_or_else(|| "withdrawn before any traffic".into()),
         },
+        meaning: policy.map(|p| meaning(p, o, decision.map(|(_, d)| d))).unwrap_or_default(),
         gates: Vec::new(),
-        guardrails: decision
-            .map(|(_, d)| d.readings.iter().map(guardrail_view).collect())
-            .unwrap_or_default(),
+        guardrails: decision.into_iter().flat_map(|(_, d)| &d.readings).map(stood).collect(),
         alerts: Vec::new(),
         last_decision: decision.map(|(seq, d)| DecisionRef {
             seq: *seq,
@@ -396,6 +403,12 @@ fn ended_view(ended: &Ended) -> RolloutView {
         }),
         smoke: Vec::new(),
     }
+}
+
+/// What a rollback by evidence means, and an attempt that is not the first.
+fn meaning(policy: &Policy, opening: &Opening, last: Option<&Decision>) -> Vec<String> {
+    let back = last.and_then(|decision| words::rolled_back(decision, policy));
+    back.into_iter().chain(words::series(opening.attempt, policy)).collect()
 }
 
 /// The slices of a guardrail, worst first.
@@ -507,6 +520,7 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         benefit_evidence: r.benefit_ln.map(|ln| words::evidence(ln, BENEFIT_LN)),
         slices: Vec::new(),
         outlook: None,
+        meaning: Vec::new(),
         text: words::reading(r),
     }
 }

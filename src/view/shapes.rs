@@ -128,6 +128,9 @@ pub struct RolloutView {
     pub seq: EventSeq,
     /// One sentence: what is in the way, or how it ended.
     pub summary: String,
+    /// What a rollback by evidence means, and an attempt that is not the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub meaning: Vec<String>,
     /// Every condition of the next promotion, what is in the way first.
     pub gates: Vec<GateView>,
     pub guardrails: Vec<GuardrailView>,
@@ -272,6 +275,9 @@ pub struct GuardrailView {
     /// An open guardrail: what it still needs to be shown safe, if things go on as they do. An estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlook: Option<String>,
+    /// What its evidence means, and what it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub meaning: Vec<String>,
     pub text: String,
 }
 

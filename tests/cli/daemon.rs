@@ -127,9 +127,28 @@ fn a_change_is_submitted_watched_and_taken_back() {
     assert_eq!(acts.len(), 1);
     let mut events = tail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let decided = events.rfind(|event| event["kind"] == "decision.made").unwrap()["seq"].to_string();
-    let behind = ok(&ui.run(&["explain", "--event", &decided, "--guardrail", "eval_pass"]));
-    assert!(behind.contains("evidence of harm: none of the 20x needed"), "{behind}");
+    let behind = ok(&ui.run(&["explain", &decided, "--evidence", "--guardrail", "eval_pass"]));
+    assert!(behind.contains("bot-1 eval_pass at event "), "{behind}");
+    assert!(behind.contains("\n  Not enough evidence yet.\n"), "{behind}");
     assert!(behind.ends_with("\nidentical to the record, word for word\n"), "{behind}");
+    assert_eq!(ok(&ui.run(&["explain", "--event", &decided, "--guardrail", "eval_pass"])), behind);
+    let none = "error[E4004]: there is no event 99999\n  help: with --evidence a number is an event of the log; a rollout is \
+                named in full: SERVICE-99999\n";
+    refused(&ui.run(&["explain", "99999", "--evidence"]), 3, none);
+    let unknown = "error[E4004]: no rollout 7; see: sluice ls\n  help: of event 7 of the log: sluice explain 7 --evidence\n";
+    refused(&ui.run(&["explain", "7"]), 3, unknown);
+    let alone =
+        "error[E4002]: --guardrail is for the evidence of one event: sluice explain EVENT --evidence\n";
+    refused(&ui.run(&["explain", "bot-1", "--evidence", "--guardrail", "eval_pass"]), 2, alone);
+
+    // The same version again is another test.
+    ui.deploy("prompt@42");
+    let again =
+        "2nd attempt of this version: at most 10% of such series would be rolled back wrongly (5% each).\n";
+    for verb in ["status", "explain"] {
+        let page = ok(&ui.run(&[verb, "2"]));
+        assert!(page.contains(again), "{page}");
+    }
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!((&acts[0]["actor"], &acts[0]["host"]), (&json!("maya"), &json!(host.trim())));
     assert_eq!(

@@ -1,6 +1,7 @@
 //! The command line as a user meets it: the real binary, its words, its exit codes.
 
 mod daemon;
+mod evidence;
 mod makeup;
 mod offline;
 #[path = "../support/mod.rs"]

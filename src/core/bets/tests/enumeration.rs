@@ -271,7 +271,7 @@ fn a_missing_share_within_its_points_pays_one_at_most() {
                 watch.evidence.add(&guardrail, &reference, Timestamp(0), &portion);
                 watch.evidence.end_cohort(&guardrail, &reference, Timestamp(60_000));
                 assert_eq!(watch.evidence.blocks, 1);
-                harm_ln(&guardrail, &watch).exp()
+                harm_ln(&guardrail, &watch.evidence).exp()
             };
             let pays: Vec<Vec<f64>> =
                 (0..=n_b).map(|f_b| (0..=n_a).map(|f_a| after(f_a, f_b)).collect()).collect();
