@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted};
+use sluice::core::event::ENGINE;
 use sluice::core::evidence::{Display, EPOCH_CANARY, normal_mixture_bound};
 use sluice::core::labels;
 use sluice::core::policy::{Better, Guardrail, Margin, OnFail, Rule};
@@ -212,7 +213,7 @@ fn combining_grids_and_the_displayed_range() {
             // Their sizes come from the margin alone: the smallest and how many are the engine's own.
             let guardrail = of_default_grid(v);
             let reference =
-                Reference::first(&guardrail, &baseline_around(number(&v["theta"]), &guardrail.rule))
+                Reference::first(&guardrail, &baseline_around(number(&v["theta"]), &guardrail.rule), ENGINE)
                     .expect("a sound baseline");
             close(reference.theta, number(&v["theta"]), name);
             let setting = reference.setting(&guardrail);

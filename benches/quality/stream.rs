@@ -172,7 +172,7 @@ impl<'a> Judge<'a> {
     /// With a reference frozen from `values`, as from the cohorts before the first bet.
     pub fn new(guardrail: &'a Guardrail, share: f64, values: &[f64]) -> Judge<'a> {
         let policy = policy(share, vec![guardrail.clone()]);
-        let mut watch = Watch::new(guardrail);
+        let mut watch = Watch::new(guardrail, ENGINE);
         let (start, length) = (Timestamp(0), policy.evidence.cohort);
         let mut observe = |arm, i: usize, value, role| {
             let key = unit_key(&i.to_string());
@@ -391,7 +391,7 @@ struct Coming {
 fn run_cohorts(scenario: &Scenario, labels: &Labels, number: u64) -> Outcome {
     let (guardrail, policy) = (&scenario.guardrail, policy(scenario.share, vec![scenario.guardrail.clone()]));
     let length = policy.evidence.cohort;
-    let mut watch = Watch::new(guardrail);
+    let mut watch = Watch::new(guardrail, ENGINE);
     let mut outcome = Outcome::default();
     let coming = coming(scenario, labels, length, number);
     for (n, Coming { at, observation }) in coming.iter().enumerate() {

@@ -196,7 +196,7 @@ impl Bet {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wealth {
     /// Log capital of each bet, in units of 2^-40 nats.
-    pub words: Vec<i64>,
+    pub words: Box<[i64]>,
     /// Capital in reserve.
     pub cash: f64,
     /// Epochs begun after the first.
@@ -210,7 +210,7 @@ impl Wealth {
     }
 
     pub fn staked(bets: usize, stake: f64) -> Wealth {
-        Wealth { words: vec![floor_word(libm::log(stake)); bets], cash: 1.0 - stake, epoch: 0 }
+        Wealth { words: vec![floor_word(libm::log(stake)); bets].into(), cash: 1.0 - stake, epoch: 0 }
     }
 
     /// Adds a block's log pay-offs, one per bet, each rounded down: rounding can only lose evidence.

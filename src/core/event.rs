@@ -26,7 +26,11 @@ use super::windows::{Bounds, Freeze};
 /// - 2: an intent for what serves already is refused, whatever it says about `from`; a rollout that waited ends when its
 ///   turn comes and there is nothing left for it to do; a source that is silent on both sides is told apart from a canary
 ///   that is silent; what a segment shows counts for that part only, also when it comes late.
-pub const ENGINE: u32 = 2;
+/// - 3: bad requests of a sum are spread evenly before an absolute guard; a unit without an event is no event; nothing is scored with a
+///   reference that was computed from it; ranges of values come from each arm's own variance; what is above the cap of a
+///   mean has evidence of its own; a benefit excuses in its own segment only; what two judges grade is not compared; a baseline that was of
+///   no use is tried again.
+pub const ENGINE: u32 = 3;
 
 /// Everything that can happen: facts first, then conclusions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -36,20 +36,20 @@ pub struct Evidence {
     /// A benefit was shown at some time. Latched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub benefit_shown: bool,
-    /// Who graded what was last scored, by hash, where that was said. Another begins an epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<u64>,
+    /// Who graded what was last scored, by hash; 0 where nobody is named. Another begins an epoch.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub judge: u64,
     /// Step of the last scored block; entering another begins an epoch.
     pub step: u16,
     /// Canary observations since the epoch began.
-    pub epoch_canary: u64,
+    pub epoch_canary: u32,
     pub blocks: u64,
     /// Settled and bet on, whole rollout.
     pub baseline: ArmCount,
     pub canary: ArmCount,
     /// Means only: how many of them counted as the cap, baseline and canary.
     #[serde(default)]
-    pub capped: [u64; 2],
+    pub capped: [u32; 2],
     /// Canary observations settled at `step`, bet on or not.
     pub step_canary: u64,
     /// Observations that lack the other arm so far.
@@ -92,6 +92,10 @@ pub fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+fn are_zero(xs: &[f64; 2]) -> bool {
+    *xs == [0.0; 2]
+}
+
 /// Accumulators of what people are shown, and conditions see; no verdict reads them. Of counts: `sum / weight` is the ratio of the arms'
 /// rates; of a split, the share that was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -104,7 +108,7 @@ pub struct Display {
     /// Observations of this step as the bets see them, baseline and canary; of pairs the second only.
     pub step: [ArmCount; 2],
     /// Sums of their squares, where they are not zeros and ones.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "are_zero")]
     pub squares: [f64; 2],
 }
 
@@ -294,10 +298,10 @@ impl Evidence {
 
     /// That one segment is safe says nothing about the next, and what is shown is about one. What speaks
     /// against the canary stays.
-    pub fn enter_segment(&mut self, guardrail: &Guardrail) {
+    pub fn enter_segment(&mut self, benefit: bool) {
         self.safe = Wealth::new(self.safe.words.len());
         // Nor does a benefit in one excuse harm in the next.
-        if guardrail.benefit.is_some() {
+        if benefit {
             self.other = self.other.as_ref().map(|other| Wealth::new(other.words.len()));
             self.benefit_shown = false;
         }
@@ -307,7 +311,8 @@ impl Evidence {
 
     /// Begins an epoch when `judge` is not the one of before, and compares nothing across the change.
     pub fn enter_judge(&mut self, judge: u64) {
-        if self.judge.replace(judge).is_some_and(|before| before != judge) {
+        let before = std::mem::replace(&mut self.judge, judge);
+        if before != 0 && before != judge {
             self.begin_epoch();
             self.open = OpenBlock::default();
             (self.display.step, self.display.squares) = Default::default();
@@ -436,8 +441,9 @@ impl Evidence {
         if let Some(cap) = reference.cap {
             let above = |xs: &[f64], factor: f64| xs.iter().filter(|x| **x / factor > cap).count() as u64;
             let (f_a, f_b) = (above(&block.xs_a, 1.0), above(&block.xs_b, factor));
-            self.capped[0] += f_a;
-            self.capped[1] += f_b;
+            for (capped, more) in self.capped.iter_mut().zip([f_a, f_b]) {
+                *capped = capped.saturating_add(more as u32);
+            }
             if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
                 let pay = |eps: &f64| {
                     setting.bet(lean, *eps, n_a, n_b).pay_counts(n_a, f_a as f64, n_b, f_b as f64)
@@ -499,8 +505,8 @@ impl Evidence {
         if guardrail.benefit.is_some() {
             self.benefit_shown |= self.other.as_ref().is_some_and(|other| other.ln() >= BENEFIT_LN);
         }
-        self.epoch_canary += n_b;
-        if self.epoch_canary >= EPOCH_CANARY {
+        self.epoch_canary = self.epoch_canary.saturating_add(n_b.min(u64::from(u32::MAX)) as u32);
+        if u64::from(self.epoch_canary) >= EPOCH_CANARY {
             self.begin_epoch();
         }
     }
@@ -532,6 +538,11 @@ impl Display {
             self.best_at = reference.variance * EPOCH_CANARY as f64;
         }
         match guardrail.rule {
+            Rule::Mean { .. } | Rule::Score { .. } if reference.engine < 3 => {
+                let difference = (block.sum_b / n_b - block.sum_a / n_a) / reference.cap.unwrap_or(1.0);
+                let variance = reference.variance / n_a + reference.variance / n_b;
+                self.block(n_a * n_b / (n_a + n_b), difference, variance);
+            }
             Rule::Mean { .. } | Rule::Score { .. } => {
                 // On the scale of the bets, so that one rule fits every unit, and cut at the cap as they are: the
                 // difference of means without bound has no range. Without the handicap, for it is the difference itself.
@@ -546,7 +557,12 @@ impl Display {
             // The difference of a pair varies four times as much as its observation, which is half of it.
             Rule::Paired { .. } => {
                 let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
-                let variance = 4.0 * self.variance_of(1, &ys, reference) / n_b;
+                let own = if reference.engine < 3 {
+                    reference.variance
+                } else {
+                    self.variance_of(1, &ys, reference)
+                };
+                let variance = 4.0 * own / n_b;
                 self.block(n_b, (block.sum_b - block.sum_a) / n_b, variance);
             }
             _ => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),

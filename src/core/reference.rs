@@ -23,6 +23,9 @@ pub struct Reference {
     pub threshold: Option<f64>,
     /// Baseline observations it was computed from.
     pub n: u64,
+    /// The engine it is bet with; 0 for those before the third.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub engine: u32,
     /// Sizes of regression (of counts and splits: ratios) that are bet on. Chosen with the first reference of a
     /// rollout and kept.
     pub harm_grid: Vec<f64>,
@@ -31,6 +34,10 @@ pub struct Reference {
     /// values of a mean above the cap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_grid: Vec<f64>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Baseline observations gathered for the next reference.
@@ -120,8 +127,9 @@ impl Reference {
     /// Proportion: `theta = (ones + 0.5) / (n + 1)`. Mean: values are divided by their 99.9th percentile
     /// (nearest rank) and cut at 1. Quantile: the threshold is the nearest-rank quantile, and `theta` what lies
     /// beyond it by definition. Errors when the margin puts the boundary outside (0, 1).
-    pub fn first(guardrail: &Guardrail, gathered: &Gathered) -> Result<Reference, Unusable> {
-        let mut reference = Reference { n: gathered.n, ..Reference::default() };
+    pub fn first(guardrail: &Guardrail, gathered: &Gathered, engine: u32) -> Result<Reference, Unusable> {
+        let engine = if engine >= 3 { engine } else { 0 };
+        let mut reference = Reference { n: gathered.n, engine, ..Reference::default() };
         match &guardrail.rule {
             Rule::Mean { .. } => {
                 let cap = gathered.quantile(1.0 - CAPPED);
@@ -291,7 +299,7 @@ impl Reference {
             (Rule::Missing { points, .. }, _) => {
                 Some((Setting::binary(1.0, -points, self.theta), Lean::Below))
             }
-            (Rule::Mean { .. }, _) => {
+            (Rule::Mean { .. }, _) if self.engine >= 3 => {
                 let (rho, d) = ABOVE_CAP;
                 Some((Setting::binary(rho, d, CAPPED), Lean::Above))
             }

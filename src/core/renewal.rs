@@ -7,7 +7,7 @@ use super::cohort::Cohort;
 use super::evidence::{EPOCH_CANARY, OpenBlock, Portion, Scored, pair_y};
 use super::planted::{Bug, planted};
 use super::policy::{EvidenceRules, Guardrail, Rule};
-use super::reference::{self, Gathered, Reference};
+use super::reference::{self, GATHERED_MAX, Gathered, Reference};
 use super::time::Timestamp;
 use super::watch::Watch;
 
@@ -27,12 +27,12 @@ impl Watch {
         scored: &Scored,
     ) {
         // What one judge says of the baseline is no reference for another.
-        let another = self.evidence.judge.is_some_and(|before| scored.evidence.judge != Some(before));
+        let another = self.evidence.judge != 0 && scored.evidence.judge != self.evidence.judge;
         if another {
             self.gathered = Gathered::default();
             self.evidence.open = OpenBlock::default();
         }
-        let (held, holds) = match planted(Bug::OpenBlockKept) {
+        let (held, holds) = match self.engine < 3 || planted(Bug::OpenBlockKept) {
             true => (&OpenBlock::default(), &OpenBlock::default()),
             false => (&self.evidence.open, &scored.evidence.open),
         };
@@ -58,7 +58,8 @@ impl Watch {
             self.gathered.n += 1;
             self.gathered.sum += y;
             self.gathered.sumsq += y * y;
-            if self.reference.is_none() || of_quantile {
+            let room = self.engine >= 3 || self.gathered.values.len() < GATHERED_MAX;
+            if self.reference.is_none() && room || of_quantile && self.reference.is_some() {
                 self.gathered.values.push(if other.is_some() { y } else { *x });
             }
         }
@@ -70,9 +71,9 @@ impl Watch {
 
     /// A baseline that was of no use may be when there is twice as much of it.
     pub(super) fn try_again(&mut self, guardrail: &Guardrail) {
-        if self.unusable.is_some() && self.gathered.n >= 2 * self.tried {
+        if self.engine >= 3 && self.unusable.is_some() && self.gathered.n >= 2 * self.tried {
             self.tried = self.gathered.n;
-            if Reference::first(guardrail, &self.gathered).is_ok() {
+            if Reference::first(guardrail, &self.gathered, self.engine).is_ok() {
                 self.unusable = None;
             }
         }
@@ -82,7 +83,8 @@ impl Watch {
     /// the other arm. `None`: that cannot be told.
     fn settled(&self, guardrail: &Guardrail) -> Option<Cow<'_, Gathered>> {
         let open = self.evidence.open.n_a;
-        if !matches!(guardrail.rule, Rule::Quantile { .. }) || open == 0 || planted(Bug::OpenBlockKept) {
+        let early = self.engine < 3 || planted(Bug::OpenBlockKept);
+        if !matches!(guardrail.rule, Rule::Quantile { .. }) || open == 0 || early {
             return Some(Cow::Borrowed(&self.gathered));
         }
         if self.gathered.histogram.is_some() {
@@ -96,10 +98,11 @@ impl Watch {
 
     /// The reference that takes the place of this one, when an epoch has ended since and the baseline is another by now.
     fn renewed(&self, reference: &Reference, guardrail: &Guardrail, needs: u64) -> Option<Reference> {
-        if self.gathered.n < needs.max(EPOCH_CANARY) || self.evidence.harm.epoch <= self.reference_epoch {
+        let needs = if self.engine >= 3 { needs.max(EPOCH_CANARY) } else { EPOCH_CANARY };
+        if self.gathered.n < needs || self.evidence.harm.epoch <= self.reference_epoch {
             return None;
         }
-        let settled = self.settled(guardrail).filter(|settled| settled.n >= needs.max(EPOCH_CANARY))?;
+        let settled = self.settled(guardrail).filter(|settled| settled.n >= needs)?;
         let renewed = reference.refreshed(guardrail, &settled);
         reference.differs(guardrail, &settled, &renewed).then_some(renewed)
     }
@@ -130,7 +133,7 @@ impl Watch {
         let needs = reference::needs(&guardrail.rule, rules);
         match &self.reference {
             None if self.gathered.n >= needs && self.unusable.is_none() => {
-                Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
+                Some(Reference::first(guardrail, &self.gathered, self.engine).map_err(|e| e.0))
             }
             None => None,
             // What was gathered has been scored already; only what is still to be bet on will use it.
@@ -144,7 +147,8 @@ impl Watch {
             self.evidence.start(reference, step);
         }
         // What was counted above one threshold cannot be compared with what is above another.
-        if self.reference.as_ref().is_some_and(|before| before.threshold != reference.threshold) {
+        let another = self.reference.as_ref().is_some_and(|before| before.threshold != reference.threshold);
+        if another && self.engine >= 3 {
             self.evidence.open = OpenBlock::default();
         }
         self.reference_epoch = self.evidence.harm.epoch;

@@ -152,6 +152,7 @@ const RESEND_MAX: Span = Span::mins(5);
 
 impl Rollout {
     pub fn new(id: RolloutId, opening: Opening, policy: &Policy, seq: EventSeq, at: Timestamp) -> Rollout {
+        let watches = policy.guardrails.iter().map(|g| Watch::new(g, opening.engine())).collect();
         Rollout {
             id,
             baseline: opening.from.clone(),
@@ -161,7 +162,7 @@ impl Rollout {
             created_at: at,
             moved: seq,
             last_choice: None,
-            watches: policy.guardrails.iter().map(Watch::new).collect(),
+            watches,
             steps: Vec::new(),
             weight: Weight::ZERO,
             sent: None,

@@ -633,7 +633,8 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             if rollout.opening.engine() >= 2 && !planted(Bug::StragglersCount) {
                 rollout.steps = vec![(at, step)];
             }
-            rollout.watches = policy.guardrails.iter().map(Watch::new).collect();
+            let engine = rollout.opening.engine();
+            rollout.watches = policy.guardrails.iter().map(|g| Watch::new(g, engine)).collect();
             rollout.resumed = at;
             rollout.alerts.clear();
             rollout.approvals.clear();

@@ -18,6 +18,9 @@ use super::verdict::Verdict;
 /// What one guardrail of one rollout holds and has learned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
+    /// The engine it works by; 0 for those before the third.
+    #[serde(default, skip_serializing_if = "is_early")]
+    pub engine: u32,
     pub reference: Option<Reference>,
     /// Epoch in which it was frozen.
     pub reference_epoch: u32,
@@ -128,18 +131,23 @@ pub enum Role {
     Request,
 }
 
+fn is_early(engine: &u32) -> bool {
+    *engine == 0
+}
+
 /// How many events a sample stands for.
 fn events(value: f64) -> u64 {
     libm::round(value).clamp(0.0, 1e12) as u64
 }
 
 impl Watch {
-    pub fn new(guardrail: &Guardrail) -> Watch {
+    pub fn new(guardrail: &Guardrail, engine: u32) -> Watch {
         let recent = match guardrail.rule {
             Rule::Absolute { of_last, .. } => Some(Recent::new(of_last)),
             _ => None,
         };
-        Watch { recent, ..Watch::default() }
+        let engine = if engine >= 3 { engine } else { 0 };
+        Watch { engine, recent, ..Watch::default() }
     }
 
     /// Takes in one observation at log time `now`, of a cohort of `length` that settles at `settles`. Returns
@@ -160,8 +168,9 @@ impl Watch {
         }
         let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
         self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
+        let third = self.engine >= 3;
         let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
-        if !cohort.admits(o.judge) && !planted(Bug::MixesJudges) {
+        if third && !cohort.admits(o.judge) && !planted(Bug::MixesJudges) {
             self.left_out += 1;
             return false;
         }
@@ -172,7 +181,7 @@ impl Watch {
             }
             // A sample says how many events there were; a unit of which there were any counts once.
             (Rule::Count { .. }, None) => cohort.count(o.arm, offset, length, events(o.value), 0),
-            (Rule::Count { .. }, Some(_)) if events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
+            (Rule::Count { .. }, Some(_)) if third && events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
             (Rule::Split, None) => cohort.count(o.arm, offset, length, 1, 0),
             // Requests are counted as such; of their values, that they came.
             (Rule::Missing { .. }, _) => match o.role {
@@ -207,7 +216,7 @@ impl Watch {
             if !follows {
                 return;
             }
-            self.slices.insert(slice.to_owned(), Watch::default());
+            self.slices.insert(slice.to_owned(), Watch { engine: self.engine, ..Watch::default() });
         }
         if let Some(part) = self.slices.get_mut(slice) {
             part.observe(guardrail, length, now, settles, o);
@@ -327,14 +336,18 @@ impl Watch {
         let recent = self.recent.as_mut().expect("an absolute guard has a window");
         let bad = u128::from(if better == Better::Lower { ones } else { n - ones });
         let before_the = |i: u64| u128::from(i) * bad / u128::from(n.max(1));
-        let at_once = planted(Bug::SumsAtOnce);
         // Also news: the first word from a canary that was silent. Nothing else would look, for there is no cohort to
         // settle.
         let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
         let before = recent.fired;
-        // Spread evenly, they say no more after two windows.
-        for i in 0..n.min(2 * u64::from(recent.size)) {
-            recent.push(if at_once { u128::from(i) < bad } else { before_the(i + 1) > before_the(i) }, above);
+        let size = u64::from(recent.size);
+        if self.engine < 3 || planted(Bug::SumsAtOnce) {
+            for (times, one) in [(ones, true), (n - ones, false)] {
+                (0..times.min(size)).for_each(|_| recent.push(one == (better == Better::Lower), above));
+            }
+        } else {
+            // Spread evenly, they say no more after two windows.
+            (0..n.min(2 * size)).for_each(|i| recent.push(before_the(i + 1) > before_the(i), above));
         }
         silent || recent.fired && !before
     }
@@ -362,7 +375,7 @@ impl Watch {
         if self.reference.is_some() {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
             if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {
-                evidence.enter_segment(guardrail);
+                evidence.enter_segment(guardrail.benefit.is_some() && self.engine >= 3);
             }
             evidence.enter_step(step);
         }
@@ -525,7 +538,7 @@ mod tests {
 
     /// What an absolute guard on 20 % of the last 200 says of sums, each `(n, ones)`.
     fn fires(sums: &[(u64, u64)]) -> bool {
-        let mut watch = Watch { recent: Some(Recent::new(200)), ..Watch::default() };
+        let mut watch = Watch { engine: 3, recent: Some(Recent::new(200)), ..Watch::default() };
         sums.iter().for_each(|(n, ones)| {
             watch.observe_absolute(Better::Lower, 0.2, *n, *ones);
         });
@@ -545,7 +558,7 @@ mod tests {
     /// Higher is better: zeros are the bad ones.
     #[test]
     fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
-        let mut watch = Watch { recent: Some(Recent::new(10)), ..Watch::default() };
+        let mut watch = Watch { engine: 3, recent: Some(Recent::new(10)), ..Watch::default() };
         watch.observe_absolute(Better::Higher, 0.5, 1_000, 900);
         assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
         watch.observe_absolute(Better::Higher, 0.5, 1_000, 300);

@@ -181,7 +181,7 @@ fn times(ln: f64) -> String {
 /// `cost_usd: 15 of 1,131 canary values are above 0.133, of the baseline 8 of 10,669 above 0.0888: ..`
 pub fn above_cap(guardrail: &Guardrail, cap: f64, shown: &Evidence, ln: f64, need_ln: f64) -> String {
     let (factor, points) = ABOVE_CAP;
-    let [baseline, canary] = shown.capped.map(count);
+    let [baseline, canary] = shown.capped.map(|n| count(u64::from(n)));
     let (own, cap) = (digits(cap * canary_factor(guardrail)), digits(cap));
     format!(
         "{}: {canary} of {} canary values are above {own}, of the baseline {baseline} of {} above {cap}: more than {factor} times as often plus {} pts, evidence {}. The mean counts each of them as no more than that",

@@ -461,7 +461,8 @@ impl Notice {
                 self.rare.extend(again.then_some(Rare::Refreshed));
             }
             Event::CohortScored { guardrail, scored, .. } => {
-                if let Some(judge) = scored.evidence.judge {
+                let judge = scored.evidence.judge;
+                if judge != 0 {
                     let before = self.judges.insert((id.clone(), guardrail.clone()), judge);
                     rare.extend(before.filter(|before| *before != judge).map(|_| Rare::JudgeChanged));
                 }

@@ -269,14 +269,14 @@ impl Followed {
         ensure(shown[0] <= of_part[0] && shown[1] <= of_part[1], "I39", || {
             format!("{name} shows {shown:?} observations, of this segment {of_part:?} settled")
         })?;
-        watched.above_cap = scored.evidence.capped[1];
+        watched.above_cap = u64::from(scored.evidence.capped[1]);
         watched.benefit |= scored.evidence.benefit_shown;
         if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
             let share = policy.steps[usize::from(scored.step)].to.as_share();
             let before = watched.evidence.replace(Box::new(scored.evidence.clone()));
             if let Some(before) = before.filter(|_| !scored.reference_only) {
                 let words = labels_words(guardrail, &watched.ratios, share, &before, scored);
-                ensure(words == scored.evidence.harm.words, "I20", || {
+                ensure(*words == *scored.evidence.harm.words, "I20", || {
                     format!("the evidence of {name} is not what its counts come to, rounded down")
                 })?;
             }
@@ -428,7 +428,7 @@ fn labels_words(
 ) -> Vec<i64> {
     let floor = |nats: f64| (nats * WORD).floor() as i64;
     let reserve = 1.0 - INITIAL_STAKE;
-    let (mut words, mut epoch) = (before.harm.words.clone(), before.harm.epoch);
+    let (mut words, mut epoch) = (before.harm.words.to_vec(), before.harm.epoch);
     let mut begin = |words: &mut Vec<i64>| {
         epoch += 1;
         let j = f64::from(epoch);
@@ -450,7 +450,7 @@ fn labels_words(
         for (word, ratio) in words.iter_mut().zip(ratios) {
             *word += floor(labels::pay(t0, labels::chance(boundary * ratio, 1.0 - share, share), a, b));
         }
-        let since = if entered { 0 } else { before.epoch_canary };
+        let since = if entered { 0 } else { u64::from(before.epoch_canary) };
         if since + scored.canary.n >= EPOCH_CANARY {
             begin(&mut words);
         }

@@ -18,6 +18,7 @@ use crate::core::windows::{Bounds, Freeze};
 
 fn reference() -> Reference {
     Reference {
+        engine: 3,
         theta: 0.9,
         variance: 0.09,
         cap: Some(1.5),
