@@ -159,6 +159,6 @@ fn a_recorded_decision_that_differs_is_shown_beside_the_replayed_one() {
     let told = differs(replay(&log).unwrap_err()).message;
     assert_eq!(
         told,
-        "seq 5 was decided by engine 9; this build has engines 1 to 2; replay it with a sluice that has engine 9"
+        "seq 5 was decided by engine 9; this build has engines 1 to 3; replay it with a sluice that has engine 9"
     );
 }
