@@ -569,14 +569,14 @@ impl Display {
         }
     }
 
-    /// The variance of an arm's observations at this step, these included, drawn towards the baseline's of before as by two
-    /// more.
+    /// The variance of an arm's observations at this step, these included, or the baseline's of before where that is larger:
+    /// the few first values of a long tail show none of it.
     fn variance_of(&mut self, arm: usize, ys: &[f64], reference: &Reference) -> f64 {
         self.step[arm].add(ys.len() as u64, ys.iter().sum());
         self.squares[arm] += ys.iter().map(|y| y * y).sum::<f64>();
         let (n, sum) = (self.step[arm].n as f64, self.step[arm].sum);
         let scatter = (self.squares[arm] - sum * sum / n).max(0.0);
-        (scatter + 2.0 * reference.variance) / (n + 2.0)
+        (scatter / n).max(reference.variance)
     }
 
     /// Adds a difference of weight `h` and variance `variance`.
