@@ -192,6 +192,8 @@ impl Followed {
         cohort: Timestamp,
         scored: &Scored,
     ) -> Checked {
+        // What the third engine promises, rollouts that began under those before never did.
+        let third = self.opening.engine() >= 3;
         let guardrail = named(policy, name)?;
         let arms = [(self.baseline.clone(), scored.baseline.n), (self.opening.to.clone(), scored.canary.n)];
         let watched = self.watched.entry(name.to_owned()).or_default();
@@ -224,7 +226,7 @@ impl Followed {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
         }
-        if let Some(graded) = self.graded.get(counted(guardrail)) {
+        if let Some(graded) = self.graded.get(counted(guardrail)).filter(|_| third) {
             let mut judges: BTreeMap<&str, u64> = BTreeMap::new();
             for (judge, n) in graded.range(seconds.clone()).flat_map(|(_, judges)| judges) {
                 *judges.entry(judge).or_default() += n;
@@ -257,11 +259,11 @@ impl Followed {
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
-        watched.held = scored.evidence.open.n_a;
+        watched.held = if third { scored.evidence.open.n_a } else { 0 };
         let segment = policy.steps[usize::from(scored.step)].segment;
         if watched.segment.replace(segment) != Some(segment) {
             watched.of_part = [0; 2];
-            watched.benefit = false;
+            watched.benefit &= !third;
         }
         watched.of_part[0] += scored.baseline.n;
         watched.of_part[1] += scored.canary.n;
@@ -297,6 +299,7 @@ impl Followed {
         })?;
         for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
             let received = match counts {
+                true if !third => total,
                 true => self.events.get(&(version.clone(), guardrail.metric.clone())).copied().unwrap_or(0),
                 false => self.received_of(&version, counted(guardrail)),
             };
