@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted};
+use sluice::core::display::{Display, normal_mixture_bound};
 use sluice::core::event::ENGINE;
-use sluice::core::evidence::{Display, EPOCH_CANARY, normal_mixture_bound};
+use sluice::core::evidence::EPOCH_CANARY;
 use sluice::core::labels;
 use sluice::core::policy::{Better, Guardrail, Margin, OnFail, Rule};
 use sluice::core::reference::{Gathered, Reference, harm_lean};

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::output::{self, Format, meter, table, time};
 use super::{CliError, Common, exit};
-use crate::core::evidence::GuardrailKind;
 use crate::core::ids::Version;
 use crate::core::makeup::Part;
 use crate::core::policy::OnFail;
+use crate::core::reading::GuardrailKind;
 use crate::core::time::Span;
 use crate::core::verdict::Verdict;
 use crate::core::words::count;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use super::conclusion::{Opening, Outcome, Reason, Refusal};
 use super::event::Event;
-use super::evidence::GuardrailReading;
 use super::fact::{Ack, Act, FreezeOrder, Intent, Verb};
 use super::ids::{RolloutId, Scope, Service, Version};
 use super::judge;
 use super::makeup::{self, Makeup, Part};
 use super::planted::{Bug, planted};
 use super::policy::Concurrency;
+use super::reading::GuardrailReading;
 use super::rollout::{Bake, Claim, Rollout, Stage};
 use super::state::{Ended, Quarantine, State};
 use super::time::Span;

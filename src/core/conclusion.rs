@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::GuardrailReading;
 use super::exposure::{SegmentShare, Task};
 use super::ids::{
     Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Scope, Service, SmokeId, Version,
@@ -10,6 +9,7 @@ use super::ids::{
 };
 use super::makeup::{Makeup, Parts};
 use super::policy::ChangeKind;
+use super::reading::GuardrailReading;
 use super::smoke::SmokeOutcome;
 use super::time::Timestamp;
 

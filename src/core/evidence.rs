@@ -7,13 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::bets::{PairSetting, Setting, Wealth};
 use super::conclusion::ArmCount;
-use super::ids::{Metric, Version};
-use super::labels;
+use super::display::Display;
 use super::planted::{Bug, planted};
-use super::policy::{Guardrail, OnFail, Rule};
+use super::policy::{Guardrail, Rule};
 use super::reference::{Reference, canary_factor, exceeds, harm_lean};
 use super::time::{Span, Timestamp};
-use super::verdict::Verdict;
+use super::{is_default, labels};
 
 /// Canary observations after which a new epoch begins.
 pub const EPOCH_CANARY: u64 = 512;
@@ -37,7 +36,7 @@ pub struct Evidence {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub benefit_shown: bool,
     /// Who graded what was last scored, by hash; 0 where nobody is named. Another begins an epoch.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub judge: u64,
     /// Step of the last scored block; entering another begins an epoch.
     pub step: u16,
@@ -81,35 +80,11 @@ pub struct OpenBlock {
     pub sum_b: f64,
     /// Canary observations of a histogram of which it is not known whether they exceed the threshold: they do not
     /// where harm is asked for, they do where safety is.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unsure_b: u64,
     /// Values, for means, scores and pairs.
     pub xs_a: Vec<f64>,
     pub xs_b: Vec<f64>,
-}
-
-pub fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-fn are_zero(xs: &[f64; 2]) -> bool {
-    *xs == [0.0; 2]
-}
-
-/// Accumulators of what people are shown, and conditions see; no verdict reads them. Of counts: `sum / weight` is the ratio of the arms'
-/// rates; of a split, the share that was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Display {
-    pub weight: f64,
-    pub sum: f64,
-    pub variance: f64,
-    /// The variance at which the range is tightest: that of [`EPOCH_CANARY`] canary observations.
-    pub best_at: f64,
-    /// Observations of this step as the bets see them, baseline and canary; of pairs the second only.
-    pub step: [ArmCount; 2],
-    /// Sums of their squares, where they are not zeros and ones.
-    #[serde(default, skip_serializing_if = "are_zero")]
-    pub squares: [f64; 2],
 }
 
 /// What scoring one cohort came to: the counts it held, and the evidence that results.
@@ -121,138 +96,6 @@ pub struct Scored {
     /// The cohort went into the next reference only: none was frozen yet.
     pub reference_only: bool,
     pub evidence: Evidence,
-}
-
-/// A difference and the range it lies in, in the metric's own unit (shares for proportions).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Range {
-    pub diff: f64,
-    pub lo: f64,
-    pub hi: f64,
-}
-
-/// The kind of a guardrail, as it is shown.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum GuardrailKind {
-    Proportion,
-    Score,
-    Mean,
-    Quantile,
-    Paired,
-    Count,
-    Split,
-    Missing,
-    Absolute,
-}
-
-impl GuardrailKind {
-    pub fn of(rule: &Rule) -> GuardrailKind {
-        match rule {
-            Rule::Proportion { .. } => GuardrailKind::Proportion,
-            Rule::Score { .. } => GuardrailKind::Score,
-            Rule::Mean { .. } => GuardrailKind::Mean,
-            Rule::Quantile { .. } => GuardrailKind::Quantile,
-            Rule::Paired { .. } => GuardrailKind::Paired,
-            Rule::Count { .. } => GuardrailKind::Count,
-            Rule::Split => GuardrailKind::Split,
-            Rule::Missing { .. } => GuardrailKind::Missing,
-            Rule::Absolute { .. } => GuardrailKind::Absolute,
-        }
-    }
-
-    /// As a policy spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            GuardrailKind::Proportion => "proportion",
-            GuardrailKind::Score => "score",
-            GuardrailKind::Mean => "mean",
-            GuardrailKind::Quantile => "quantile",
-            GuardrailKind::Paired => "paired",
-            GuardrailKind::Count => "count",
-            GuardrailKind::Split => "split",
-            GuardrailKind::Missing => "missing",
-            GuardrailKind::Absolute => "absolute",
-        }
-    }
-
-    /// Whether it can show that its limit is respected; the others only show that it is not.
-    pub fn shows_safety(self) -> bool {
-        !matches!(self, GuardrailKind::Absolute | GuardrailKind::Split | GuardrailKind::Missing)
-    }
-}
-
-/// How one guardrail stands: the verdict and all that `explain` needs to say why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GuardrailReading {
-    pub name: String,
-    pub metric: Metric,
-    pub kind: GuardrailKind,
-    pub on_fail: OnFail,
-    pub verdict: Verdict,
-    pub baseline: ArmCount,
-    pub canary: ArmCount,
-    pub range: Option<Range>,
-    /// Log-evidence in nats, and how much of it acts.
-    pub harm_ln: f64,
-    pub harm_need_ln: f64,
-    pub safe_ln: f64,
-    pub safe_need_ln: f64,
-    /// How far the canary may be from the baseline, in the metric's own unit; the share of an absolute guard; what the
-    /// canary's quantile may be.
-    pub limit: Option<f64>,
-    /// Observations that wait for their cohort to settle.
-    pub waiting: u64,
-    /// Observations that came too late to be bet on.
-    pub late: u64,
-    /// Those that the guardrail's kind cannot use, and grades that counted as 0 or 1 because they lie outside.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub left_out: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub clamped: u64,
-    pub reference: Option<Reference>,
-    pub epoch: u32,
-    pub blocks: u64,
-    /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimate: Option<f64>,
-    /// The benefit that excuses this guardrail has been shown: it holds, and does not roll back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excused: Option<String>,
-    /// The condition by which it is excused holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excused_when: Option<String>,
-    /// Who promoted past its failure: it stops nothing any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accepted: Option<String>,
-    /// Log-evidence (nats) that the canary is better by what another guardrail's trade-off asks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub benefit_ln: Option<f64>,
-    /// Who has been silent, when that is what the verdict is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silence: Option<Silence>,
-}
-
-/// How long nothing has come of each version; `None`: nothing ever has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Silence {
-    pub canary: Version,
-    pub canary_for: Option<Span>,
-    pub baseline: Version,
-    pub baseline_for: Option<Span>,
-}
-
-impl GuardrailReading {
-    /// What its failing does, trade-off and acceptance weighed.
-    pub fn does(&self) -> OnFail {
-        match (&self.accepted, &self.excused, &self.excused_when) {
-            (Some(_), ..) => OnFail::Alert,
-            (None, None, None) => self.on_fail,
-            (None, ..) => OnFail::Hold,
-        }
-    }
 }
 
 impl OpenBlock {
@@ -527,95 +370,4 @@ impl OpenBlock {
         self.sum_a += f_a as f64;
         self.sum_b += f_b as f64;
     }
-}
-
-impl Display {
-    /// Block difference with Mantel-Haenszel weight `n_a n_b / (n_a + n_b)`: only arms of the same minutes are
-    /// compared, so drift of the baseline cancels.
-    fn add(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
-        let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
-        if self.weight == 0.0 {
-            self.best_at = reference.variance * EPOCH_CANARY as f64;
-        }
-        match guardrail.rule {
-            Rule::Mean { .. } | Rule::Score { .. } if reference.engine < 3 => {
-                let difference = (block.sum_b / n_b - block.sum_a / n_a) / reference.cap.unwrap_or(1.0);
-                let variance = reference.variance / n_a + reference.variance / n_b;
-                self.block(n_a * n_b / (n_a + n_b), difference, variance);
-            }
-            Rule::Mean { .. } | Rule::Score { .. } => {
-                // On the scale of the bets, so that one rule fits every unit, and cut at the cap as they are: the
-                // difference of means without bound has no range. Without the handicap, for it is the difference itself.
-                let ys = |xs: &[f64]| xs.iter().map(|x| reference.baseline_y(*x)).collect::<Vec<_>>();
-                let (ys_a, ys_b) = (ys(&block.xs_a), ys(&block.xs_b));
-                let (sum_a, sum_b) = (ys_a.iter().sum::<f64>(), ys_b.iter().sum::<f64>());
-                let variances =
-                    [self.variance_of(0, &ys_a, reference), self.variance_of(1, &ys_b, reference)];
-                let variance = variances[0] / n_a + variances[1] / n_b;
-                self.block(n_a * n_b / (n_a + n_b), sum_b / n_b - sum_a / n_a, variance);
-            }
-            // The difference of a pair varies four times as much as its observation, which is half of it.
-            Rule::Paired { .. } => {
-                let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
-                let own = if reference.engine < 3 {
-                    reference.variance
-                } else {
-                    self.variance_of(1, &ys, reference)
-                };
-                let variance = 4.0 * own / n_b;
-                self.block(n_b, (block.sum_b - block.sum_a) / n_b, variance);
-            }
-            _ => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),
-        }
-    }
-
-    /// The variance of an arm's observations at this step, these included, or the baseline's of before where that is larger:
-    /// the few first values of a long tail show none of it.
-    fn variance_of(&mut self, arm: usize, ys: &[f64], reference: &Reference) -> f64 {
-        self.step[arm].add(ys.len() as u64, ys.iter().sum());
-        self.squares[arm] += ys.iter().map(|y| y * y).sum::<f64>();
-        let (n, sum) = (self.step[arm].n as f64, self.step[arm].sum);
-        let scatter = (self.squares[arm] - sum * sum / n).max(0.0);
-        (scatter / n).max(reference.variance)
-    }
-
-    /// Adds a difference of weight `h` and variance `variance`.
-    fn block(&mut self, h: f64, difference: f64, variance: f64) {
-        self.weight += h;
-        self.sum += h * difference;
-        self.variance += h * h * variance;
-    }
-
-    /// The share of ones of each arm at this step, drawn towards a half so that a few observations claim no certainty.
-    fn shares_so_far(&mut self, n_a: u64, f_a: f64, n_b: u64, f_b: f64) -> [f64; 2] {
-        self.step[0].add(n_a, f_a);
-        self.step[1].add(n_b, f_b);
-        self.step.map(|arm| (arm.sum + 1.0) / (arm.n as f64 + 2.0))
-    }
-
-    /// Adds a block of zeros and ones.
-    pub fn add_counts(&mut self, n_a: u64, f_a: f64, n_b: u64, f_b: f64) {
-        let [v_a, v_b] = self.shares_so_far(n_a, f_a, n_b, f_b).map(|p| p * (1.0 - p));
-        let (a, b) = (n_a as f64, n_b as f64);
-        self.block(a * b / (a + b), f_b / b - f_a / a, v_a / a + v_b / b);
-    }
-
-    /// Estimate and always-valid 95 % range: a normal mixture boundary (Howard et al. 2021, Annals of
-    /// Statistics, arXiv:1810.08240). Asymptotic, hence for display only. `None` while too little was seen.
-    pub fn range(&self, scale: f64) -> Option<Range> {
-        if self.weight < 20.0 {
-            return None;
-        }
-        let radius = normal_mixture_bound(self.variance, 0.05, self.best_at) / self.weight;
-        let diff = self.sum / self.weight;
-        Some(Range { diff: diff * scale, lo: (diff - radius) * scale, hi: (diff + radius) * scale })
-    }
-}
-
-/// The two-sided normal mixture boundary at intrinsic variance `v`, tightest at `v_opt`: a sum of that variance
-/// leaves `±bound` at any time with probability at most `alpha` (Howard et al. 2021, equation 14).
-pub fn normal_mixture_bound(v: f64, alpha: f64, v_opt: f64) -> f64 {
-    let tail = libm::log(1.0 / alpha);
-    let rho = v_opt / (2.0 * tail + libm::log(1.0 + 2.0 * tail));
-    libm::sqrt((v + rho) * (libm::log(1.0 + v / rho) + 2.0 * tail))
 }

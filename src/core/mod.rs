@@ -10,6 +10,7 @@ pub mod columns;
 pub mod conclusion;
 pub mod condition;
 pub mod decide;
+pub mod display;
 pub mod effect;
 pub mod event;
 pub mod evidence;
@@ -25,6 +26,7 @@ pub mod observe;
 pub mod plan;
 pub mod planted;
 pub mod policy;
+pub mod reading;
 pub mod reference;
 pub mod renewal;
 pub mod rollout;
@@ -38,3 +40,8 @@ pub mod verdict;
 pub mod watch;
 pub mod windows;
 pub mod words;
+
+/// Whether a field says nothing, so that it is left out where it is stored.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

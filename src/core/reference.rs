@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bets::{Lean, PairSetting, Setting};
 use super::cohort::Histogram;
+use super::is_default;
 use super::labels;
 use super::planted::{Bug, planted};
 use super::policy::{Better, EvidenceRules, Guardrail, Rule};
@@ -24,7 +25,7 @@ pub struct Reference {
     /// Baseline observations it was computed from.
     pub n: u64,
     /// The engine it is bet with; 0 for those before the third.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub engine: u32,
     /// Sizes of regression (of counts and splits: ratios) that are bet on. Chosen with the first reference of a
     /// rollout and kept.
@@ -34,10 +35,6 @@ pub struct Reference {
     /// values of a mean above the cap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_grid: Vec<f64>,
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 /// Baseline observations gathered for the next reference.

@@ -10,6 +10,7 @@ use super::effect::Effect;
 use super::exposure::Task;
 use super::fact::{Act, Verb};
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
+use super::is_default;
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy, Rule};
 use super::smoke::{self, SmokeTest};
@@ -75,7 +76,7 @@ pub struct Sent {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sent_at: BTreeMap<Actuator, Timestamp>,
     /// How many of the attempts were to those only.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub scheduled: u32,
     /// Whose silence about a rollback was named: how often before, and when last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -89,10 +90,6 @@ pub struct Sent {
 
 fn is_never(at: &Timestamp) -> bool {
     *at == Timestamp::default()
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 /// All that is known of one open rollout.

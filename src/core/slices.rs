@@ -9,10 +9,10 @@
 use super::bets::{discoveries, enough};
 use super::conclusion::{Alert, AlertKind, Reason};
 use super::event::Event;
-use super::evidence::GuardrailReading;
 use super::judge::{self, Gate};
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, OnFail, Policy};
+use super::reading::GuardrailReading;
 use super::rollout::Rollout;
 use super::time::Timestamp;
 use super::verdict::Verdict;

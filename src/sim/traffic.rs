@@ -9,9 +9,9 @@ use super::plan::{Effect, Form, MINUTE, OFTENER, POINTS, SLOWER, ServicePlan, TI
 use super::random::Random;
 use super::script::START;
 use crate::core::columns::{Builder, Columns, Row, Sums};
-use crate::core::evidence::GuardrailKind;
 use crate::core::fact::Inbound;
 use crate::core::ids::Version;
+use crate::core::reading::GuardrailKind;
 use crate::core::time::{Span, Timestamp};
 
 const COST: f64 = 0.01;

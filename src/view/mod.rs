@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use crate::core::bets::discoveries;
 use crate::core::conclusion::{ArmCount, Decision, Opening, Outcome};
-use crate::core::evidence::{BENEFIT_LN, GuardrailKind, GuardrailReading};
+use crate::core::evidence::BENEFIT_LN;
 use crate::core::ids::{Actuator, EventSeq, RolloutId, Scope};
 use crate::core::judge::{self, Gate};
 use crate::core::makeup::{self, Commit};
 use crate::core::plan;
 use crate::core::policy::Policy;
+use crate::core::reading::{GuardrailKind, GuardrailReading};
 use crate::core::rollout::{Rollout, Stage};
 use crate::core::slices;
 use crate::core::state::{Ended, State};

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::conclusion::Choice;
-use crate::core::evidence::GuardrailKind;
 use crate::core::ids::EventSeq;
 use crate::core::makeup::Parts;
 use crate::core::policy::{ChangeKind, OnFail};
+use crate::core::reading::GuardrailKind;
 use crate::core::smoke::SmokeOutcome;
 use crate::core::verdict::Verdict;
 
@@ -253,9 +253,9 @@ pub struct GuardrailView {
     pub waiting: u64,
     pub late: u64,
     /// Those that the kind cannot use, and grades that counted as 0 or 1 because they lie outside.
-    #[serde(default, skip_serializing_if = "crate::core::evidence::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::core::is_default")]
     pub left_out: u64,
-    #[serde(default, skip_serializing_if = "crate::core::evidence::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::core::is_default")]
     pub clamped: u64,
     /// Kind count: the canary's rate over the baseline's. Kind split: the share that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,10 +1,10 @@
 //! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
 
 use crate::core::conclusion::{Outcome, Reason};
-use crate::core::evidence::GuardrailKind;
 use crate::core::ids::RolloutId;
 use crate::core::judge::{self, Gate};
 use crate::core::policy::{OnDeadline, OnFail, Policy};
+use crate::core::reading::GuardrailKind;
 use crate::core::rollout::{Rollout, Stage};
 use crate::core::state::State;
 use crate::core::time::Timestamp;

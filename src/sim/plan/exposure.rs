@@ -1,7 +1,7 @@
 //! The ways of exposure of a seed, and the parts that its traffic has.
 
 use super::{Draw, MINUTE, random};
-use crate::core::evidence::GuardrailKind;
+use crate::core::reading::GuardrailKind;
 use crate::sim::random::Random;
 
 /// Parts of the traffic, the last everybody else.

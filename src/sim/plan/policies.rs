@@ -1,8 +1,8 @@
 //! The policies of a seed.
 
 use super::{Draw, Way, Ways, random};
-use crate::core::evidence::GuardrailKind;
 use crate::core::policy::Policy;
+use crate::core::reading::GuardrailKind;
 use crate::sim::random::Random;
 use crate::wire::policy_file;
 

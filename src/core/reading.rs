@@ -1,0 +1,136 @@
+//! How one guardrail stands, as decisions, messages and people see it.
+
+use serde::{Deserialize, Serialize};
+
+use super::conclusion::ArmCount;
+use super::display::Range;
+use super::ids::{Metric, Version};
+use super::is_default;
+use super::policy::{OnFail, Rule};
+use super::reference::Reference;
+use super::time::Span;
+use super::verdict::Verdict;
+
+/// The kind of a guardrail, as it is shown.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardrailKind {
+    Proportion,
+    Score,
+    Mean,
+    Quantile,
+    Paired,
+    Count,
+    Split,
+    Missing,
+    Absolute,
+}
+
+impl GuardrailKind {
+    pub fn of(rule: &Rule) -> GuardrailKind {
+        match rule {
+            Rule::Proportion { .. } => GuardrailKind::Proportion,
+            Rule::Score { .. } => GuardrailKind::Score,
+            Rule::Mean { .. } => GuardrailKind::Mean,
+            Rule::Quantile { .. } => GuardrailKind::Quantile,
+            Rule::Paired { .. } => GuardrailKind::Paired,
+            Rule::Count { .. } => GuardrailKind::Count,
+            Rule::Split => GuardrailKind::Split,
+            Rule::Missing { .. } => GuardrailKind::Missing,
+            Rule::Absolute { .. } => GuardrailKind::Absolute,
+        }
+    }
+
+    /// As a policy spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GuardrailKind::Proportion => "proportion",
+            GuardrailKind::Score => "score",
+            GuardrailKind::Mean => "mean",
+            GuardrailKind::Quantile => "quantile",
+            GuardrailKind::Paired => "paired",
+            GuardrailKind::Count => "count",
+            GuardrailKind::Split => "split",
+            GuardrailKind::Missing => "missing",
+            GuardrailKind::Absolute => "absolute",
+        }
+    }
+
+    /// Whether it can show that its limit is respected; the others only show that it is not.
+    pub fn shows_safety(self) -> bool {
+        !matches!(self, GuardrailKind::Absolute | GuardrailKind::Split | GuardrailKind::Missing)
+    }
+}
+
+/// How one guardrail stands: the verdict and all that `explain` needs to say why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardrailReading {
+    pub name: String,
+    pub metric: Metric,
+    pub kind: GuardrailKind,
+    pub on_fail: OnFail,
+    pub verdict: Verdict,
+    pub baseline: ArmCount,
+    pub canary: ArmCount,
+    pub range: Option<Range>,
+    /// Log-evidence in nats, and how much of it acts.
+    pub harm_ln: f64,
+    pub harm_need_ln: f64,
+    pub safe_ln: f64,
+    pub safe_need_ln: f64,
+    /// How far the canary may be from the baseline, in the metric's own unit; the share of an absolute guard; what the
+    /// canary's quantile may be.
+    pub limit: Option<f64>,
+    /// Observations that wait for their cohort to settle.
+    pub waiting: u64,
+    /// Observations that came too late to be bet on.
+    pub late: u64,
+    /// Those that the guardrail's kind cannot use, and grades that counted as 0 or 1 because they lie outside.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub left_out: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clamped: u64,
+    pub reference: Option<Reference>,
+    pub epoch: u32,
+    pub blocks: u64,
+    /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
+    /// The benefit that excuses this guardrail has been shown: it holds, and does not roll back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused: Option<String>,
+    /// The condition by which it is excused holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused_when: Option<String>,
+    /// Who promoted past its failure: it stops nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<String>,
+    /// Log-evidence (nats) that the canary is better by what another guardrail's trade-off asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benefit_ln: Option<f64>,
+    /// Who has been silent, when that is what the verdict is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<Silence>,
+}
+
+/// How long nothing has come of each version; `None`: nothing ever has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Silence {
+    pub canary: Version,
+    pub canary_for: Option<Span>,
+    pub baseline: Version,
+    pub baseline_for: Option<Span>,
+}
+
+impl GuardrailReading {
+    /// What its failing does, trade-off and acceptance weighed.
+    pub fn does(&self) -> OnFail {
+        match (&self.accepted, &self.excused, &self.excused_when) {
+            (Some(_), ..) => OnFail::Alert,
+            (None, None, None) => self.on_fail,
+            (None, ..) => OnFail::Hold,
+        }
+    }
+}

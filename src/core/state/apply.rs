@@ -1,0 +1,452 @@
+//! `apply(state, event) -> state`: what each fact and each conclusion changes.
+
+use std::collections::BTreeSet;
+
+use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State};
+use crate::core::columns::{Columns, Sums};
+use crate::core::conclusion::{AlertKind, Choice, Decision, Opening, Outcome};
+use crate::core::event::Event;
+use crate::core::fact::{Ack, AckStatus, Verb};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Service};
+use crate::core::makeup::Makeup;
+use crate::core::planted::{Bug, planted};
+use crate::core::policy::{Policy, Retry};
+use crate::core::rollout::{Bake, Rollout, Stage};
+use crate::core::time::{Span, Timestamp};
+use crate::core::watch::Watch;
+use crate::core::{effect, smoke, words};
+
+const COMMANDS_MAX: usize = 32;
+/// Values of a message that are looked at for plans.
+const LOOKED: usize = 32;
+
+impl State {
+    /// Folds one event, fact or conclusion, recorded at `at` as number `seq`.
+    pub fn apply(&mut self, seq: EventSeq, at: Timestamp, event: &Event) {
+        debug_assert!(seq == self.last + 1 && at >= self.now);
+        let before = self.now;
+        (self.last, self.now) = (seq, at);
+        match event {
+            Event::LogCreated { log, .. } => self.log = *log,
+            Event::EngineAdopted { engine } => self.adopted = *engine,
+            Event::DaemonStarted { .. } => {
+                if planted(Bug::ForgetsFreeze) {
+                    self.freezes.clear();
+                }
+                if planted(Bug::ForgetsQuarantine) {
+                    self.services.values_mut().for_each(|service| service.quarantined.clear());
+                }
+                let watched = planted(Bug::DowntimeCountsAsWatched);
+                let down = if watched { Span::ZERO } else { at.since(before) };
+                for rollout in self.rollouts.values_mut() {
+                    rollout.parked.take_if(|_| planted(Bug::UnparksItself));
+                    rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
+                    rollout.apply_gap(down, at);
+                    rollout.apply_restart(&self.policies[&rollout.opening.policy], at);
+                    self.touched.insert(rollout.id.clone());
+                }
+            }
+            Event::ClockStepped { by } => {
+                for rollout in self.rollouts.values_mut() {
+                    rollout.apply_gap(*by, at);
+                    rollout.apply_step(&self.policies[&rollout.opening.policy], *by);
+                    self.touched.insert(rollout.id.clone());
+                }
+            }
+            Event::PolicyStored { digest, policy, .. } => {
+                self.policy_names.insert(policy.name.clone(), *digest);
+                self.policies.insert(*digest, policy.clone());
+            }
+            Event::IntentReceived { intent, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Intent(Box::new(intent.clone()), origin.traceparent.clone()));
+            }
+            Event::BatchReceived { service, columns, origin } => {
+                self.intake.note(origin);
+                self.intake.note_id(service, origin);
+                self.apply_batch(seq, at, service, columns);
+            }
+            Event::AckReceived { ack, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Ack(ack.clone()));
+                self.apply_ack(at, ack);
+            }
+            Event::OperatorActed { act, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Act(act.clone()));
+            }
+            Event::InputRejected { origin, .. } => self.intake.note(origin),
+            Event::WindowsComputed { policy, bounds } => {
+                let of = |r: &&Rollout| r.opening.policy == *policy;
+                self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
+                let used: BTreeSet<Digest> = self.rollouts.values().map(|r| r.opening.policy).collect();
+                self.windows.retain(|digest, _| used.contains(digest));
+                self.windows.insert(*policy, bounds.clone());
+            }
+            Event::FreezeOrdered { order, origin } => {
+                self.intake.note(origin);
+                self.question = Some(Question::Freeze(order.clone()));
+            }
+            Event::FreezeStarted { freeze } => {
+                self.question = None;
+                self.freezes.retain(|known| known.service != freeze.service);
+                self.freezes.push(freeze.clone());
+                self.touch_service(freeze.service.as_ref());
+            }
+            Event::FreezeEnded { service, .. } => {
+                self.question.take_if(|question| matches!(question, Question::Freeze(_)));
+                self.freezes.retain(|freeze| freeze.service != *service);
+                self.touch_service(service.as_ref());
+            }
+            Event::SmokeFinished { result } => {
+                let known = self.rollouts.get_mut(&result.rollout);
+                if known.is_some_and(|rollout| smoke::apply_finished(&mut rollout.smoke, result)) {
+                    self.touched.insert(result.rollout.clone());
+                }
+            }
+            Event::TimePassed => self.touched.extend(self.rollouts.keys().cloned()),
+            Event::IntentRefused { intent, .. } => {
+                let Some(Question::Intent(asked, _)) = self.question.take() else { return };
+                self.intents.entry(intent.clone()).or_insert((asked.content, seq));
+            }
+            Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
+            Event::ActRefused { .. } | Event::AckRefused { .. } | Event::FreezeRefused { .. } => {
+                self.question = None;
+            }
+            Event::ActAccepted { rollout: id, .. } => {
+                let Some(Question::Act(act)) = self.question.take() else { return };
+                if act.verb == Verb::Rollback {
+                    self.reopen(id, seq, at);
+                }
+                // A note may be about a rollout that is over: then the record of it is all there is to do.
+                if let Some(rollout) = self.rollouts.get_mut(id) {
+                    let policy = &self.policies[&rollout.opening.policy];
+                    rollout.apply_act(policy, &act, seq, at);
+                    self.touched.insert(id.clone());
+                }
+            }
+            _ => {
+                let Some(id) = event.rollout() else { return };
+                self.apply_to_rollout(seq, at, &id.clone(), event);
+            }
+        }
+    }
+
+    /// `None`: everything.
+    fn touch_service(&mut self, service: Option<&Service>) {
+        let of = |r: &&Rollout| service.is_none_or(|service| r.opening.service == *service);
+        self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
+    }
+
+    /// Opens a completed rollout again, to be taken back: with everything exposed, and nothing to weigh any more.
+    fn reopen(&mut self, id: &RolloutId, seq: EventSeq, at: Timestamp) {
+        let completed = |ended: &Ended| ended.id == *id && ended.outcome == Outcome::Completed;
+        let Some(ended) = self.ended.iter().rposition(completed).and_then(|i| self.ended.remove(i)) else {
+            return;
+        };
+        let policy = &self.policies[&ended.opening.policy];
+        let step = policy.steps.len() as u16 - 1;
+        let mut rollout = Rollout::new(id.clone(), ended.opening, policy, ended.created, ended.created_at);
+        rollout.stage = Stage::Soaking(Bake { step, since: at, unwatched: Span::ZERO, held: None });
+        rollout.baseline = ended.baseline;
+        rollout.weight = policy.steps[usize::from(step)].to;
+        rollout.steps.push((at, step));
+        rollout.last_choice = ended.decision.map(Box::new);
+        rollout.watches.clear();
+        rollout.claimed = ended.claimed;
+        rollout.moved = seq;
+        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        service.active = Some(id.clone());
+        for scope in &rollout.opening.scopes {
+            self.scopes.entry(scope.clone()).or_default().insert(0, id.clone());
+        }
+        self.rollouts.insert(id.clone(), rollout);
+    }
+
+    fn apply_batch(&mut self, seq: EventSeq, at: Timestamp, service: &Service, columns: &Columns) {
+        let known = self.services.entry(service.clone()).or_default();
+        for (series, n) in columns.series.iter().zip(columns.counts()) {
+            match known.series.get_mut(series) {
+                Some(seen) => seen.count(at, n),
+                None => known.series.entry(series.clone()).or_default().count(at, n),
+            }
+        }
+        look(known, columns);
+        let Some(id) = &known.active else { return };
+        let Some(rollout) = self.rollouts.get_mut(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
+        if rollout.observe(policy, seq, at, columns) {
+            self.touched.insert(id.clone());
+        }
+        self.touched.extend(effect::observe(rollout, policy, at, columns));
+    }
+
+    fn apply_ack(&mut self, at: Timestamp, ack: &Ack) {
+        let Some(service) = self.services.get(&ack.service) else { return };
+        let known = service.commands.contains(&ack.command);
+        let active = service.active.clone().filter(|id| self.rollouts.contains_key(id));
+        let Some(rollout) = active.as_ref().and_then(|id| self.rollouts.get_mut(id)) else {
+            self.question.take_if(|_| known);
+            return;
+        };
+        match rollout.sent.as_ref().filter(|sent| sent.command.id == ack.command) {
+            // From somebody it was not sent to: that is worth a refusal.
+            Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
+            Some(_) => {
+                let unfinished = ack.done.filter(|(done, of)| done < of && !planted(Bug::HalfDone));
+                match (&ack.status, unfinished) {
+                    (AckStatus::Progress, _) if planted(Bug::ProgressConfirms) => {
+                        rollout.apply_ack(ack.command, &ack.actuator, None);
+                    }
+                    (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
+                    (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
+                    (AckStatus::Applied, Some((done, of))) => {
+                        let why = format!(
+                            "says that it is done, with {} of {}",
+                            words::count(done),
+                            words::count(of)
+                        );
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(&why));
+                    }
+                    (AckStatus::Rejected(why), _) => {
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(why.as_str()));
+                    }
+                }
+                self.question = None;
+                self.touched.extend(active);
+            }
+            None => drop(self.question.take_if(|_| known)),
+        }
+    }
+
+    fn apply_created(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, opening: &Opening) {
+        if let Some(Question::Intent(asked, _)) = self.question.take() {
+            self.intents.insert(asked.id, (asked.content, seq));
+        }
+        let rollout = Rollout::new(id.clone(), opening.clone(), &self.policies[&opening.policy], seq, at);
+        let service = self.services.entry(opening.service.clone()).or_default();
+        service.number += 1;
+        *service.attempts.entry(opening.to.clone()).or_default() += 1;
+        if opening.behind.is_some() {
+            service.queue.push_back(id.clone());
+        } else {
+            service.active = Some(id.clone());
+            // The submitter knows best what serves while nothing is being rolled out.
+            service.serving = Some(opening.from.clone());
+            service.makeup = opening.from_makeup.clone();
+        }
+        for scope in &opening.scopes {
+            self.scopes.entry(scope.clone()).or_default().push(id.clone());
+        }
+        for old in &opening.supersedes {
+            if let Some(rollout) = self.rollouts.get_mut(old) {
+                rollout.superseded = Some(id.clone());
+                self.touched.insert(old.clone());
+            }
+        }
+        self.rollouts.insert(id.clone(), rollout);
+        self.touched.insert(id.clone());
+    }
+
+    fn apply_to_rollout(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, event: &Event) {
+        let Some(rollout) = self.rollouts.get_mut(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
+        let guardrail = |name: &str| policy.guardrails.iter().position(|g| g.name == *name);
+        self.touched.conclude(id);
+        match event {
+            Event::ReferenceFrozen { guardrail: name, reference, .. } => {
+                let step = rollout.step().unwrap_or(0);
+                if let Some(i) = guardrail(name) {
+                    rollout.watches[i].apply_reference(reference, step);
+                }
+            }
+            Event::CohortScored { guardrail: name, cohort, scored, .. } => {
+                if let Some(i) = guardrail(name) {
+                    rollout.watches[i].apply_scored(&policy.guardrails[i], policy, *cohort, scored);
+                }
+            }
+            Event::VerdictReached { reading, .. } => {
+                let step = rollout.serving_step();
+                if let Some(i) = guardrail(&reading.name) {
+                    rollout.watches[i].apply_verdict(reading.verdict, step);
+                }
+            }
+            Event::AlertRaised { alert, .. } => {
+                rollout.apply_alerted(&alert.kind, policy, at);
+                rollout.alerts.insert(alert.kind.clone(), alert.summary.clone());
+                if let AlertKind::Unjudgeable(name) = &alert.kind
+                    && let Some(i) = guardrail(name)
+                {
+                    let watch = &mut rollout.watches[i];
+                    (watch.unusable, watch.tried) = (Some(alert.summary.clone()), watch.gathered.n);
+                }
+            }
+            Event::DecisionMade { decision, .. } => {
+                apply_decision(rollout, policy, decision, seq, at);
+            }
+            Event::CommandIssued { command, .. } => {
+                rollout.apply_issued(command, policy, at);
+                let commands = &mut self.services.entry(command.service.clone()).or_default().commands;
+                commands.push_back(command.id);
+                if commands.len() > COMMANDS_MAX {
+                    commands.pop_front();
+                }
+            }
+            Event::CommandResent { attempt, actuators, .. } => {
+                rollout.apply_resent(*attempt, actuators, policy, at);
+            }
+            Event::EffectShown { .. } => rollout.apply_shown(at),
+            Event::SmokeAsked { ask, .. } => smoke::apply_asked(&mut rollout.smoke, ask),
+            Event::CommandApplied { .. } => rollout.apply_applied(policy, seq, at),
+            Event::RolloutEnded { outcome, .. } => self.apply_ended(seq, at, id, *outcome),
+            _ => {}
+        }
+    }
+
+    fn apply_ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) {
+        let Some(rollout) = self.rollouts.remove(id) else { return };
+        let policy = &self.policies[&rollout.opening.policy];
+        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        service.queue.retain(|queued| queued != id);
+        if service.active.as_ref() == Some(id) {
+            service.active = service.queue.pop_front();
+            self.touched.extend(service.active.clone());
+            if planted(Bug::InheritsEvidence)
+                && let Some(next) = service.active.as_ref().and_then(|id| self.rollouts.get_mut(id))
+            {
+                next.watches = rollout.watches.clone();
+            }
+        }
+        for scope in &rollout.opening.scopes {
+            let Some(line) = self.scopes.get_mut(scope) else { continue };
+            line.retain(|waiting| waiting != id);
+            self.touched.extend(line.first().cloned());
+            if line.is_empty() {
+                self.scopes.remove(scope);
+            }
+        }
+        match (outcome, &rollout.last_choice) {
+            (Outcome::Superseded, _) if planted(Bug::SupersededServes) => {
+                service.serving = Some(rollout.opening.to.clone());
+            }
+            (Outcome::Completed, _) => {
+                service.serving = Some(rollout.opening.to.clone());
+                service.makeup = rollout.opening.makeup.clone();
+                service.quarantined.remove(&rollout.opening.to);
+            }
+            // What served before serves again, also after a completion.
+            (Outcome::RolledBack, Some(last)) if !last.1.is_automatic() => {
+                if service.serving.as_ref() != Some(&rollout.baseline) {
+                    let known = rollout.baseline == rollout.opening.from;
+                    service.makeup =
+                        if known { rollout.opening.from_makeup.clone() } else { Makeup::default() };
+                }
+                service.serving = Some(rollout.baseline.clone());
+            }
+            (Outcome::RolledBack, Some(last)) if policy.retry_after_rollback == Retry::NeedsFinding => {
+                let (decision, why) = (last.0, words::decision(&last.1));
+                let quarantine = Quarantine { rollout: id.clone(), decision, why };
+                service.quarantined.insert(rollout.opening.to.clone(), quarantine);
+            }
+            _ => {}
+        }
+        self.ended.push_back(Ended {
+            id: id.clone(),
+            opening: rollout.opening,
+            baseline: rollout.baseline,
+            outcome,
+            created: rollout.created,
+            created_at: rollout.created_at,
+            ended: seq,
+            ended_at: at,
+            decision: rollout.last_choice.map(|last| *last),
+            superseded: rollout.superseded,
+            claimed: rollout.claimed,
+            overtaken: rollout.alerts.get(&AlertKind::Overtaken).cloned(),
+            effective: rollout.effect.and_then(|effect| effect.shown),
+        });
+        if self.ended.len() > ENDED_MAX {
+            self.ended.pop_front();
+        }
+    }
+}
+
+/// Looks at some of the values, for plans: enough to know what they are like, too few to be felt.
+fn look(known: &mut ServiceState, columns: &Columns) {
+    let mut sums = vec![(0, 0.0, 0.0); columns.series.len()];
+    let mut add = |series: u32, n, sum: f64, sumsq: f64| {
+        if let Some((looked, total, squares)) = sums.get_mut(series as usize) {
+            (*looked, *total, *squares) = (*looked + n, *total + sum, *squares + sumsq);
+        }
+    };
+    for sample in columns.samples().take(LOOKED) {
+        add(sample.series, 1, sample.value, sample.value * sample.value);
+    }
+    for aggregate in &columns.aggregates {
+        match aggregate.sums {
+            Sums::Ones(ones) => add(aggregate.series, aggregate.n, ones as f64, ones as f64),
+            Sums::Moments { sum, sumsq } => add(aggregate.series, aggregate.n, sum, sumsq),
+            Sums::Histogram { .. } => {}
+        }
+    }
+    for (series, (n, sum, sumsq)) in columns.series.iter().zip(sums) {
+        if let Some(seen) = known.series.get_mut(series) {
+            seen.look(n, sum, sumsq);
+        }
+    }
+}
+
+fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, seq: EventSeq, at: Timestamp) {
+    rollout.moved = seq;
+    rollout.order = None;
+    rollout.last_choice = Some(Box::new((seq, decision.clone())));
+    if matches!(decision.choice, Choice::Promote | Choice::Rollback) {
+        rollout.effect = None;
+        rollout.smoke.clear();
+    }
+    match decision.choice {
+        Choice::Promote => {
+            let step = decision.step.map_or(0, |step| step + 1);
+            if decision.step.is_none() {
+                rollout.baseline = decision.baseline.clone();
+            }
+            rollout.stage = Stage::Applying { step };
+            rollout.parked = None;
+            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
+        }
+        Choice::Hold => {
+            if let Some(bake) = rollout.bake_mut() {
+                bake.held = Some(decision.because.clone());
+            }
+            rollout
+                .alerts
+                .retain(|kind, _| !(planted(Bug::AlertsTwice) && matches!(kind, AlertKind::Deadline(_))));
+        }
+        Choice::Rollback if decision.back_to.is_some() => {
+            let step = decision.back_to.unwrap_or(0);
+            rollout.stage = Stage::Applying { step };
+            rollout.sent = None;
+            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
+            rollout.parked = decision.segment.clone();
+            // What was found is about the part that is taken back, and so is what it has served and what is on its way.
+            if rollout.opening.engine() >= 2 && !planted(Bug::StragglersCount) {
+                rollout.steps = vec![(at, step)];
+            }
+            let engine = rollout.opening.engine();
+            rollout.watches = policy.guardrails.iter().map(|g| Watch::new(g, engine)).collect();
+            rollout.resumed = at;
+            rollout.alerts.clear();
+            rollout.approvals.clear();
+        }
+        Choice::Rollback => {
+            rollout.stage = Stage::RollingBack;
+            rollout.sent = None;
+            rollout.to_issue = Some((seq, decision.weight_to));
+        }
+        Choice::Complete if policy.release => {
+            rollout.stage = Stage::Releasing;
+            rollout.to_issue = Some((seq, decision.weight_to));
+        }
+        Choice::Complete => rollout.stage = Stage::Ended(Outcome::Completed),
+    }
+}
