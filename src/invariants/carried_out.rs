@@ -157,8 +157,8 @@ impl Effect {
         let first = self.since.plus(rules.after);
         for sample in columns.samples().filter(|sample| sample.served_at >= first) {
             let tags = sample.tag.map_or("", |tag| columns.tags[tag as usize].as_str());
-            let part = super::rollout::part(policy, tags).map(|i| i as u16);
-            if policy.segments.is_none() || part == self.segment {
+            let segment = super::rollout::segment_of(policy, tags).map(|i| i as u16);
+            if policy.segments.is_none() || segment == self.segment {
                 self.add(policy, canary, baseline, &columns.series[sample.series as usize], 1);
             }
         }

@@ -42,10 +42,10 @@ struct Seen {
     unshown: bool,
     /// Smoke tests asked for, and those that have ended.
     tests: BTreeMap<SmokeId, bool>,
-    /// The step last decided on, and the last part of the traffic that was (an index; the rest comes last).
+    /// The step last decided on, and the last segment of the traffic that was (an index; the rest comes last).
     step: Option<u16>,
     reached: usize,
-    /// A part was taken back, and nobody has said how to go on.
+    /// A segment was taken back, and nobody has said how to go on.
     parked: bool,
     /// The last command, what it asks for, and how far who reported was.
     command: Option<CommandId>,
@@ -80,7 +80,7 @@ pub struct Notice {
     frozen: BTreeSet<Option<Service>>,
     open: BTreeMap<RolloutId, Seen>,
     over: Vec<(RolloutId, Seen)>,
-    /// What came of the evidence that a part which went back alone ended.
+    /// What came of the evidence that a segment which went back alone ended.
     ended: Vec<Seen>,
     policies: BTreeMap<Digest, Policy>,
 }
@@ -128,7 +128,7 @@ impl Notice {
             }
             Event::DaemonStarted { .. } => {
                 rare.extend(self.open.values().any(Seen::at_work).then_some(Rare::TaskKilled));
-                rare.extend(self.open.values().any(|seen| seen.parked).then_some(Rare::PartKilled));
+                rare.extend(self.open.values().any(|seen| seen.parked).then_some(Rare::SegmentKilled));
                 rare.extend((!self.frozen.is_empty()).then_some(Rare::FreezeRestart));
                 let used = self.open.values().filter_map(|seen| self.windows.get(&seen.opening.policy));
                 let stale = used.clone().any(|(_, until)| *until <= e.at);
@@ -287,8 +287,8 @@ impl Notice {
             Choice::Promote => {
                 let next = d.step.map_or(0, |step| step + 1);
                 if let (Some(segments), Some(step)) = (&policy.segments, d.step) {
-                    rare.extend((segment(next) != segment(step)).then_some(Rare::PartNext));
-                    rare.extend((seen.parked && by).then_some(Rare::PartAgain));
+                    rare.extend((segment(next) != segment(step)).then_some(Rare::SegmentNext));
+                    rare.extend((seen.parked && by).then_some(Rare::SegmentAgain));
                     seen.reached = segment(next).map_or(segments.named.len(), usize::from);
                 }
                 rare.extend((policy.ab && d.step == Some(0) && !by).then_some(Rare::AbWon));
@@ -303,7 +303,7 @@ impl Notice {
                     rare.insert(if deadline { Rare::AbKept } else { Rare::AbHarm });
                 }
                 if policy.segments.is_some() && automatic {
-                    rare.insert(if d.back_to.is_some() { Rare::PartAlone } else { Rare::PartAll });
+                    rare.insert(if d.back_to.is_some() { Rare::SegmentAlone } else { Rare::SegmentAll });
                 }
                 if let Some(back) = d.back_to {
                     // The evidence begins anew.
@@ -316,7 +316,7 @@ impl Notice {
             Choice::Hold => {
                 rare.extend((policy.ab && d.because.iter().any(split)).then_some(Rare::AbSplit));
                 let waits = |reason: &Reason| matches!(reason, Reason::Segment { .. });
-                rare.extend(d.because.iter().any(waits).then_some(Rare::PartWaits));
+                rare.extend(d.because.iter().any(waits).then_some(Rare::SegmentWaits));
             }
             Choice::Complete => {}
         }
@@ -471,7 +471,7 @@ impl Notice {
                     let last = usize::from(step) + 1 == policy.steps.len();
                     policy.steps[usize::from(step)].to == Weight::FULL && !last
                 });
-                rare.extend((step == Some(true)).then_some(Rare::PartFull));
+                rare.extend((step == Some(true)).then_some(Rare::SegmentFull));
                 rare.extend((seen.task == Some(Task::Release)).then_some(Rare::Released));
                 self.applied.insert(*command);
             }

@@ -147,12 +147,12 @@ impl Play {
             return Err("expected: SERVICE N/s".into());
         };
         let tag = words.next().unwrap_or_default().to_owned();
-        let part = |word: &str| {
+        let segment = |word: &str| {
             let (name, share) = word.split_once('=')?;
             Some((name.to_owned(), share.parse().ok()?))
         };
-        let parts =
-            words.map(|word| part(word).ok_or("expected: NAME=HUNDREDTHS")).collect::<Result<_, _>>()?;
+        let segments =
+            words.map(|word| segment(word).ok_or("expected: NAME=HUNDREDTHS")).collect::<Result<_, _>>()?;
         let per_second = rate.trim_end_matches("/s").parse().map_err(|_| "expected: N/s")?;
         let baseline = Version::default();
         self.world.traffic.push(Traffic {
@@ -163,7 +163,7 @@ impl Play {
             canary: baseline.clone(),
             baseline,
             tag,
-            parts,
+            segments,
             ..Traffic::default()
         });
         Ok(())

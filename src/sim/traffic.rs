@@ -33,16 +33,16 @@ struct Batch {
 pub struct Serving {
     /// Baseline and canary.
     pub versions: [String; 2],
-    /// The canary's share of everybody, and of the parts that have one of their own.
+    /// The canary's share of everybody, and of the segments that have one of their own.
     pub rest: f64,
-    pub parts: Vec<(String, f64)>,
+    pub segments: Vec<(String, f64)>,
     /// A copy of the traffic is answered by the canary as well.
     pub shadowed: bool,
 }
 
 impl Serving {
-    fn share(&self, part: Option<&str>) -> f64 {
-        let own = part.and_then(|part| self.parts.iter().find(|(name, _)| name == part));
+    fn share(&self, segment: Option<&str>) -> f64 {
+        let own = segment.and_then(|segment| self.segments.iter().find(|(name, _)| name == segment));
         own.map_or(self.rest, |(_, share)| *share)
     }
 }
@@ -50,7 +50,7 @@ impl Serving {
 /// One arm of one segment in ten seconds.
 struct Arm {
     version: String,
-    part: Option<usize>,
+    segment: Option<usize>,
     /// By which its samples say where they belong.
     tags: Option<String>,
     effect: Effect,
@@ -75,16 +75,16 @@ pub fn measured(
         return Vec::new();
     }
     let versions = [serving.to_owned(), String::new()];
-    let usual = [Serving { versions, rest: 0.0, parts: Vec::new(), shadowed: false }];
+    let usual = [Serving { versions, rest: 0.0, segments: Vec::new(), shadowed: false }];
     let exposures = if exposures.is_empty() { &usual[..] } else { exposures };
     let mut arms: Vec<Arm> = Vec::new();
     // Requests go to the actuators in equal parts.
     let all = service.requests / exposures.len() as u64;
     for exposed in exposures {
-        match &service.parts {
+        match &service.segments {
             None => share_out(service, exposed, None, all, now, &mut arms, r),
-            Some(parts) => {
-                for (i, share) in parts.shares.iter().enumerate() {
+            Some(segments) => {
+                for (i, share) in segments.shares.iter().enumerate() {
                     let n = (all as f64 * share).round() as u64;
                     share_out(service, exposed, Some(i), n, now, &mut arms, r);
                 }
@@ -92,7 +92,7 @@ pub fn measured(
         }
     }
     // Who forgets to say where a request came from has it count for everybody else.
-    if trouble && service.parts.is_some() && r.chance(0.05) {
+    if trouble && service.segments.is_some() && r.chance(0.05) {
         arms.iter_mut().for_each(|arm| arm.tags = None);
     }
     let (swing, period) = service.drift;
@@ -133,14 +133,14 @@ pub fn measured(
 fn share_out(
     service: &ServicePlan,
     exposed: &Serving,
-    part: Option<usize>,
+    segment: Option<usize>,
     n: u64,
     now: Timestamp,
     arms: &mut Vec<Arm>,
     r: &mut Random,
 ) {
-    let parts = service.parts.as_ref();
-    let name = part.and_then(|i| Some(parts?.names[i]));
+    let segments = service.segments.as_ref();
+    let name = segment.and_then(|i| Some(segments?.names[i]));
     let share = exposed.share(name);
     let canaries = if share > 0.0 { (0..n).filter(|_| r.chance(share)).count() as u64 } else { 0 };
     let [baseline, canary] = &exposed.versions;
@@ -148,16 +148,16 @@ fn share_out(
         if n == 0 && !(exposed.shadowed && version == canary) {
             continue;
         }
-        if let Some(arm) = arms.iter_mut().find(|arm| arm.version == *version && arm.part == part) {
+        if let Some(arm) = arms.iter_mut().find(|arm| arm.version == *version && arm.segment == segment) {
             arm.n += n;
             continue;
         }
         arms.push(Arm {
             version: version.clone(),
-            part,
-            tags: name.and_then(|name| Some(format!("{}={name}", parts?.tag))),
-            effect: effect(service, version, part, now),
-            level: part.and_then(|i| Some(parts?.levels[i])).unwrap_or(0.0),
+            segment,
+            tags: name.and_then(|name| Some(format!("{}={name}", segments?.tag))),
+            effect: effect(service, version, segment, now),
+            level: segment.and_then(|i| Some(segments?.levels[i])).unwrap_or(0.0),
             n,
         });
     }
@@ -180,7 +180,7 @@ fn measure_further(
     let (version, shift, from) = (arm.version.as_str(), arm.effect.shift, Timestamp(now.0 - TICK));
     let n = arm.n.min(VALUES);
     let served = |i: u64| from.plus(Span(i * TICK / VALUES));
-    let (tags, divided) = (arm.tags.as_deref(), arm.part.is_some());
+    let (tags, divided) = (arm.tags.as_deref(), arm.segment.is_some());
     let at = Timestamp(now.0 - 1);
     let value_at = |metric, served_at, value| Row { version, metric, served_at, unit: None, tags, value };
     for kind in &service.kinds.some {
@@ -231,8 +231,8 @@ fn measure_further(
             GuardrailKind::Paired => {
                 for i in 0..VALUES {
                     // Both versions are asked the same, and now and then one of them does not answer, or twice.
-                    let unit = match arm.part {
-                        Some(part) => format!("q{}-{i}-{part}", now.0),
+                    let unit = match arm.segment {
+                        Some(segment) => format!("q{}-{i}-{segment}", now.0),
                         None => format!("q{}-{i}", now.0),
                     };
                     let hard = (now.0 / TICK * 7 + i * 13).is_multiple_of(4);
@@ -295,7 +295,7 @@ fn measure_further(
 }
 
 /// What is true of a version at `now`, in one segment.
-fn effect(service: &ServicePlan, version: &str, part: Option<usize>, now: Timestamp) -> Effect {
+fn effect(service: &ServicePlan, version: &str, segment: Option<usize>, now: Timestamp) -> Effect {
     let known = service.versions.get(&Version::from(version));
     let unknown = Effect {
         truth: Truth::Same,
@@ -308,7 +308,7 @@ fn effect(service: &ServicePlan, version: &str, part: Option<usize>, now: Timest
         only: None,
     };
     let mut effect = known.copied().unwrap_or(unknown);
-    if effect.only.is_some_and(|only| part != Some(only)) {
+    if effect.only.is_some_and(|only| segment != Some(only)) {
         (effect.pass, effect.error) = (0.0, 1.0);
     } else if effect.breaks.is_some_and(|at| START.plus(Span(at)) <= now) {
         (effect.pass, effect.error) = (-0.4, 25.0);

@@ -64,8 +64,8 @@ pub struct Traffic {
     pub weight: Weight,
     /// The tag by which its users differ, and the share of them that each value has, in hundredths; the others have none.
     pub tag: String,
-    pub parts: Vec<(String, u64)>,
-    /// The canary's share of parts, by name.
+    pub segments: Vec<(String, u64)>,
+    /// The canary's share of segments, by name.
     pub weights: BTreeMap<String, Weight>,
     /// A copy of the traffic is answered by the canary as well.
     pub shadowed: bool,
@@ -73,9 +73,9 @@ pub struct Traffic {
 
 impl Traffic {
     /// The segment a user belongs to.
-    fn part_of(&self, user: u64) -> Option<&str> {
+    fn segment_of(&self, user: u64) -> Option<&str> {
         let mut place = user % 100;
-        for (name, share) in &self.parts {
+        for (name, share) in &self.segments {
             if place < *share {
                 return Some(name);
             }
@@ -84,9 +84,9 @@ impl Traffic {
         None
     }
 
-    /// How a version answers users of a part.
-    fn behaviour(&self, version: &Version, part: Option<&str>) -> Option<&Behaviour> {
-        let own = part.and_then(|part| self.versions.get(&Version(format!("{version}@{part}"))));
+    /// How a version answers users of a segment.
+    fn behaviour(&self, version: &Version, segment: Option<&str>) -> Option<&Behaviour> {
+        let own = segment.and_then(|segment| self.versions.get(&Version(format!("{version}@{segment}"))));
         own.or_else(|| self.versions.get(version))
     }
 }
@@ -241,7 +241,7 @@ impl World {
                     traffic.canary = command.canary.clone();
                     traffic.weight = command.weight;
                     let weights =
-                        command.segments.iter().map(|part| (part.segment.name.clone(), part.weight));
+                        command.segments.iter().map(|segment| (segment.segment.name.clone(), segment.weight));
                     traffic.weights = weights.collect();
                     traffic.shadowed = command.task == Some(Task::Shadow);
                 }
@@ -305,13 +305,14 @@ fn serve(
     let mut builder = Builder::new(start);
     for i in 0..traffic.per_second {
         let user = random.below(traffic.users);
-        let part = traffic.part_of(user);
+        let segment = traffic.segment_of(user);
         // Whom no command names is one of the others.
-        let weight = part.and_then(|part| traffic.weights.get(part)).copied().unwrap_or(traffic.weight);
+        let weight =
+            segment.and_then(|segment| traffic.weights.get(segment)).copied().unwrap_or(traffic.weight);
         let canary = in_canary(&traffic.service, user, weight);
         let version = if canary { &traffic.canary } else { &traffic.baseline };
-        let Some(behaviour) = traffic.behaviour(version, part) else { continue };
-        let tags = part.map(|part| format!("{}={part}", traffic.tag));
+        let Some(behaviour) = traffic.behaviour(version, segment) else { continue };
+        let tags = segment.map(|segment| format!("{}={segment}", traffic.tag));
         let unit = traffic.named.then(|| format!("u{user}"));
         let served_at = start.plus(Span(u64::from(i) * 1_000 / u64::from(traffic.per_second)));
         for (metric, draw) in &behaviour.metrics {
@@ -337,7 +338,8 @@ fn serve(
                 }
                 Draw::Shadow(p) => {
                     if canary || traffic.shadowed {
-                        let canary = traffic.behaviour(&traffic.canary, part).and_then(|b| b.shadow(metric));
+                        let canary =
+                            traffic.behaviour(&traffic.canary, segment).and_then(|b| b.shadow(metric));
                         shadow(traffic, metric, served_at, i, canary.unwrap_or(p), random, &mut builder);
                     }
                     continue;

@@ -121,7 +121,7 @@ impl Followed {
         };
         let missing = open.actuators.iter().find(|actuator| !self.confirmed.contains(*actuator));
         ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
-        self.weight = open.segments.iter().map(|part| part.weight).fold(open.weight, Weight::max);
+        self.weight = open.segments.iter().map(|segment| segment.weight).fold(open.weight, Weight::max);
         self.alerts.retain(|kind| {
             use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied, RollbackUnconfirmed};
             !matches!(kind, ActuatorSilent(_) | ActuatorRejected(_) | NotApplied(_) | RollbackUnconfirmed(..))

@@ -76,7 +76,7 @@ impl Followed {
                     self.returned_once = true;
                     self.standing.clear();
                     (self.step, self.entering) = (alone, alone);
-                    // What is compared from now on is of the part before, confirmed or not.
+                    // What is compared from now on is of the segment before, confirmed or not.
                     self.applied = Some((at, step));
                     self.to_issue = Some((seq, commands::shares(policy, step).0));
                     self.watched.clear();
@@ -130,10 +130,10 @@ impl Followed {
         });
         let compared = fails.filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
         let learned = compared.filter_map(|g| self.watched[&g.name].segment);
-        learned.chain([at]).min_by_key(|part| place(*part))
+        learned.chain([at]).min_by_key(|segment| place(*segment))
     }
 
-    /// Where a failure takes back only the segment in which it showed: the last step before that part.
+    /// Where a failure takes back only the segment in which it showed: the last step before that segment.
     fn alone(&self, policy: &Policy) -> Option<u16> {
         policy.segments.as_ref().filter(|segments| segments.on_failure == OnSegmentFailure::Alone)?;
         let failed = self.failed(policy)?;
@@ -201,7 +201,7 @@ impl Followed {
     fn gates(&self, at: Timestamp, policy: &Policy, current: u16, skip: bool) -> Checked {
         let id = &self.id;
         ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
-        ensure(!self.parked, "I18", || format!("{id} is promoted although a part was taken back"))?;
+        ensure(!self.parked, "I18", || format!("{id} is promoted although a segment was taken back"))?;
         self.is_sound()?;
         let step = &policy.steps[usize::from(current)];
         let watched = self.watched_for(at);
@@ -228,7 +228,7 @@ impl Followed {
             let shown_of = self.watched.get(name).and_then(|w| w.segment);
             let shows = needed && !absolute && verdict == Some(Verdict::Pass);
             ensure(!shows || shown_of == Some(segment(current)), "I39", || {
-                format!("{id} leaves step {current} by what {name} showed of part {shown_of:?}")
+                format!("{id} leaves step {current} by what {name} showed of segment {shown_of:?}")
             })?;
             ensure(verdict != Some(Verdict::Fail) || self.does(guardrail) == OnFail::Alert, "I19", || {
                 format!("{id} is promoted although {name} fails")

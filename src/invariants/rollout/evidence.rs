@@ -29,7 +29,7 @@ pub(super) struct Watched {
     canary: u64,
     /// The segment that was last scored, and what has settled of it.
     pub(super) segment: Option<Option<u16>>,
-    of_part: [u64; 2],
+    of_segment: [u64; 2],
     /// Settled at the step.
     pub(super) at_step: (u16, u64),
     referenced: bool,
@@ -114,10 +114,10 @@ impl Followed {
             }
         }
         // Samples come in runs of one series and second.
-        let parts: Vec<Option<usize>> = columns.tags.iter().map(|tags| part(policy, tags)).collect();
+        let segments: Vec<Option<usize>> = columns.tags.iter().map(|tags| segment_of(policy, tags)).collect();
         let samples = columns
             .samples()
-            .map(|s| ((s.series, s.served_at.0 / 1000, s.tag.and_then(|tag| parts[tag as usize])), 1));
+            .map(|s| ((s.series, s.served_at.0 / 1000, s.tag.and_then(|tag| segments[tag as usize])), 1));
         type Run = ((u32, u64, Option<usize>), u64);
         let mut runs: Vec<Run> = Vec::new();
         let sums = columns.aggregates.iter().map(|a| ((a.series, a.from.0 / 1000, None), a.n));
@@ -127,13 +127,13 @@ impl Followed {
                 None => runs.push((key, n)),
             }
         }
-        for ((series, second, part), n) in runs {
+        for ((series, second, segment), n) in runs {
             let (version, metric) = of(&columns.series[series as usize]);
-            *self.served.entry((version, metric, part)).or_default().entry(second).or_default() += n;
+            *self.served.entry((version, metric, segment)).or_default().entry(second).or_default() += n;
         }
     }
 
-    /// By series, the observations of a batch that do not come from a part that was taken back.
+    /// By series, the observations of a batch that do not come from a segment that was taken back.
     fn standing_in(&self, policy: &Policy, columns: &Columns) -> Vec<u64> {
         let mut counts = columns.counts();
         if let Some(returned) = self.returned {
@@ -141,8 +141,8 @@ impl Followed {
                 .tags
                 .iter()
                 .map(|tags| {
-                    let part = part(policy, tags).map(|i| i as u16);
-                    is_tagged(policy, tags) && place(part) >= place(returned)
+                    let segment = segment_of(policy, tags).map(|i| i as u16);
+                    is_tagged(policy, tags) && place(segment) >= place(returned)
                 })
                 .collect();
             let gone = columns.samples().filter(|s| s.tag.is_some_and(|tag| gone[tag as usize]));
@@ -220,8 +220,8 @@ impl Followed {
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         for (version, n) in arms.iter().filter(|_| !counts) {
             // Where one segment is exposed, only it is compared.
-            let part = policy.steps[usize::from(scored.step)].segment.map(usize::from);
-            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), part));
+            let segment = policy.steps[usize::from(scored.step)].segment.map(usize::from);
+            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
             let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
             ensure(*n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
@@ -263,14 +263,15 @@ impl Followed {
         watched.held = if third { scored.evidence.open.n_a } else { 0 };
         let segment = policy.steps[usize::from(scored.step)].segment;
         if watched.segment.replace(segment) != Some(segment) {
-            watched.of_part = [0; 2];
+            watched.of_segment = [0; 2];
             watched.benefit &= !third;
         }
-        watched.of_part[0] += scored.baseline.n;
-        watched.of_part[1] += scored.canary.n;
-        let (shown, of_part) = ([scored.evidence.baseline.n, scored.evidence.canary.n], watched.of_part);
-        ensure(shown[0] <= of_part[0] && shown[1] <= of_part[1], "I39", || {
-            format!("{name} shows {shown:?} observations, of this segment {of_part:?} settled")
+        watched.of_segment[0] += scored.baseline.n;
+        watched.of_segment[1] += scored.canary.n;
+        let (shown, of_segment) =
+            ([scored.evidence.baseline.n, scored.evidence.canary.n], watched.of_segment);
+        ensure(shown[0] <= of_segment[0] && shown[1] <= of_segment[1], "I39", || {
+            format!("{name} shows {shown:?} observations, of this segment {of_segment:?} settled")
         })?;
         watched.above_cap = u64::from(scored.evidence.capped[1]);
         watched.benefit |= scored.evidence.benefit_shown;
@@ -344,7 +345,7 @@ impl Followed {
         let recent = matches!(guardrail.rule, Rule::Absolute { .. });
         ensure(!recent || reading.canary.n <= standing, "I39", || {
             let n = reading.canary.n;
-            format!("{name} looks at {n} requests, {standing} are not of a part that was taken back")
+            format!("{name} looks at {n} requests, {standing} are not of a segment that was taken back")
         })?;
         if reading.verdict == Verdict::Fail {
             self.fails_on_enough(guardrail)?;
@@ -407,15 +408,15 @@ impl Followed {
     }
 }
 
-/// To which part of the traffic samples of these tags belong.
-pub fn part(policy: &Policy, tags: &str) -> Option<usize> {
+/// To which segment of the traffic samples of these tags belong.
+pub fn segment_of(policy: &Policy, tags: &str) -> Option<usize> {
     let segments = policy.segments.as_ref()?;
     let prefix = format!("{}=", segments.kind.as_str());
     let name = tags.split(',').find_map(|tag| tag.strip_prefix(&prefix))?;
-    segments.named.iter().position(|part| part.name == name)
+    segments.named.iter().position(|segment| segment.name == name)
 }
 
-/// Whether samples of these tags say to which part they belong.
+/// Whether samples of these tags say to which segment they belong.
 fn is_tagged(policy: &Policy, tags: &str) -> bool {
     let Some(segments) = &policy.segments else { return false };
     let prefix = format!("{}=", segments.kind.as_str());

@@ -18,7 +18,7 @@ use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
 use absolute::Latest;
 use evidence::Watched;
-pub use evidence::part;
+pub use evidence::segment_of;
 
 /// One open rollout, as the events tell it.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct Followed {
     issued_at: Timestamp,
     /// A segment was taken back by itself, and no person has said how to go on.
     parked: bool,
-    /// That part (an index; `None` in it: the rest), until the rollout moves on.
+    /// That segment (an index; `None` in it: the rest), until the rollout moves on.
     returned: Option<Option<u16>>,
     /// Some segment was taken back by itself at some time.
     returned_once: bool,
@@ -71,7 +71,7 @@ pub struct Followed {
     graded: BTreeMap<Metric, BTreeMap<u64, BTreeMap<String, u64>>>,
     /// By absolute guard.
     latest: BTreeMap<String, Latest>,
-    /// Those of the canary that no part has sent that was taken back, since the last one was.
+    /// Those of the canary that no segment has sent that was taken back, since the last one was.
     standing: BTreeMap<Metric, u64>,
     /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
     served: BTreeMap<(Version, Metric, Option<usize>), BTreeMap<u64, u64>>,
@@ -369,9 +369,9 @@ impl Followed {
     }
 }
 
-/// Where a part comes in the order of parts; the rest comes last.
-fn place(part: Option<u16>) -> u16 {
-    part.unwrap_or(u16::MAX)
+/// Where a segment comes in the order of segments; the rest comes last.
+fn place(segment: Option<u16>) -> u16 {
+    segment.unwrap_or(u16::MAX)
 }
 
 fn named<'a>(policy: &'a Policy, name: &str) -> Result<&'a Guardrail, (&'static str, String)> {

@@ -130,12 +130,13 @@ impl Run<'_> {
         }
         if applies && !late {
             let share = |body: &Value| body["canary_weight"].as_f64().unwrap_or(0.0) / 100.0;
-            let parts = body["segments"].as_array().map_or(&[][..], Vec::as_slice);
-            let part = |part: &Value| (part["name"].as_str().unwrap_or_default().to_owned(), share(part));
+            let segments = body["segments"].as_array().map_or(&[][..], Vec::as_slice);
+            let segment =
+                |segment: &Value| (segment["name"].as_str().unwrap_or_default().to_owned(), share(segment));
             let serving = Serving {
                 versions: [text("baseline"), text("canary")],
                 rest: share(&body),
-                parts: parts.iter().map(part).collect(),
+                segments: segments.iter().map(segment).collect(),
                 shadowed: body["task"] == "shadow",
             };
             self.exposures.insert(key, (decision, serving));
@@ -287,8 +288,9 @@ impl Run<'_> {
             let share = |own: &SegmentShare| (own.segment.name.clone(), own.weight.as_share());
             Some((step.rest.as_share(), step.segments.iter().map(share).collect::<Vec<_>>()))
         });
-        let as_step =
-            |s: &Serving| step.as_ref().is_some_and(|(rest, parts)| s.rest == *rest && s.parts == *parts);
+        let as_step = |s: &Serving| {
+            step.as_ref().is_some_and(|(rest, segments)| s.rest == *rest && s.segments == *segments)
+        };
         let as_planned = exposures.len() == self.plan.actuators.len() && exposures.iter().all(as_step);
         let sent =
             traffic::measured(service, &exposures, &base, self.true_time(), as_planned, trouble, &mut r);

@@ -29,16 +29,16 @@ impl Notice {
             if a.breaks.is_some() || b.breaks.is_some() {
                 return None;
             }
-            let of = |part| (of_part(service, a, part), of_part(service, b, part));
-            let same = |part| {
-                let (a, b) = of(part);
+            let of = |segment| (of_segment(service, a, segment), of_segment(service, b, segment));
+            let same = |segment| {
+                let (a, b) = of(segment);
                 a == b
             };
-            // Where the parts come one after another, harm may come of those that have begun; what is shown at the end is
+            // Where the segments come one after another, harm may come of those that have begun; what is shown at the end is
             // of the last.
-            let (all_same, last) = match (&policy.segments, &service.parts) {
-                (Some(_), Some(parts)) => {
-                    ((0..=seen.reached).all(|part| same(Some(part))), Some(parts.names.len() - 1))
+            let (all_same, last) = match (&policy.segments, &service.segments) {
+                (Some(_), Some(segments)) => {
+                    ((0..=seen.reached).all(|segment| same(Some(segment))), Some(segments.names.len() - 1))
                 }
                 _ => (same(None), None),
             };
@@ -54,7 +54,7 @@ impl Notice {
             (passes || errors).then_some(Truth::Beyond)
         };
         let over = self.over.iter().map(|(_, seen)| (seen, Some(seen.full)));
-        // Evidence that a part ended by going back alone: it was not asked whether the canary is safe for all.
+        // Evidence that a segment ended by going back alone: it was not asked whether the canary is safe for all.
         let ended = self.ended.iter().map(|seen| (seen, None));
         let mut found: Vec<Judged> = Vec::new();
         for (seen, full) in over.chain(ended).filter(|(seen, _)| !seen.pushed) {
@@ -82,10 +82,10 @@ impl Notice {
 
 /// How much better passes are, and by which factor errors more, with a version in one segment (`None`: in all
 /// of it).
-fn of_part(service: &ServicePlan, effect: &Effect, part: Option<usize>) -> (f64, f64) {
-    let differs = match (effect.only, part, &service.parts) {
-        (Some(only), Some(part), _) => f64::from(u8::from(only == part)),
-        (Some(only), None, Some(parts)) => parts.shares[only],
+fn of_segment(service: &ServicePlan, effect: &Effect, segment: Option<usize>) -> (f64, f64) {
+    let differs = match (effect.only, segment, &service.segments) {
+        (Some(only), Some(segment), _) => f64::from(u8::from(only == segment)),
+        (Some(only), None, Some(segments)) => segments.shares[only],
         _ => 1.0,
     };
     (effect.pass * differs, 1.0 + (effect.error - 1.0) * differs)

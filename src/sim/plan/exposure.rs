@@ -1,12 +1,12 @@
-//! The ways of exposure of a seed, and the parts that its traffic has.
+//! The ways of exposure of a seed, and the segments that its traffic has.
 
 use super::{Draw, MINUTE, random};
 use crate::core::reading::GuardrailKind;
 use crate::sim::random::Random;
 
-/// Parts of the traffic, the last everybody else.
+/// Segments of the traffic, the last everybody else.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct Segments {
     /// The tag by which samples say where they belong.
     pub tag: &'static str,
     pub names: Vec<&'static str>,
@@ -19,8 +19,8 @@ pub struct Parts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Percent,
-    /// The parts of the seed one after another; whether a region that fails goes back alone.
-    Parts {
+    /// The segments of the seed one after another; whether a region that fails goes back alone.
+    Segments {
         alone: bool,
     },
     Ab,
@@ -42,8 +42,8 @@ impl Way {
 pub struct Ways {
     pub quick: Way,
     pub cautious: Way,
-    /// `None` where no policy has parts.
-    pub parts: Option<Parts>,
+    /// `None` where no policy has segments.
+    pub segments: Option<Segments>,
     /// In which every step must be confirmed, in minutes.
     apply_within: Option<u64>,
     /// How long a task takes where nothing goes wrong, ms, and how often it is reported on.
@@ -54,19 +54,19 @@ impl Ways {
     pub fn draw(seed: u64) -> Ways {
         let mut r = random(seed, Draw::Exposure, 0);
         let mut way = |percents: u64| match r.below(11 + percents) {
-            0..=2 => Way::Parts { alone: true },
-            3 | 4 => Way::Parts { alone: false },
+            0..=2 => Way::Segments { alone: true },
+            3 | 4 => Way::Segments { alone: false },
             5 | 6 => Way::Ab,
             7 | 8 => Way::Parallel { shadow: r.chance(0.7) },
             9 | 10 => Way::BlueGreen,
             _ => Way::Percent,
         };
         let (quick, cautious) = (way(8), way(20));
-        let divided = [quick, cautious].iter().any(|way| matches!(way, Way::Parts { .. }));
-        let parts = divided.then(|| Parts::draw(&mut r, quick, cautious));
+        let divided = [quick, cautious].iter().any(|way| matches!(way, Way::Segments { .. }));
+        let segments = divided.then(|| Segments::draw(&mut r, quick, cautious));
         let apply_within = r.chance(0.3).then(|| 2 + r.below(4));
         let work = (20_000 + r.below(4 * MINUTE), 15_000 + r.below(45_000));
-        Ways { quick, cautious, parts, apply_within, work }
+        Ways { quick, cautious, segments, apply_within, work }
     }
 
     /// Whether actuators are asked for more than a share.
@@ -94,9 +94,9 @@ impl Ways {
         within
             + &match way {
                 Way::Percent => format!("    percent: [{steps}]\n    soak: {soak}m\n"),
-                Way::Parts { alone } => {
-                    let parts = self.parts.as_ref().expect("they are drawn with the way");
-                    parts.text(alone, r) + &format!("    soak: {soak}m\n")
+                Way::Segments { alone } => {
+                    let segments = self.segments.as_ref().expect("they are drawn with the way");
+                    segments.text(alone, r) + &format!("    soak: {soak}m\n")
                 }
                 Way::Ab => {
                     let (split, horizon) = ([30, 50][r.below(2) as usize], 10 + r.below(15));
@@ -127,9 +127,9 @@ impl Ways {
     }
 }
 
-impl Parts {
-    fn draw(r: &mut Random, quick: Way, cautious: Way) -> Parts {
-        let alone = [quick, cautious].contains(&Way::Parts { alone: true });
+impl Segments {
+    fn draw(r: &mut Random, quick: Way, cautious: Way) -> Segments {
+        let alone = [quick, cautious].contains(&Way::Segments { alone: true });
         let three = r.chance(0.4);
         let (tag, names) = match alone || r.chance(0.4) {
             true => ("region", ["eu", "us", "everywhere"]),
@@ -138,7 +138,7 @@ impl Parts {
         let names = names.into_iter().enumerate().filter(|(i, _)| three || *i != 1).map(|(_, name)| name);
         let shares = if three { vec![0.35, 0.3, 0.35] } else { vec![0.5, 0.5] };
         let levels = shares.iter().map(|_| 0.08 * r.unit() - 0.06).collect();
-        Parts { tag, names: names.collect(), shares, levels }
+        Segments { tag, names: names.collect(), shares, levels }
     }
 
     fn text(&self, alone: bool, r: &mut Random) -> String {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use super::carried_out;
 use super::random::Random;
 use crate::core::policy::Policy;
-pub use exposure::{Parts, Way, Ways};
+pub use exposure::{Segments, Way, Ways};
 pub use policies::{DEARER, Kinds, OFTENER, POINTS, SLOWER};
 pub use services::{Effect, Form, ServicePlan, Truth, bundle, version};
 pub use stimuli::{Obedience, Stimulus, Work};
@@ -182,8 +182,8 @@ impl Plan {
                 }
             }
         }
-        if let Some(parts) = &ways.parts {
-            services.iter_mut().zip(0..).for_each(|(service, n)| service.divide(parts, seed, n));
+        if let Some(segments) = &ways.segments {
+            services.iter_mut().zip(0..).for_each(|(service, n)| service.divide(segments, seed, n));
         }
         let mut plan = Plan {
             policies: policies::policies(

@@ -147,8 +147,8 @@ pub(super) fn policies(
         let more = more.replace("OTHERS", if people.chance(0.5) { "true" } else { "false" });
         let retry = if people.chance(0.7) { "needs_finding" } else { "allowed" };
         let maturity = [if kinds.slow_grades { 1 } else { 0 }, 1, 3][r.below(3) as usize];
-        // Labels that nobody waits for come when the next part has begun.
-        let unwaited = way == Way::Parts { alone: true } && exposures.chance(0.6);
+        // Labels that nobody waits for come when the next segment has begun.
+        let unwaited = way == Way::Segments { alone: true } && exposures.chance(0.6);
         let (maturity, gates) = if unwaited { (3, ", gates: false") } else { (maturity, "") };
         let exposure = ways.text(way, steps, 2 + r.below(8), exposures);
         // What is released at the end is not kept.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Draw, Fault, Kinds, MINUTE, Parts, random, scaled};
+use super::{Draw, Fault, Kinds, MINUTE, Segments, random, scaled};
 use crate::core::ids::Version;
 use crate::core::makeup::{self, Part, fingerprint};
 use crate::sim::random::Random;
@@ -57,8 +57,8 @@ pub struct ServicePlan {
     pub form: Form,
     /// What is measured for further guardrails.
     pub kinds: Kinds,
-    /// The parts of its traffic, where some policy has parts.
-    pub parts: Option<Parts>,
+    /// The segments of its traffic, where some policy has segments.
+    pub segments: Option<Segments>,
     pub versions: BTreeMap<Version, Effect>,
 }
 
@@ -75,20 +75,20 @@ pub enum Form {
 }
 
 impl ServicePlan {
-    /// Divides its traffic. Sums say nothing about parts, so most of those who send them send single samples.
-    pub(super) fn divide(&mut self, parts: &Parts, seed: u64, n: u64) {
+    /// Divides its traffic. Sums say nothing about segments, so most of those who send them send single samples.
+    pub(super) fn divide(&mut self, segments: &Segments, seed: u64, n: u64) {
         let mut r = random(seed, Draw::Exposure, 8 + n);
         if self.form == Form::Sums && r.chance(0.85) {
             (self.form, self.requests) = (Form::Columns, self.requests / 8);
         }
         for effect in self.versions.values_mut().skip(1) {
             // Mostly not where it would be seen first.
-            let later = 1 + r.below(parts.names.len() as u64 - 1) as usize;
-            let part = if r.chance(0.75) { later } else { 0 };
-            effect.only = r.chance(0.7).then_some(part);
+            let later = 1 + r.below(segments.names.len() as u64 - 1) as usize;
+            let segment = if r.chance(0.75) { later } else { 0 };
+            effect.only = r.chance(0.7).then_some(segment);
         }
         self.kinds.histograms = false;
-        self.parts = Some(parts.clone());
+        self.segments = Some(segments.clone());
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) fn services(r: &mut Random, events_min: u64, faults: &[Fault], bundle
             drift: (drift.0, drift.1 * MINUTE),
             form,
             kinds: Kinds::default(),
-            parts: None,
+            segments: None,
             versions,
         }
     };
