@@ -10,7 +10,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cachepro
 # A broker of our own for every test; the variable says which binary.
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 
-OUTCOMES = cargo test --quiet --release --locked --test outcomes -- --ignored --nocapture --test-threads=1
+OUTCOMES = cargo test --quiet --profile campaign --locked --test outcomes -- --ignored --nocapture --test-threads=1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ RUNS ?= 1000
 RESULTS ?=
 decision-quality: ## wrong and slow decisions over simulated streams, beside the goals: RUNS=1000
 	@echo "== decisions of the engine over simulated streams, RUNS=$(RUNS)"
-	@cargo bench --quiet --locked --bench quality -- --runs $(RUNS) $(if $(RESULTS),--json $(abspath $(RESULTS)))
+	@cargo bench --quiet --profile campaign --locked --bench quality -- --runs $(RUNS) $(if $(RESULTS),--json $(abspath $(RESULTS)))
 
 PEERS := PYTHONDONTWRITEBYTECODE=1 .venv-peers/bin/python benches/quality
 decision-quality-peers: .venv-peers/ready ## other methods on the same streams: RUNS=1000 DATA=../shared/data
@@ -106,12 +106,11 @@ simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0
 	@echo "== simulating seeds $(SEEDS)"
 	@target/release/sluice simulate --seeds $(SEEDS) --minimize
 
-# A build of its own: no binary that decides anything has the faults in it.
+# Not in target/release: no binary that decides anything has the faults in it.
 planted: ## every fault that can be planted in the rules must be found by the simulator
-	@echo "== release build with faults"
-	@CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
-	  cargo build --quiet --release --locked --features planted --target-dir target/planted
-	@tests/support/planted.sh target/planted/release/sluice
+	@echo "== build with faults"
+	@cargo build --quiet --profile campaign --locked --features planted
+	@tests/support/planted.sh target/campaign/sluice
 
 T ?= intent
 SECS ?= 60
