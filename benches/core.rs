@@ -13,7 +13,7 @@ use sluice::core::event::{ENGINE, Event};
 use sluice::core::evidence::{BLOCK, Evidence, Portion};
 use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::ids::{Digest, Service};
-use sluice::core::policy::{Better, ChangeKind, Guardrail, Margin, OnFail, Rule};
+use sluice::core::policy::{Better, ChangeKind, Guardrail, Margin, Rule};
 use sluice::core::reference::{GATHERED_MAX, Gathered, Reference};
 use sluice::core::time::{Span, Timestamp};
 use sluice::replay::Verifier;
@@ -179,18 +179,8 @@ fn word(met: bool) -> &'static str {
 fn bet(rule: Rule, benefit: Option<f64>) -> (f64, Evidence, Reference) {
     let higher = matches!(rule, Rule::Proportion { .. } | Rule::Score { .. });
     let guardrail = Guardrail {
-        name: "bench".into(),
-        metric: "bench".into(),
-        better: if higher { Better::Higher } else { Better::Lower },
-        rule,
-        maturity: Span::ZERO,
-        on_fail: OnFail::Rollback,
-        weight: 1.0,
-        gates: true,
-        slices: None,
-        judged: None,
-        unless: None,
         benefit,
+        ..Guardrail::new("bench", if higher { Better::Higher } else { Better::Lower }, rule)
     };
     let mut random = Random::new(1);
     let mut draw = |higher: bool| if higher { random.unit() } else { random.log_normal(1.0, 0.6) };

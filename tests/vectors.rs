@@ -8,9 +8,8 @@ use sluice::core::display::{Display, normal_mixture_bound};
 use sluice::core::event::ENGINE;
 use sluice::core::evidence::EPOCH_CANARY;
 use sluice::core::labels;
-use sluice::core::policy::{Better, Guardrail, Margin, OnFail, Rule};
+use sluice::core::policy::{Better, Guardrail, Margin, Rule};
 use sluice::core::reference::{Gathered, Reference, harm_lean};
-use sluice::core::time::Span;
 use sluice::sim::random::Random;
 
 fn vectors(name: &str) -> Value {
@@ -245,20 +244,7 @@ fn of_default_grid(v: &Value) -> Guardrail {
         "handicap0.2" => (Better::Lower, Rule::Mean { handicap: 0.2 }),
         other => panic!("no margin is of kind {other}"),
     };
-    Guardrail {
-        name: "vector".into(),
-        metric: "vector".into(),
-        better,
-        rule,
-        maturity: Span::ZERO,
-        on_fail: OnFail::Rollback,
-        weight: 1.0,
-        gates: true,
-        slices: None,
-        judged: None,
-        unless: None,
-        benefit: None,
-    }
+    Guardrail::new("vector", better, rule)
 }
 
 /// A baseline of which the reference's mean is `theta`.

@@ -1,7 +1,7 @@
 //! What is simulated: streams of two arms, the guardrail that judges them, and what is asked of the outcome.
 
 use sluice::core::labels;
-use sluice::core::policy::{Better, Guardrail, Margin, OnFail, Rule};
+use sluice::core::policy::{Better, Guardrail, Margin, Rule};
 use sluice::core::time::Span;
 
 use crate::law::Law;
@@ -120,20 +120,7 @@ struct Metric {
 }
 
 fn guardrail(name: &str, better: Better, rule: Rule) -> Guardrail {
-    Guardrail {
-        name: name.into(),
-        metric: name.into(),
-        better,
-        rule,
-        maturity: Span::ZERO,
-        on_fail: OnFail::Rollback,
-        weight: 1.0,
-        gates: true,
-        slices: None,
-        judged: None,
-        unless: None,
-        benefit: None,
-    }
+    Guardrail::new(name, better, rule)
 }
 
 fn pass_rate() -> Guardrail {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::{Common, exit, output};
-use crate::core::reading::GuardrailKind;
+use crate::core::policy::GuardrailKind;
 use crate::core::words::count;
 use crate::sim::history::{History, run};
 use crate::sim::minimize::shortest;

@@ -333,24 +333,10 @@ fn trim(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ids::Metric;
-    use crate::core::policy::{Margin, OnFail};
+    use crate::core::policy::Margin;
 
     fn guardrail(rule: Rule) -> Guardrail {
-        Guardrail {
-            name: "eval_pass".into(),
-            metric: Metric::from("eval_pass"),
-            better: Better::Higher,
-            rule,
-            maturity: Span::ZERO,
-            on_fail: OnFail::Rollback,
-            weight: 1.0,
-            gates: true,
-            slices: None,
-            judged: None,
-            unless: None,
-            benefit: None,
-        }
+        Guardrail::new("eval_pass", Better::Higher, rule)
     }
 
     /// Measured means of simulated streams, 5 % canary, evidence of 20x (docs/statistics.md): the plan must be within

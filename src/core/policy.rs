@@ -413,9 +413,28 @@ pub struct Condition {
 }
 
 impl Guardrail {
+    /// One that takes the canary back by itself, on evidence whose error rate is all its own, and gates every step. What it
+    /// sees settles as soon as its cohort ends.
+    pub fn new(name: &str, better: Better, rule: Rule) -> Guardrail {
+        Guardrail {
+            name: name.into(),
+            metric: name.into(),
+            better,
+            rule,
+            maturity: Span::ZERO,
+            on_fail: OnFail::Rollback,
+            weight: 1.0,
+            gates: true,
+            slices: None,
+            judged: None,
+            unless: None,
+            benefit: None,
+        }
+    }
+
     /// Whether it can show that its limit is respected; the others only show that it is not.
     pub fn shows_safety(&self) -> bool {
-        !matches!(self.rule, Rule::Absolute { .. } | Rule::Split | Rule::Missing { .. })
+        GuardrailKind::of(&self.rule).shows_safety()
     }
 }
 
@@ -446,6 +465,59 @@ pub enum Rule {
     /// More than `above` (a share) of the last `of_last` canary observations are ones
     /// (zeros where higher is better).
     Absolute { above: f64, of_last: u32 },
+}
+
+/// The kind of a guardrail.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardrailKind {
+    Proportion,
+    Score,
+    Mean,
+    Quantile,
+    Paired,
+    Count,
+    Split,
+    Missing,
+    Absolute,
+}
+
+impl GuardrailKind {
+    pub fn of(rule: &Rule) -> GuardrailKind {
+        match rule {
+            Rule::Proportion { .. } => GuardrailKind::Proportion,
+            Rule::Score { .. } => GuardrailKind::Score,
+            Rule::Mean { .. } => GuardrailKind::Mean,
+            Rule::Quantile { .. } => GuardrailKind::Quantile,
+            Rule::Paired { .. } => GuardrailKind::Paired,
+            Rule::Count { .. } => GuardrailKind::Count,
+            Rule::Split => GuardrailKind::Split,
+            Rule::Missing { .. } => GuardrailKind::Missing,
+            Rule::Absolute { .. } => GuardrailKind::Absolute,
+        }
+    }
+
+    /// As a policy spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GuardrailKind::Proportion => "proportion",
+            GuardrailKind::Score => "score",
+            GuardrailKind::Mean => "mean",
+            GuardrailKind::Quantile => "quantile",
+            GuardrailKind::Paired => "paired",
+            GuardrailKind::Count => "count",
+            GuardrailKind::Split => "split",
+            GuardrailKind::Missing => "missing",
+            GuardrailKind::Absolute => "absolute",
+        }
+    }
+
+    /// Whether it can show that its limit is respected; the others only show that it is not.
+    pub fn shows_safety(self) -> bool {
+        !matches!(self, GuardrailKind::Absolute | GuardrailKind::Split | GuardrailKind::Missing)
+    }
 }
 
 /// How much worse the canary may be: the boundary is `canary = rho * baseline + d`.

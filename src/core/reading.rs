@@ -6,63 +6,10 @@ use super::conclusion::ArmCount;
 use super::display::Range;
 use super::ids::{Metric, Version};
 use super::is_default;
-use super::policy::{OnFail, Rule};
+use super::policy::{GuardrailKind, OnFail};
 use super::reference::Reference;
 use super::time::Span;
 use super::verdict::Verdict;
-
-/// The kind of a guardrail, as it is shown.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum GuardrailKind {
-    Proportion,
-    Score,
-    Mean,
-    Quantile,
-    Paired,
-    Count,
-    Split,
-    Missing,
-    Absolute,
-}
-
-impl GuardrailKind {
-    pub fn of(rule: &Rule) -> GuardrailKind {
-        match rule {
-            Rule::Proportion { .. } => GuardrailKind::Proportion,
-            Rule::Score { .. } => GuardrailKind::Score,
-            Rule::Mean { .. } => GuardrailKind::Mean,
-            Rule::Quantile { .. } => GuardrailKind::Quantile,
-            Rule::Paired { .. } => GuardrailKind::Paired,
-            Rule::Count { .. } => GuardrailKind::Count,
-            Rule::Split => GuardrailKind::Split,
-            Rule::Missing { .. } => GuardrailKind::Missing,
-            Rule::Absolute { .. } => GuardrailKind::Absolute,
-        }
-    }
-
-    /// As a policy spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            GuardrailKind::Proportion => "proportion",
-            GuardrailKind::Score => "score",
-            GuardrailKind::Mean => "mean",
-            GuardrailKind::Quantile => "quantile",
-            GuardrailKind::Paired => "paired",
-            GuardrailKind::Count => "count",
-            GuardrailKind::Split => "split",
-            GuardrailKind::Missing => "missing",
-            GuardrailKind::Absolute => "absolute",
-        }
-    }
-
-    /// Whether it can show that its limit is respected; the others only show that it is not.
-    pub fn shows_safety(self) -> bool {
-        !matches!(self, GuardrailKind::Absolute | GuardrailKind::Split | GuardrailKind::Missing)
-    }
-}
 
 /// How one guardrail stands: the verdict and all that `explain` needs to say why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

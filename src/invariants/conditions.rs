@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Checked, ensure};
 use crate::core::conclusion::{ArmCount, Decision};
 use crate::core::condition::Figures;
-use crate::core::policy::{OnFail, Policy};
-use crate::core::reading::{GuardrailKind, GuardrailReading};
+use crate::core::policy::{GuardrailKind, OnFail, Policy};
+use crate::core::reading::GuardrailReading;
 
 /// A promotion that nobody ordered leaves no condition behind that holds, or that cannot be told.
 pub fn allow(policy: &Policy, decision: &Decision) -> Checked {

@@ -11,7 +11,7 @@ use super::script::START;
 use crate::core::columns::{Builder, Columns, Row, Sums};
 use crate::core::fact::Inbound;
 use crate::core::ids::Version;
-use crate::core::reading::GuardrailKind;
+use crate::core::policy::GuardrailKind;
 use crate::core::time::{Span, Timestamp};
 
 const COST: f64 = 0.01;

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::conclusion::Choice;
 use crate::core::ids::EventSeq;
 use crate::core::makeup::Parts;
-use crate::core::policy::{ChangeKind, OnFail};
-use crate::core::reading::GuardrailKind;
+use crate::core::policy::{ChangeKind, GuardrailKind, OnFail};
 use crate::core::smoke::SmokeOutcome;
 use crate::core::verdict::Verdict;
 

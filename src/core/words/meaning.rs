@@ -2,8 +2,8 @@
 
 use super::{count, digits};
 use crate::core::conclusion::{Choice, Decision, Reason};
-use crate::core::policy::{Better, Guardrail, Margin, Policy, Rule};
-use crate::core::reading::{GuardrailKind, GuardrailReading};
+use crate::core::policy::{Better, Guardrail, GuardrailKind, Margin, Policy, Rule};
+use crate::core::reading::GuardrailReading;
 use crate::core::reference::{Reference, canary_factor};
 use crate::core::verdict::Verdict;
 
@@ -171,8 +171,6 @@ fn at_most(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::OnFail;
-    use crate::core::time::Span;
 
     #[test]
     fn evidence_is_said_as_a_rate_among_the_healthy() {
@@ -191,20 +189,7 @@ mod tests {
     }
 
     fn guardrail(rule: Rule) -> Guardrail {
-        Guardrail {
-            name: "g".into(),
-            metric: "g".into(),
-            better: Better::Higher,
-            rule,
-            maturity: Span::ZERO,
-            on_fail: OnFail::Rollback,
-            weight: 1.0,
-            gates: true,
-            slices: None,
-            judged: None,
-            unless: None,
-            benefit: None,
-        }
+        Guardrail::new("g", Better::Higher, rule)
     }
 
     #[test]

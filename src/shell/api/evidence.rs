@@ -10,7 +10,7 @@ use crate::core::evidence::BENEFIT_LN;
 use crate::core::ids::EventSeq;
 use crate::core::judge;
 use crate::core::policy::Rule;
-use crate::core::reading::{GuardrailKind, GuardrailReading};
+use crate::core::reading::GuardrailReading;
 use crate::core::words;
 use crate::retrace::{Factor, Member, Retrace, RetraceError, Share, Stand, Tracer, Weighing, subject};
 use crate::shell::log::Reader;
@@ -226,7 +226,7 @@ impl EvidenceAnswer {
             failed_at: stand.and_then(|stand| stand.failed_at),
             harm,
             safe: guardrail
-                .filter(|g| GuardrailKind::of(&g.rule).shows_safety())
+                .filter(|g| g.shows_safety())
                 .map(|_| account(&evidence.safe, &reference.safe_grid, needs(|r| r.safe_need_ln))),
             below: beside(None).filter(|_| missing),
             above: missing.then_some(AccountView { need_ln: None, evidence: String::new(), ..above }),

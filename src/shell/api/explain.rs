@@ -3,8 +3,7 @@
 use crate::core::conclusion::{Outcome, Reason};
 use crate::core::ids::RolloutId;
 use crate::core::judge::{self, Gate};
-use crate::core::policy::{OnDeadline, OnFail, Policy};
-use crate::core::reading::GuardrailKind;
+use crate::core::policy::{GuardrailKind, OnDeadline, OnFail, Policy};
 use crate::core::rollout::{Rollout, Stage};
 use crate::core::state::State;
 use crate::core::time::Timestamp;

@@ -2,8 +2,7 @@
 
 use super::{Notice, Seen};
 use crate::core::exposure::Task;
-use crate::core::policy::Policy;
-use crate::core::reading::GuardrailKind;
+use crate::core::policy::{GuardrailKind, Policy};
 use crate::sim::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, ServicePlan, Truth};
 
 /// The truth about a canary, and what evidence made of it.

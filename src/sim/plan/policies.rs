@@ -1,8 +1,7 @@
 //! The policies of a seed.
 
 use super::{Draw, Way, Ways, random};
-use crate::core::policy::Policy;
-use crate::core::reading::GuardrailKind;
+use crate::core::policy::{GuardrailKind, Policy};
 use crate::sim::random::Random;
 use crate::wire::policy_file;
 

@@ -10,11 +10,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::scalars::{
-    ApiVersion, CronLine, Exposed, Label, LocalTime, MetricName, Name, PolicyKind, RuleKind, Subject,
-    TagValue, Words, Zone,
+    ApiVersion, CronLine, Exposed, Label, LocalTime, MetricName, Name, PolicyKind, Subject, TagValue, Words,
+    Zone,
 };
 use crate::core::exposure::OnSegmentFailure;
-use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail, Retry};
+use crate::core::policy::{Better, ChangeKind, Concurrency, GuardrailKind, OnDeadline, OnFail, Retry};
 use crate::core::time::Span;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar};
 
@@ -350,7 +350,7 @@ pub struct EvidenceBody {
 #[serde(deny_unknown_fields)]
 pub struct GuardrailBody {
     pub metric: Node<MetricName>,
-    pub kind: Node<RuleKind>,
+    pub kind: Node<GuardrailKind>,
     /// Default: the metric's name, with .absolute for kind absolute.
     pub name: Option<Node<MetricName>>,
     /// Which way is good; needed but for the kinds absolute, count and missing (there: lower) and split.

@@ -2,9 +2,9 @@
 
 use super::conditions::excuses;
 use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
-use super::scalars::{MetricName, RuleKind, TagValue};
+use super::scalars::{MetricName, TagValue};
 use crate::core::ids::Metric;
-use crate::core::policy::{Better, Guardrail, Judged, Margin, OnFail, Rule, Unless};
+use crate::core::policy::{Better, Guardrail, GuardrailKind, Judged, Margin, OnFail, Rule, Unless};
 use crate::core::time::Span;
 use crate::core::watch::SLICES_MAX;
 use crate::wire::error::{did_you_mean, shown};
@@ -181,7 +181,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         }
     };
     let (kind, better, on_fail) = (kind?, better?, on_fail?);
-    let shows_safety = !matches!(kind, RuleKind::Absolute | RuleKind::Split | RuleKind::Missing);
+    let shows_safety = kind.shows_safety();
     let gates_default = on_fail == OnFail::Rollback && shows_safety;
     let gates = c.get_or(&field("gates"), &body.gates, gates_default);
     let rule = rule(c, path, body, kind, better);
@@ -198,14 +198,14 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         let message = format!("must be at most {MATURITY_MAX}, got {maturity}");
         c.refuse("E3018", node.place, &field("maturity"), &message);
     }
-    if let Some(node) = body.maturity.as_ref().filter(|_| kind == RuleKind::Absolute) {
+    if let Some(node) = body.maturity.as_ref().filter(|_| kind == GuardrailKind::Absolute) {
         c.refuse("E3018", node.place, &field("maturity"), "kind absolute looks at values as they come");
     }
     if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true) && !shows_safety) {
         let message = format!("kind {} shows no safety, so it cannot gate", body.kind.text);
         c.refuse("E3018", node.place, &field("gates"), &message);
     }
-    if on_fail == OnFail::Rollback && matches!(kind, RuleKind::Split | RuleKind::Missing) {
+    if on_fail == OnFail::Rollback && matches!(kind, GuardrailKind::Split | GuardrailKind::Missing) {
         let message = format!(
             "kind {} says that the comparison is not sound, not that the canary is worse: hold or alert",
             body.kind.text
@@ -213,7 +213,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         c.refuse("E3018", body.on_fail.place, &field("on_fail"), &message);
     }
     let slices = body.slices.as_ref().map(|At { value, place }| {
-        if !shows_safety || kind == RuleKind::Count {
+        if !shows_safety || kind == GuardrailKind::Count {
             let message = format!("kind {} is not told apart in slices", body.kind.text);
             c.refuse("E3018", *place, &field("slices"), &message);
         }
@@ -225,16 +225,18 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
     };
     let metric = Metric(metric?.0);
     let default_name = match kind {
-        RuleKind::Absolute => format!("{metric}.absolute"),
-        RuleKind::Missing => format!("{metric}.missing"),
-        RuleKind::Split => format!("{metric}.split"),
-        RuleKind::Quantile => {
+        GuardrailKind::Absolute => format!("{metric}.absolute"),
+        GuardrailKind::Missing => format!("{metric}.missing"),
+        GuardrailKind::Split => format!("{metric}.split"),
+        GuardrailKind::Quantile => {
             let digits = rule.as_ref().map_or(String::new(), quantile_digits);
             format!("{metric}.p{digits}")
         }
-        RuleKind::Proportion | RuleKind::Score | RuleKind::Mean | RuleKind::Paired | RuleKind::Count => {
-            metric.0.clone()
-        }
+        GuardrailKind::Proportion
+        | GuardrailKind::Score
+        | GuardrailKind::Mean
+        | GuardrailKind::Paired
+        | GuardrailKind::Count => metric.0.clone(),
     };
     let name = match name {
         Some(name) => name?.0,
@@ -311,13 +313,22 @@ fn quantile_digits(rule: &Rule) -> String {
 }
 
 /// Kinds of which a little is nearly always good.
-fn lower_by_default(kind: RuleKind) -> bool {
-    matches!(kind, RuleKind::Absolute | RuleKind::Count | RuleKind::Missing | RuleKind::Split)
+fn lower_by_default(kind: GuardrailKind) -> bool {
+    matches!(
+        kind,
+        GuardrailKind::Absolute | GuardrailKind::Count | GuardrailKind::Missing | GuardrailKind::Split
+    )
 }
 
-fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, better: Better) -> Option<Rule> {
+fn rule(
+    c: &mut Checker,
+    path: &str,
+    body: &GuardrailBody,
+    kind: GuardrailKind,
+    better: Better,
+) -> Option<Rule> {
     let field = |name: &str| format!("{path}.{name}");
-    if kind == RuleKind::Absolute {
+    if kind == GuardrailKind::Absolute {
         if let Some(limit) = &body.limit {
             c.refuse("E3018", limit.place, &field("limit"), "kind absolute has above and of_last, not limit");
         }
@@ -352,14 +363,14 @@ fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, bette
         }
     }
     for (name, place, belongs) in [
-        ("q", body.q.as_ref().map(|n| n.place), (RuleKind::Quantile, "quantile")),
-        ("of", body.of.as_ref().map(|n| n.place), (RuleKind::Missing, "missing")),
+        ("q", body.q.as_ref().map(|n| n.place), (GuardrailKind::Quantile, "quantile")),
+        ("of", body.of.as_ref().map(|n| n.place), (GuardrailKind::Missing, "missing")),
     ] {
         if let Some(place) = place.filter(|_| kind != belongs.0) {
             c.refuse("E3018", place, &field(name), &format!("belongs to kind {}", belongs.1));
         }
     }
-    if kind == RuleKind::Split {
+    if kind == GuardrailKind::Split {
         if let Some(limit) = &body.limit {
             c.refuse(
                 "E3018",
@@ -381,12 +392,12 @@ fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, bette
         None
     };
     match (kind, margin) {
-        (RuleKind::Proportion, margin) => Some(Rule::Proportion { margin }),
-        (RuleKind::Score, margin) => Some(Rule::Score { margin }),
-        (RuleKind::Mean, Margin::Relative(handicap)) if handicap > 0.0 => Some(Rule::Mean { handicap }),
-        (RuleKind::Mean, Margin::Relative(_)) => wrong(c, "needs a limit above 0%"),
-        (RuleKind::Mean, _) => wrong(c, "has a relative limit, as in 20%"),
-        (RuleKind::Quantile, Margin::Relative(handicap)) => {
+        (GuardrailKind::Proportion, margin) => Some(Rule::Proportion { margin }),
+        (GuardrailKind::Score, margin) => Some(Rule::Score { margin }),
+        (GuardrailKind::Mean, Margin::Relative(handicap)) if handicap > 0.0 => Some(Rule::Mean { handicap }),
+        (GuardrailKind::Mean, Margin::Relative(_)) => wrong(c, "needs a limit above 0%"),
+        (GuardrailKind::Mean, _) => wrong(c, "has a relative limit, as in 20%"),
+        (GuardrailKind::Quantile, Margin::Relative(handicap)) => {
             let q = needed(c, path, body, "q", &body.q)?;
             let place = body.q.as_ref()?.place;
             if !(0.01..=0.999).contains(&q) {
@@ -395,18 +406,18 @@ fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, bette
             }
             Some(Rule::Quantile { q, handicap })
         }
-        (RuleKind::Quantile, _) => wrong(c, "has a relative limit, as in 10%"),
-        (RuleKind::Paired, Margin::Points(points)) => Some(Rule::Paired { points }),
-        (RuleKind::Paired, _) => wrong(c, "has a limit in points, as in 3pp"),
-        (RuleKind::Count, Margin::Relative(by)) => {
+        (GuardrailKind::Quantile, _) => wrong(c, "has a relative limit, as in 10%"),
+        (GuardrailKind::Paired, Margin::Points(points)) => Some(Rule::Paired { points }),
+        (GuardrailKind::Paired, _) => wrong(c, "has a limit in points, as in 3pp"),
+        (GuardrailKind::Count, Margin::Relative(by)) => {
             let ratio = if better == Better::Lower { 1.0 + by } else { 1.0 - by };
             Some(Rule::Count { ratio })
         }
-        (RuleKind::Count, Margin::Ratio { ratio, plus: 0.0 }) => Some(Rule::Count { ratio }),
-        (RuleKind::Count, _) => {
+        (GuardrailKind::Count, Margin::Ratio { ratio, plus: 0.0 }) => Some(Rule::Count { ratio }),
+        (GuardrailKind::Count, _) => {
             wrong(c, "has a relative limit, as in 25%, for there is nothing to take points of")
         }
-        (RuleKind::Missing, Margin::Points(points)) if points > 0.0 => {
+        (GuardrailKind::Missing, Margin::Points(points)) if points > 0.0 => {
             let MetricName(of) = needed(c, path, body, "of", &body.of)?;
             if body.metric.text == of {
                 c.refuse(
@@ -419,8 +430,8 @@ fn rule(c: &mut Checker, path: &str, body: &GuardrailBody, kind: RuleKind, bette
             }
             Some(Rule::Missing { of: Metric(of), points })
         }
-        (RuleKind::Missing, _) => wrong(c, "has a limit above 0 in points, as in 2pp"),
-        (RuleKind::Split | RuleKind::Absolute, _) => None,
+        (GuardrailKind::Missing, _) => wrong(c, "has a limit above 0 in points, as in 2pp"),
+        (GuardrailKind::Split | GuardrailKind::Absolute, _) => None,
     }
 }
 

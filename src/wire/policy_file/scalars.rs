@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use super::grammar::SmokeAt;
 use crate::core::exposure::OnSegmentFailure;
 use crate::core::ids::Weight;
-use crate::core::policy::{Better, ChangeKind, Concurrency, OnDeadline, OnFail, Retry};
+use crate::core::policy::{Better, ChangeKind, Concurrency, GuardrailKind, OnDeadline, OnFail, Retry};
 use crate::windows;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names;
@@ -22,19 +22,6 @@ pub struct LocalTime(pub String);
 
 /// A few words of a person.
 pub struct Name(pub String);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum RuleKind {
-    Proportion,
-    Score,
-    Mean,
-    Quantile,
-    Paired,
-    Count,
-    Split,
-    Missing,
-    Absolute,
-}
 
 pub struct ApiVersion;
 pub struct PolicyKind;
@@ -59,10 +46,10 @@ pub struct Words(pub String);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exposed(pub Weight);
 
-words!(RuleKind, &KINDS_NOT_YET, "proportion" => RuleKind::Proportion, "score" => RuleKind::Score,
-    "mean" => RuleKind::Mean, "quantile" => RuleKind::Quantile, "paired" => RuleKind::Paired,
-    "count" => RuleKind::Count, "split" => RuleKind::Split, "missing" => RuleKind::Missing,
-    "absolute" => RuleKind::Absolute);
+words!(GuardrailKind, &KINDS_NOT_YET, "proportion" => GuardrailKind::Proportion, "score" => GuardrailKind::Score,
+    "mean" => GuardrailKind::Mean, "quantile" => GuardrailKind::Quantile, "paired" => GuardrailKind::Paired,
+    "count" => GuardrailKind::Count, "split" => GuardrailKind::Split, "missing" => GuardrailKind::Missing,
+    "absolute" => GuardrailKind::Absolute);
 words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
 words!(OnSegmentFailure, &[], "all" => OnSegmentFailure::All, "alone" => OnSegmentFailure::Alone);

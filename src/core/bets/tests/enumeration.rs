@@ -6,9 +6,9 @@ use crate::core::event::ENGINE;
 use crate::core::evidence::{Evidence, Portion};
 use crate::core::judge::harm_ln;
 use crate::core::labels;
-use crate::core::policy::{Better, Guardrail, OnFail, Rule};
+use crate::core::policy::{Better, Guardrail, Rule};
 use crate::core::reference::{Gathered, Reference};
-use crate::core::time::{Span, Timestamp};
+use crate::core::time::Timestamp;
 use crate::core::watch::Watch;
 
 /// What rounding may add to a sum.
@@ -244,20 +244,7 @@ fn events_pay_one_on_the_boundary_and_less_beyond_it() {
 #[test]
 fn a_missing_share_within_its_points_pays_one_at_most() {
     let points = 0.02;
-    let guardrail = Guardrail {
-        name: "missing".into(),
-        metric: "graded".into(),
-        better: Better::Lower,
-        rule: Rule::Missing { of: "request".into(), points },
-        maturity: Span::ZERO,
-        on_fail: OnFail::Hold,
-        weight: 0.0,
-        gates: false,
-        slices: None,
-        judged: None,
-        unless: None,
-        benefit: None,
-    };
+    let guardrail = Guardrail::new("graded", Better::Lower, Rule::Missing { of: "request".into(), points });
     let mut largest = Largest::default();
     for theta in [0.01, 0.05, 0.4] {
         let n = 9_999;

@@ -5,28 +5,15 @@ use proptest::prelude::*;
 
 use crate::core::event::ENGINE;
 use crate::core::evidence::{Evidence, Portion};
-use crate::core::policy::{Better, Guardrail, Margin, OnFail, Rule};
+use crate::core::policy::{Better, Guardrail, Margin, Rule};
 use crate::core::reference::{Gathered, Reference};
-use crate::core::time::{Span, Timestamp};
+use crate::core::time::Timestamp;
 
 const COHORT: u64 = 60_000;
 
 /// One guardrail of each kind that is bet on, with a benefit where the kind has one.
 fn guardrails() -> Vec<Guardrail> {
-    let of = |better, rule, benefit| Guardrail {
-        name: "guardrail".into(),
-        metric: "metric".into(),
-        better,
-        rule,
-        maturity: Span::ZERO,
-        on_fail: OnFail::Rollback,
-        weight: 1.0,
-        gates: true,
-        slices: None,
-        judged: None,
-        unless: None,
-        benefit,
-    };
+    let of = |better, rule, benefit| Guardrail { benefit, ..Guardrail::new("metric", better, rule) };
     vec![
         of(Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) }, Some(0.02)),
         of(Better::Lower, Rule::Proportion { margin: Margin::Ratio { ratio: 1.5, plus: 0.001 } }, None),
