@@ -4,6 +4,7 @@ mod daemon;
 mod evidence;
 mod makeup;
 mod offline;
+mod readme;
 #[path = "../support/mod.rs"]
 mod support;
 
