@@ -170,9 +170,12 @@ fn a_rollback_by_the_average_is_shown_as_what_it_is() {
         assert_eq!(w.recorded_ln, (at == back).then_some(decision.harm_ln));
         let answer = EvidenceAnswer::new(traced);
         let means = |text: &str| answer.meaning.iter().any(|sentence| sentence == text);
-        let back = "Worse than the baseline by more than 3 points. If it had been within the limits of both \
-                    guardrails that may roll back on evidence, this happens in at most 5% of rollouts.";
-        assert_eq!(means(back), w.recorded_ln.is_some(), "{:?}", answer.meaning);
+        let back = format!(
+            "{} is worse than the baseline's by more than 3 points. Had it been within the limits of both \
+             guardrails that may roll back on evidence, this would happen in at most 5% of rollouts.",
+            reading.name
+        );
+        assert_eq!(means(&back), w.recorded_ln.is_some(), "{:?}", answer.meaning);
         assert!(means("Differences of less than 0.75 points beyond the limit may never be found."));
     }
 }

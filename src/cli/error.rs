@@ -95,7 +95,9 @@ impl CliError {
     pub fn text(&self) -> String {
         let lines = |text: &str, between: &str| text.lines().map(plain).collect::<Vec<_>>().join(between);
         let help = self.help.as_deref().map(|help| format!("\n  help: {}", lines(help, "\n  ")));
-        format!("error[{}]: {}{}", self.code, lines(&self.message, "\n"), help.unwrap_or_default())
+        // What was asked for is the case already: that is no error.
+        let kind = if self.exit == exit::OK { "note" } else { "error" };
+        format!("{kind}[{}]: {}{}", self.code, lines(&self.message, "\n"), help.unwrap_or_default())
     }
 }
 

@@ -7,7 +7,7 @@ use super::rollouts::{difference, effect, limit, percent, smoke, verdict, word};
 use super::{CliError, Common, exit};
 use crate::core::policy::OnFail;
 use crate::core::verdict::Verdict;
-use crate::core::words::count;
+use crate::core::words::{count, digits};
 use crate::shell::api::{
     AccountView, CountView, EvidenceAnswer, FactorView, MoveView, RankView, TogetherView,
 };
@@ -90,7 +90,7 @@ fn page(r: &RolloutView, next: &[String], you_can: &[String]) -> String {
     let advisory: Vec<String> = r
         .guardrails
         .iter()
-        .filter(|g| g.on_fail == OnFail::Alert && g.verdict != Verdict::Pass && !r.state.is_over())
+        .filter(|g| g.on_fail == OnFail::Alert && advises(r.state, g.verdict))
         .map(|g| g.text.clone())
         .collect();
     if !unmet.is_empty() {
@@ -143,8 +143,26 @@ fn header(r: &RolloutView) -> String {
     if let (Standing::RollingBack, Some(decision)) = (r.state, &r.last_decision) {
         return format!("{text}: {}\n", decision.summary);
     }
-    let armed = if r.weight > 0.0 { " Guardrails are armed." } else { " It has no traffic." };
-    format!("{text}.{armed}\n")
+    let traffic = match (r.weight > 0.0, r.state, r.unconfirmed.as_slice()) {
+        (true, ..) => "Guardrails are armed.".into(),
+        (false, Standing::Applying, []) => "It may already have traffic.".into(),
+        (false, Standing::Applying, waiting) => {
+            format!("It may already have traffic: not confirmed by {}.", waiting.join(", "))
+        }
+        _ => "It has no traffic.".into(),
+    };
+    format!("{text}. {traffic}\n")
+}
+
+/// Whether what an advisory guardrail says is worth a line: while gates are weighed, and what it found in the end.
+fn advises(state: Standing, verdict: Verdict) -> bool {
+    match state {
+        Standing::Baking | Standing::Holding | Standing::Paused | Standing::Soaking => {
+            verdict != Verdict::Pass
+        }
+        Standing::Completed => verdict == Verdict::Fail,
+        _ => false,
+    }
 }
 
 fn doing(state: Standing) -> &'static str {
@@ -234,8 +252,9 @@ fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
     }
     let b = &e.baseline;
     if b.n > 0 {
-        let at = b.threshold.map(|at| format!(", threshold {at}")).unwrap_or_default();
-        let cap = b.cap.map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
+        let at = b.threshold.map(|at| format!(", threshold {}", digits(at))).unwrap_or_default();
+        let cap =
+            b.cap.map(digits).map(|cap| format!(", values above {cap} count as {cap}")).unwrap_or_default();
         text += &format!("\nbaseline taken to be {:.4} (from {}{at}{cap})\n", b.mean, count(b.n));
     }
     let accounts = [
@@ -258,7 +277,7 @@ fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
         }
     }
     if !e.cohorts.is_empty() {
-        text += "\nby cohort: what each multiplied the evidence by\n";
+        text += "\nby cohort of requests: what each multiplied the evidence by\n";
         text += &list(format, e, &e.cohorts);
     }
     if e.blocks.len() > 1 {
@@ -342,6 +361,10 @@ fn capital(ln: f64) -> String {
     if ln > MILLION_LN { "over 1,000,000x".into() } else { format!("{:.4}x", libm::exp(ln)) }
 }
 
+fn factor(times: f64) -> String {
+    if times > 1e6 { "over 1,000,000".into() } else { format!("{times:.4}") }
+}
+
 const MILLION_LN: f64 = 13.815_510_557_964_274;
 
 fn list(format: Format, e: &EvidenceAnswer, factors: &[FactorView]) -> String {
@@ -368,15 +391,15 @@ fn list(format: Format, e: &EvidenceAnswer, factors: &[FactorView]) -> String {
             f.step.to_string(),
             arm(&f.baseline),
             arm(&f.canary),
-            format!("{:.4}", f.harm),
+            factor(f.harm),
             times(f.harm_ln),
         ];
         if e.safe.is_some() {
-            row.extend([format!("{:.4}", f.safe), times(f.safe_ln)]);
+            row.extend([factor(f.safe), times(f.safe_ln)]);
         }
         for (of, _) in &beside {
             let moved = of(f);
-            row.push(moved.map(|moved| format!("{:.4}", moved.times)).unwrap_or_default());
+            row.push(moved.map(|moved| factor(moved.times)).unwrap_or_default());
             row.push(moved.map(|moved| times(moved.ln)).unwrap_or_default());
         }
         let notes = [(f.epoch, "capital staked afresh"), (f.anew, "another segment: safety anew")];

@@ -24,8 +24,8 @@ use crate::wire::outgoing::rfc3339;
 const PAGE: u64 = 500;
 /// How often a followed log is asked for more.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Telemetry would drown everything else.
-const BATCH: &str = "batch.received";
+/// What comes every second or minute would drown everything else: telemetry, what was scored of it, and time.
+const ROUTINE: [&str; 3] = ["batch.received", "cohort.scored", "time.passed"];
 /// Pages looked back through for them.
 const LOOK_BACK: usize = 10;
 /// Events shown before what comes new.
@@ -33,7 +33,7 @@ const BACK: u64 = 20;
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Follow the log; telemetry is left out
+    /// Follow the log: what was decided, sent, confirmed and ordered
     #[command(before_help = "  $ sluice log tail --rollout 118")]
     Tail(TailArgs),
     /// Show one event in full
@@ -97,6 +97,9 @@ pub struct TailArgs {
     /// Only this rollout: its id, a suffix of it, or @last
     #[arg(long, value_name = "ID")]
     rollout: Option<String>,
+    /// Telemetry, the scores of each minute and ticks too
+    #[arg(short, long)]
+    all: bool,
     /// Read this folder instead of asking a running sluice
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -142,13 +145,13 @@ async fn tail(common: &Common, args: TailArgs) -> Result<u8, CliError> {
         None if args.rollout.is_some() => 1,
         None => {
             let head = client.call("ls", &json!({})).await?.number("seq").unwrap_or(0);
-            start(&client, head).await?
+            start(&client, head, args.all).await?
         }
     };
     loop {
         let answer = page(&client, from, args.rollout.as_deref()).await?;
         let events = answer.value["events"].as_array().ok_or_else(|| CliError::answer("it has no events"))?;
-        let mut told = events.iter().filter(|event| event["kind"] != BATCH);
+        let mut told = events.iter().filter(|event| told(args.all, event["kind"].as_str()));
         told.try_for_each(|event| print(common.output, event))?;
         let next = answer.number("next").unwrap_or(from);
         // A page may hold nothing that was asked for and still not be the last.
@@ -162,14 +165,18 @@ async fn tail(common: &Common, args: TailArgs) -> Result<u8, CliError> {
     }
 }
 
-/// Where the last [`BACK`] events begin, telemetry left out. Looks back a few pages, no further.
-async fn start(client: &Client, head: EventSeq) -> Result<EventSeq, CliError> {
+fn told(all: bool, kind: Option<&str>) -> bool {
+    all || kind.is_none_or(|kind| !ROUTINE.contains(&kind))
+}
+
+/// Where the last [`BACK`] events that are told begin. Looks back a few pages, no further.
+async fn start(client: &Client, head: EventSeq, all: bool) -> Result<EventSeq, CliError> {
     let (mut from, mut found) = (head + 1, Vec::new());
     for _ in 0..LOOK_BACK {
         let before = from.saturating_sub(PAGE).max(1);
         let answer = page(client, before, None).await?;
         let events = answer.value["events"].as_array().ok_or_else(|| CliError::answer("it has no events"))?;
-        let told = events.iter().filter(|event| event["kind"] != BATCH);
+        let told = events.iter().filter(|event| told(all, event["kind"].as_str()));
         let seqs = told.filter_map(|event| event["seq"].as_u64()).filter(|seq| *seq < from);
         found.splice(0..0, seqs);
         from = before;
@@ -214,7 +221,7 @@ fn tail_folder(common: &Common, args: &TailArgs, data: &Path) -> Result<u8, CliE
         let event = &envelope.event;
         let wanted =
             |id: &str| event.rollout().is_some_and(|r| r.0 == id || r.0.ends_with(&format!("-{id}")));
-        if event.kind() == BATCH || args.rollout.as_deref().is_some_and(|id| !wanted(id)) {
+        if !told(args.all, Some(event.kind())) || args.rollout.as_deref().is_some_and(|id| !wanted(id)) {
             continue;
         }
         if shown.len() == keep {

@@ -152,7 +152,11 @@ fn what_if(format: Format, args: &Args, file: &std::path::Path) -> Result<u8, Cl
 }
 
 fn told(policy: &str, comparisons: &[Comparison]) -> String {
-    let mut out = format!("{} rollouts under {policy}, on the recorded telemetry\n", comparisons.len());
+    let mut out = format!(
+        "{} rollout{} under {policy}, on the recorded telemetry\n",
+        comparisons.len(),
+        if comparisons.len() == 1 { "" } else { "s" }
+    );
     for c in comparisons {
         match c.parted() {
             None => out.push_str(&format!("  {:<24} the same {} decisions\n", c.rollout, c.recorded.len())),

@@ -117,9 +117,18 @@ fn page(r: &RolloutView) -> String {
     if !r.steps.is_empty() {
         page += &format!("{}\n", ramp(r));
     }
+    if let (Standing::RollingBack, Some(decision)) = (r.state, &r.last_decision) {
+        page += &format!("because: {}\n", decision.summary);
+    }
     if !r.summary.is_empty() {
         let label = if r.state.is_over() { "because" } else { "now" };
-        page += &format!("{label}: {}\n", r.summary);
+        let more = r.gates.iter().filter(|gate| !gate.met).count().saturating_sub(1);
+        let more = if more > 0 {
+            format!(" ({more} more in the way: sluice explain {})", r.rollout)
+        } else {
+            String::new()
+        };
+        page += &format!("{label}: {}{more}\n", r.summary);
     }
     page.extend(r.meaning.iter().map(|sentence| format!("{sentence}\n")));
     for wait in &r.waits {
@@ -345,7 +354,7 @@ fn ramp(r: &RolloutView) -> String {
             let left = need.minus(watched);
             match left {
                 _ if need == Span::ZERO => format!("[{weight}]"),
-                Span::ZERO => format!("[{weight}: {need} over]"),
+                Span::ZERO => format!("[{weight}: {need} done]"),
                 left => format!("[{weight}: {watched} of {need}, {left} left]"),
             }
         } else if bake == Span::ZERO {

@@ -32,7 +32,7 @@ pub struct Args {
     /// Kinds of trouble that may happen, separated by commas; each seed meets a random part of them [default: all]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     faults: Option<Vec<Fault>>,
-    /// Events that a history has at least; a short one meets its trouble more closely. Part of what a seed stands for
+    /// Events that a history goes on for, if it does not end refusing a damaged disk; a short one meets its trouble more closely. Part of what a seed stands for
     #[arg(long, value_name = "N", default_value_t = EVENTS_MIN, value_parser = clap::value_parser!(u64).range(100..=100_000))]
     events: u64,
     /// Of the things that happen from outside, only these, by number: 3,17,20-40

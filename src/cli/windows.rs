@@ -92,7 +92,10 @@ async fn order(
                 text += "meanwhile  nothing starts or is promoted; guardrails stay armed, rollbacks happen";
             } else {
                 let moved = answer.value["moved"].as_array().map_or(0, Vec::len);
-                text += &format!("decided    on {moved} rollouts that had waited");
+                text += &format!(
+                    "decided    on {moved} rollout{} that had waited",
+                    if moved == 1 { "" } else { "s" }
+                );
             }
             output::lines(&text)?;
         }

@@ -236,7 +236,7 @@ fn upper_quantile(p: f64) -> f64 {
     (low + high) / 2.0
 }
 
-/// Three ways to shorten a gate.
+/// How long the slowest gate takes, and ways to shorten it.
 fn shorter(
     guardrail: &Guardrail,
     lately: &Lately,
@@ -248,32 +248,28 @@ fn shorter(
     let name = &guardrail.name;
     let mut ways = vec![format!("{name} at {}% takes about {}", trim(share * 100.0), rough(takes))];
     let Some(spread) = spread(guardrail, lately, share) else { return ways };
-    let hours = |n: f64, per_hour: f64| rough(span(n / per_hour));
+    // Only what is shorter is a way to shorten it.
+    let mut add = |what: &str, n: f64, of: &str, per_hour: f64| {
+        let own = span(n / per_hour);
+        if own < takes {
+            ways.push(format!("{what}: about {} {of}, {}", rounded(n), rough(own)));
+        }
+    };
     let compares = matches!(guardrail.rule, Rule::Proportion { .. } | Rule::Score { .. });
     if requests > 1.5 * lately.per_hour {
         // All of the canary, a twentieth of the baseline.
         let n = 2.7 * libm::log(level) * spread * (1.0 + share / (0.05 * (1.0 - share)));
-        ways.push(format!(
-            "measure every canary request and 5% of the baseline's: about {} canary samples, {}",
-            rounded(n),
-            hours(n, requests * share)
-        ));
+        let what = "measure every canary request and 5% of the baseline's";
+        add(what, n, "canary samples", requests * share);
     }
     if compares {
         let eps = libm::sqrt(lately.variance.max(1e-6) / spread);
         let n = 2.7 * libm::log(level) * (DISCORDANT / 4.0) / (eps * eps / 4.0);
-        ways.push(format!(
-            "let the baseline answer the canary's requests too (kind paired): about {} pairs if a tenth differ, {}",
-            rounded(n),
-            hours(n, lately.per_hour.max(requests) * share)
-        ));
+        let what = "let the baseline answer the canary's requests too (kind paired)";
+        add(what, n, "pairs if a tenth differ", lately.per_hour.max(requests) * share);
     }
     let n = 2.7 * libm::log(level) * spread / 4.0 / (1.0 - share);
-    ways.push(format!(
-        "accept a limit twice as wide: about {} canary samples, {}",
-        rounded(n),
-        hours(n, lately.per_hour * share)
-    ));
+    add("accept a limit twice as wide", n, "canary samples", lately.per_hour * share);
     ways
 }
 

@@ -328,7 +328,7 @@ pub fn count(n: u64) -> String {
 }
 
 /// At most three significant digits, none that are zero.
-fn digits(x: f64) -> String {
+pub fn digits(x: f64) -> String {
     let text = significant(x);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::core::bets::discoveries;
-use crate::core::conclusion::{ArmCount, Decision, Opening, Outcome};
+use crate::core::conclusion::{AlertKind, ArmCount, Decision, Opening, Outcome, Reason};
 use crate::core::evidence::BENEFIT_LN;
 use crate::core::ids::{Actuator, EventSeq, RolloutId, Scope};
 use crate::core::judge::{self, Gate};
@@ -22,6 +22,7 @@ use crate::core::state::{Ended, State};
 use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
 use crate::core::watch::Watch;
+use crate::core::windows;
 use crate::core::words;
 pub use shapes::*;
 
@@ -147,7 +148,8 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     let policy = state.policy_of(rollout);
     let judgement = judge::judge(rollout, policy, now);
     let mut gates = judge::gates(state, rollout, &judgement.readings, now);
-    gates.sort_by_key(|gate| (gate.met, gate.time));
+    // What keeps everything where it is comes first: nothing is wrong with the canary then.
+    gates.sort_by_key(|gate| (gate.met, gate.time, !windows::shuts(gate)));
     let standing = match &rollout.stage {
         Stage::Queued if gates.iter().any(|gate| !gate.met) => Standing::Scheduled,
         Stage::Queued => Standing::Queued,
@@ -166,7 +168,10 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     });
     let unconfirmed: Vec<String> =
         rollout.sent.iter().flat_map(|sent| &sent.waiting).map(|a| a.0.clone()).collect();
-    let text = |gate: &Gate| words::reason(&gate.reason, &judgement.readings);
+    let text = |gate: &Gate| match &gate.reason {
+        Reason::Condition { name, known: true } if gate.met => format!("condition {name} does not hold"),
+        reason => words::reason(reason, &judgement.readings),
+    };
     let last = rollout.last_choice.as_ref();
     let waits = waits(state, rollout);
     let summary = match (standing, gates.iter().find(|gate| !gate.met)) {
@@ -240,7 +245,12 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
                 ..guardrail_view(reading)
             })
             .collect(),
-        alerts: rollout.alerts.values().cloned().collect(),
+        alerts: rollout
+            .alerts
+            .iter()
+            .filter(|(kind, _)| stands(rollout, kind))
+            .map(|(_, text)| text.clone())
+            .collect(),
         last_decision: last.map(|last| DecisionRef {
             seq: last.0,
             choice: last.1.choice,
@@ -272,6 +282,16 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
                 took_ms: test.result.as_ref().map(|result| result.took_ms),
             })
             .collect(),
+    }
+}
+
+/// Whether an alert is still about something: an actuator that has confirmed is silent no more.
+fn stands(rollout: &Rollout, alert: &AlertKind) -> bool {
+    match alert {
+        AlertKind::ActuatorSilent(actuator) | AlertKind::RollbackUnconfirmed(actuator, _) => {
+            rollout.sent.as_ref().is_some_and(|sent| sent.waiting.contains(actuator))
+        }
+        _ => true,
     }
 }
 
@@ -473,14 +493,15 @@ fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Ti
     let samples = match worst {
         Some(worst) if n(worst) != n(best) => format!("{} to {}", n(best), n(worst)),
         Some(_) => n(best),
-        None => format!("{} or more", n(best)),
+        None => format!("at least {}", n(best)),
     };
     let watched = rollout.watched(now);
     let time = (evidence.step_canary > 0 && watched > Span::ZERO).then(|| {
         let each = watched.0 as f64 / evidence.step_canary as f64;
         let [best, worst] =
             [best, worst.unwrap_or(best)].map(|n| plan::rough(Span((n as f64 * each) as u64)));
-        if best == worst { format!(", about {best}") } else { format!(", about {best} to {worst}") }
+        let range = if best == worst { best } else { format!("{best} to {worst}") };
+        if range.starts_with("under") { format!(", {range}") } else { format!(", about {range}") }
     });
     Some(format!("{samples} more canary observations if this holds{}", time.unwrap_or_default()))
 }

@@ -131,8 +131,8 @@ fn a_rollback_by_the_average_adds_up_on_the_page() {
         );
         let recorded = format!("; recorded {:.4}x\n", decision.harm_ln.exp());
         assert_eq!(page.contains(&recorded), seq == back, "{page}");
-        let means = "If it had been within the limits of both guardrails that may roll back on evidence, this happens \
-                     in at most 6.3% of rollouts.\n";
+        let means = "Had it been within the limits of both guardrails that may roll back on evidence, this would \
+                     happen in at most 6.3% of rollouts.\n";
         assert_eq!(page.contains(means), seq == back, "{page}");
         assert_eq!(page.contains("\nIt has failed since event "), seq == back, "{page}");
         let n = eval[1].max(helped[1]) as u64;

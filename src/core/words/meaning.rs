@@ -40,11 +40,18 @@ fn safe(g: &Guardrail, r: &GuardrailReading) -> Option<String> {
         Some(limit) => format!("Shown to be less than {limit} worse"),
         None => "Shown not to be worse".into(),
     };
-    Some(format!("{shown}; false in at most {} of canaries that bad.", at_most(libm::exp(-r.safe_need_ln))))
+    // Evidence drifts on after it has been enough.
+    let earlier = if r.safe_ln < r.safe_need_ln {
+        " That was so earlier at this step, and once is enough."
+    } else {
+        ""
+    };
+    let at_most = at_most(libm::exp(-r.safe_need_ln));
+    Some(format!("{shown}; false in at most {at_most} of canaries that bad.{earlier}"))
 }
 
-/// What a rollback by evidence means: `Worse than the baseline by more than 3 points. If it had been within 3 points,
-/// this happens in at most 5% of rollouts.` The share is one of all guardrails together. `None`: it was not made by
+/// What a rollback by evidence means: `eval_pass is worse than the baseline's by more than 3 points. Had it been within 3
+/// points, this would happen in at most 5% of rollouts.` The share is one of all guardrails together. `None`: it was not made by
 /// evidence.
 pub fn rolled_back(d: &Decision, policy: &Policy) -> Option<String> {
     let share = |name: &str| policy.guardrails.iter().find(|g| g.name == name && g.weight > 0.0);
@@ -66,7 +73,8 @@ pub fn rolled_back(d: &Decision, policy: &Policy) -> Option<String> {
     };
     let at_most = at_most(1.0 / policy.evidence.rollback);
     Some(format!(
-        "Worse than the baseline{worse}. If it had been {within}, this happens in at most {at_most} of rollouts."
+        "{} is worse than the baseline's{worse}. Had it been {within}, this would happen in at most {at_most} of rollouts.",
+        g.name
     ))
 }
 

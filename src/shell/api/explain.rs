@@ -17,8 +17,16 @@ use crate::wire::outgoing::rfc3339;
 pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec<String>) {
     let now = now.max(state.now);
     let Some(rollout) = state.rollouts.get(id) else {
-        let mut can = vec![format!("sluice deploy {} VERSION", service(id))];
         let ended = state.ended.iter().find(|ended| ended.id == *id);
+        let mut can = vec![format!("sluice deploy {} VERSION --reason TEXT", service(id))];
+        can.extend(ended.and_then(|ended| {
+            let known = state.services.get(&ended.opening.service)?;
+            let to = known.quarantined.contains_key(&ended.opening.to).then_some(&ended.opening.to)?;
+            Some(format!(
+                "sluice deploy {} {to} --finding TEXT --reason TEXT (the same version again)",
+                service(id)
+            ))
+        }));
         let until = ended
             .filter(|ended| ended.outcome == Outcome::Completed)
             .map(|ended| ended.ended_at.plus(state.policies[&ended.opening.policy].keep_old));
@@ -48,7 +56,11 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
     let mut next = Vec::new();
     let unconfirmed = || {
         let waiting = rollout.sent.iter().flat_map(|sent| &sent.waiting);
-        waiting.map(|actuator| actuator.as_str()).collect::<Vec<_>>().join(", ")
+        let waiting: Vec<&str> = waiting.map(|actuator| actuator.as_str()).collect();
+        match waiting.as_slice() {
+            [.., _, last] => format!("{} and {last} have", waiting[..waiting.len() - 1].join(", ")),
+            _ => format!("{} has", waiting.concat()),
+        }
     };
     if rollout.armed() {
         let watching = policy.guardrails.iter().filter(|g| g.on_fail == OnFail::Rollback);
@@ -79,7 +91,7 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         Stage::Applying { step } => {
             let to = policy.step_name(*step);
             next.push(format!(
-                "watches {to} as soon as {} has confirmed; the command is sent again until then",
+                "watches {to} as soon as {} confirmed; the command is sent again until then",
                 unconfirmed()
             ));
         }
@@ -91,10 +103,14 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
                 format!("else people are told at {then}, and the command is sent again if requests speak against it")
             }));
         }
-        Stage::RollingBack | Stage::Releasing => next.push(format!(
-            "is over as soon as {} has confirmed; the command is sent again until then",
-            unconfirmed()
-        )),
+        stage @ (Stage::RollingBack | Stage::Releasing) => {
+            let shown = *stage == Stage::RollingBack && policy.effective.is_some();
+            next.push(format!(
+                "is over as soon as {} confirmed{}; the command is sent again until then",
+                unconfirmed(),
+                if shown { " and telemetry shows that the canary serves nothing any more" } else { "" }
+            ));
+        }
         Stage::Baking(_) | Stage::Soaking(_) => {
             next.push(promotion(state, rollout, now));
             next.extend(deadline(rollout, policy, now));
@@ -139,7 +155,10 @@ fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
             Reason::Samples { metric, have, need } => {
                 waits.push(format!("{metric} has {} more observations", words::count(need - have)));
             }
-            Reason::Approvals { have, need } => waits.push(format!("{} more approve", need - have)),
+            Reason::Approvals { have, need } => waits.push(match need - have {
+                1 => "one more approves".into(),
+                more => format!("{more} more approve"),
+            }),
             reason @ (Reason::Window { .. } | Reason::Frozen { .. }) => waits.push(until(reason, now)),
             other => waits.push(words::reason(other, &judgement.readings)),
         }
@@ -201,7 +220,20 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
             "sluice rollback {id} --override --reason TEXT (take the actuators' word for it)"
         )];
     }
-    if matches!(rollout.stage, Stage::RollingBack | Stage::Ended(_)) {
+    if rollout.stage == Stage::RollingBack {
+        // Nobody else can end it: the version is still served by whoever does not answer.
+        let waiting =
+            rollout.sent.iter().flat_map(|sent| sent.waiting.iter().map(|name| (name, &sent.command)));
+        let by_hand = waiting.map(|(name, command)| {
+            format!(
+                "sluice ack {} --actuator {name} --service {} (once {} is at {} there, set by hand)",
+                command.id, command.service, rollout.opening.to, command.weight
+            )
+        });
+        let claim = rollout.claimed.is_none().then(|| format!("sluice claim {id}"));
+        return by_hand.chain(claim).collect();
+    }
+    if matches!(rollout.stage, Stage::Ended(_)) {
         return Vec::new();
     }
     let mut can = Vec::new();
