@@ -171,8 +171,8 @@ fn a_rollback_by_the_average_is_shown_as_what_it_is() {
         let answer = EvidenceAnswer::new(traced);
         let means = |text: &str| answer.meaning.iter().any(|sentence| sentence == text);
         let back = format!(
-            "{} is worse than the baseline's by more than 3 points. Had it been within the limits of both \
-             guardrails that may roll back on evidence, this would happen in at most 5% of rollouts.",
+            "Together they are worse than their limits allow, and {} has most of it. Had it been within the limits \
+             of both guardrails that may roll back on evidence, this would happen in at most 5% of rollouts.",
             reading.name
         );
         assert_eq!(means(&back), w.recorded_ln.is_some(), "{:?}", answer.meaning);

@@ -163,7 +163,18 @@ pub fn evidence(ln: f64, need_ln: f64) -> String {
     if ln <= 0.0 {
         format!("none of the {need} needed")
     } else {
-        format!("{} of the {need} needed", times(ln))
+        // Never more than there is: 19.6x is not 20x, and nothing acts.
+        format!("{} of the {need} needed", at_least(ln))
+    }
+}
+
+/// Evidence cut off after the digits that are shown.
+fn at_least(ln: f64) -> String {
+    let e = libm::exp(ln) * (1.0 + 1e-12);
+    match e {
+        e if ln > 13.8 || e >= 100.0 => times(ln),
+        e if e >= 10.0 => format!("{}x", libm::floor(e)),
+        e => format!("{:.1}x", libm::floor(e * 10.0) / 10.0),
     }
 }
 
@@ -194,7 +205,7 @@ pub fn above_cap(guardrail: &Guardrail, cap: f64, shown: &Evidence, ln: f64, nee
         count(shown.canary.n),
         count(shown.baseline.n),
         trim(points * 100.0),
-        evidence(ln, need_ln),
+        format_args!("{} of the {} needed", times(ln), times(need_ln)),
     )
 }
 

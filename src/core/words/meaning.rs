@@ -47,7 +47,11 @@ fn safe(g: &Guardrail, r: &GuardrailReading) -> Option<String> {
         ""
     };
     let at_most = at_most(libm::exp(-r.safe_need_ln));
-    Some(format!("{shown}; false in at most {at_most} of canaries that bad.{earlier}"))
+    let cap =
+        r.reference.as_ref().and_then(|reference| reference.cap).filter(|_| r.kind == GuardrailKind::Mean);
+    let cap =
+        cap.map(|cap| format!(", where values above {} count as that", digits(cap))).unwrap_or_default();
+    Some(format!("{shown}{cap}; false in at most {at_most} of canaries that bad.{earlier}"))
 }
 
 /// What a rollback by evidence means: `eval_pass is worse than the baseline's by more than 3 points. Had it been within 3
@@ -72,10 +76,14 @@ pub fn rolled_back(d: &Decision, policy: &Policy) -> Option<String> {
         n => format!("within the limits of all {n} guardrails that may roll back on evidence"),
     };
     let at_most = at_most(1.0 / policy.evidence.rollback);
-    Some(format!(
-        "{} is worse than the baseline's{worse}. Had it been {within}, this would happen in at most {at_most} of rollouts.",
-        g.name
-    ))
+    let alone = d.readings.iter().any(|r| r.name == g.name && r.harm_ln >= r.harm_need_ln);
+    let found = if alone {
+        format!("{} is worse than the baseline's{worse}.", g.name)
+    } else {
+        // No single one is shown to be beyond its limit: that some are, is.
+        format!("Together they are worse than their limits allow, and {} has most of it.", g.name)
+    };
+    Some(format!("{found} Had it been {within}, this would happen in at most {at_most} of rollouts."))
 }
 
 /// Every attempt is a test of its own: `2nd attempt of this version: at most 10% of such series would be rolled back
