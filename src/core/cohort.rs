@@ -6,8 +6,10 @@
 //! by hash and so independent of what was observed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::evidence::Portion;
 use super::planted::{Bug, planted};
@@ -51,14 +53,54 @@ pub struct Histogram {
 /// A uniform sample of the observations of one arm: those with the smallest keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Sampled {
-    /// Key -> milliseconds after the cohort's start, value.
-    kept: BTreeMap<u64, (u32, f64)>,
+    kept: BTreeMap<u64, Kept>,
     /// Observations offered, repetitions of a unit not counted.
     offered: u64,
 }
 
+/// One observation. Stored as `[at, x]`, or `[at, x, place]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Kept {
+    /// Milliseconds after the cohort's start.
+    at: u32,
+    x: f64,
+    /// A hash of its place in the log; 0 until the fourth engine.
+    place: u32,
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.place == 0 {
+            (self.at, self.x).serialize(to)
+        } else {
+            (self.at, self.x, self.place).serialize(to)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Kept, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Kept;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("time, value, and perhaps place")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Kept, A::Error> {
+                let (Some(at), Some(x)) = (parts.next_element()?, parts.next_element()?) else {
+                    return Err(A::Error::invalid_length(1, &self));
+                };
+                Ok(Kept { at, x, place: parts.next_element()?.unwrap_or(0) })
+            }
+        }
+        from.deserialize_tuple(3, Parts)
+    }
+}
+
 impl Sampled {
-    fn offer(&mut self, key: u64, at: u32, x: f64) {
+    fn offer(&mut self, key: u64, at: u32, place: u32, x: f64) {
         // The usual end of an observation in a flood, and so looked at first: above the largest there is nothing.
         let full = self.kept.len() == SAMPLE_MAX;
         if full && self.kept.last_key_value().is_some_and(|(largest, _)| *largest < key) {
@@ -66,9 +108,10 @@ impl Sampled {
             return;
         }
         if let Some(kept) = self.kept.get_mut(&key) {
-            // One observation per unit and cohort: the one served first.
-            if at < kept.0 {
-                *kept = (at, x);
+            // One observation per unit and cohort: the one served first; of those served at once, one that neither its
+            // value nor its arrival has chosen.
+            if (at, place) < (kept.at, kept.place) {
+                *kept = Kept { at, x, place };
             }
             return;
         }
@@ -76,16 +119,29 @@ impl Sampled {
         if full {
             self.kept.pop_last();
         }
-        self.kept.insert(key, (at, x));
+        self.kept.insert(key, Kept { at, x, place });
     }
 }
 
 impl Cohort {
-    /// Whether what `judge` graded can be held: what two judges say cannot be compared. The first to be heard of counts, and
-    /// so does who names none.
-    pub fn admits(&mut self, judge: Option<u64>) -> bool {
-        let Some(judge) = judge else { return true };
-        *self.judge.get_or_insert(judge) == judge
+    /// Lets in what `judge` graded: what two judges say cannot be compared. One of them counts, and so does who names
+    /// none: the one with the smallest hash, whoever is heard of first, so that it is the same from cohort to cohort; until the
+    /// fourth engine the first to be heard of. Returns how many observations of another had to go, `None` if this one has to.
+    pub fn admit(&mut self, judge: Option<u64>, smallest: bool) -> Option<u64> {
+        let Some(judge) = judge else { return Some(0) };
+        match self.judge {
+            Some(held) if held == judge => Some(0),
+            Some(held) if !smallest || held < judge => None,
+            Some(_) => {
+                let gone = self.waiting();
+                *self = Cohort { judge: Some(judge), ..Cohort::default() };
+                Some(gone)
+            }
+            None => {
+                self.judge = Some(judge);
+                Some(0)
+            }
+        }
     }
 
     /// Counts an observation of zero or one that names no unit. `offset`: since the cohort's start.
@@ -101,11 +157,11 @@ impl Cohort {
     }
 
     /// Keeps a value, or an observation of a named unit. `key`: the unit's hash, else a hash of where in the
-    /// log the observation stands.
+    /// log the observation stands. `place` decides between two of a unit that were served at once.
     #[inline]
-    pub fn keep(&mut self, arm: Arm, offset: Span, key: u64, x: f64) {
+    pub fn keep(&mut self, arm: Arm, offset: Span, key: u64, place: u32, x: f64) {
         let sampled = if arm == Arm::Baseline { &mut self.baseline } else { &mut self.canary };
-        sampled.offer(key, offset.0.min(u64::from(u32::MAX)) as u32, x);
+        sampled.offer(key, offset.0.min(u64::from(u32::MAX)) as u32, place, x);
     }
 
     /// Adds a histogram. Returns whether it could be: all of one cohort must have the same bounds.
@@ -148,16 +204,23 @@ impl Cohort {
         totals
     }
 
+    /// Requests, and those of them without a value. Of the whole cohort: a request and its value need not be of one slot.
+    pub fn missing(&self, start: Timestamp) -> Option<(Timestamp, Portion)> {
+        let [n_a, came_a, n_b, came_b] = self.totals();
+        let (f_a, f_b) = (n_a.saturating_sub(came_a), n_b.saturating_sub(came_b));
+        (n_a + n_b > 0).then_some((start, Portion::Counts { n_a, f_a, n_b, f_b }))
+    }
+
     /// Units that both arms answered, in order of the later answer: baseline's and canary's value.
     pub fn pairs(&self, start: Timestamp) -> Vec<(Timestamp, Portion)> {
         let mut pairs: Vec<_> = self
             .baseline
             .kept
             .iter()
-            .filter_map(|(key, (at, a))| {
+            .filter_map(|(key, Kept { at, x: a, .. })| {
                 let mixed = planted(Bug::PairsMixed).then(|| self.canary.kept.range(key..).next());
                 let mixed = mixed.flatten().map(|(_, kept)| kept);
-                let (other, b) = self.canary.kept.get(key).or(mixed)?;
+                let Kept { at: other, x: b, .. } = self.canary.kept.get(key).or(mixed)?;
                 Some((*at.max(other), *key, *a, *b))
             })
             .collect();
@@ -170,7 +233,7 @@ impl Cohort {
     pub fn counts(&self, start: Timestamp, length: Span) -> impl Iterator<Item = (Timestamp, Portion)> {
         let mut slots = if self.slots.is_empty() { vec![[0; 4]; SLOTS as usize] } else { self.slots.clone() };
         for (arm, sampled) in [(0, &self.baseline), (2, &self.canary)] {
-            for (at, x) in sampled.kept.values() {
+            for Kept { at, x, .. } in sampled.kept.values() {
                 let slot = &mut slots[slot_of(u64::from(*at), length)];
                 slot[arm] += 1;
                 slot[arm + 1] += u64::from(*x >= 0.5);
@@ -187,7 +250,11 @@ impl Cohort {
     /// Values in order of request time; the key breaks ties, so that the order is the same everywhere.
     pub fn values(&self, start: Timestamp) -> Vec<(Timestamp, Portion)> {
         let of = |canary: bool, sampled: &Sampled| {
-            sampled.kept.iter().map(move |(key, (at, x))| (*at, canary, *key, *x)).collect::<Vec<_>>()
+            sampled
+                .kept
+                .iter()
+                .map(move |(key, Kept { at, x, .. })| (*at, canary, *key, *x))
+                .collect::<Vec<_>>()
         };
         let mut all = of(false, &self.baseline);
         all.extend(of(true, &self.canary));
@@ -231,10 +298,53 @@ mod tests {
     fn a_unit_counts_once_with_what_it_was_served_first() {
         let mut cohort = Cohort::default();
         for (at, x) in [(900, 0.0), (100, 1.0), (500, 0.0)] {
-            cohort.keep(Arm::Canary, Span(at), unit_key("maya"), x);
+            cohort.keep(Arm::Canary, Span(at), unit_key("maya"), 0, x);
         }
         let portions: Vec<_> = cohort.counts(Timestamp(0), Span::mins(1)).map(|(_, p)| p).collect();
         assert_eq!(portions, [Portion::Counts { n_a: 0, f_a: 0, n_b: 1, f_b: 1 }]);
+    }
+
+    /// Whichever of the two comes first.
+    #[test]
+    fn of_two_of_a_unit_at_once_the_same_one_counts_in_either_order() {
+        let kept = |order: [(u32, f64); 2]| {
+            let mut cohort = Cohort::default();
+            for (place, x) in order {
+                cohort.keep(Arm::Canary, Span(100), unit_key("maya"), place, x);
+            }
+            cohort.values(Timestamp(0))
+        };
+        assert_eq!(kept([(7, 1.0), (3, 0.0)]), kept([(3, 0.0), (7, 1.0)]));
+    }
+
+    /// Requests summed at the start of the minute, their values all over it.
+    #[test]
+    fn a_value_of_another_second_than_its_request_is_not_missing() {
+        let (mut cohort, minute) = (Cohort::default(), Span::mins(1));
+        for (arm, n, came) in [(Arm::Baseline, 100, 90), (Arm::Canary, 10, 7)] {
+            cohort.count(arm, Span::ZERO, minute, n, 0);
+            (0..came).for_each(|i| cohort.count(arm, Span(600 * (i + 1)), minute, 0, 1));
+        }
+        let counts = Portion::Counts { n_a: 100, f_a: 10, n_b: 10, f_b: 3 };
+        assert_eq!(cohort.missing(Timestamp(0)), Some((Timestamp(0), counts)));
+    }
+
+    #[test]
+    fn the_judge_of_a_cohort_does_not_depend_on_who_is_heard_first() {
+        let heard = |order: [u64; 4]| {
+            let mut cohort = Cohort::default();
+            let mut left_out = 0;
+            for (i, judge) in order.into_iter().enumerate() {
+                let gone = cohort.admit(Some(judge), true);
+                left_out += gone.unwrap_or(1);
+                if gone.is_some() {
+                    cohort.keep(Arm::Canary, Span(judge), position_key(1, i as u32), 0, judge as f64);
+                }
+            }
+            (cohort.judge, cohort.waiting(), left_out)
+        };
+        assert_eq!(heard([5, 3, 5, 3]), (Some(3), 2, 2));
+        assert_eq!(heard([3, 5, 3, 5]), (Some(3), 2, 2));
     }
 
     /// Above the bound the kept values are a fair sample: their share of ones is the share offered.
@@ -244,7 +354,7 @@ mod tests {
         for i in 0..200_000u32 {
             // Ones come late, so that keeping the first to arrive would show.
             let x = if i >= 150_000 { 1.0 } else { 0.0 };
-            cohort.keep(Arm::Baseline, Span(u64::from(i / 4)), position_key(9, i), x);
+            cohort.keep(Arm::Baseline, Span(u64::from(i / 4)), position_key(9, i), 0, x);
         }
         let values = cohort.values(Timestamp(0));
         assert_eq!(values.len(), SAMPLE_MAX);
@@ -257,7 +367,7 @@ mod tests {
     fn values_come_back_in_order_of_request_time() {
         let mut cohort = Cohort::default();
         for (index, at) in [30u64, 10, 20].into_iter().enumerate() {
-            cohort.keep(Arm::Canary, Span(at), position_key(1, index as u32), at as f64);
+            cohort.keep(Arm::Canary, Span(at), position_key(1, index as u32), 0, at as f64);
         }
         let times: Vec<_> = cohort.values(Timestamp(1_000)).into_iter().map(|(at, _)| at.0).collect();
         assert_eq!(times, [1_010, 1_020, 1_030]);

@@ -194,6 +194,10 @@ impl Evidence {
 
     /// Adds observations in request-time order, scoring each block that closes.
     pub fn add(&mut self, guardrail: &Guardrail, reference: &Reference, at: Timestamp, portion: &Portion) {
+        let waited = !self.open.is_empty() && !self.open.both() && at.since(self.open.since) > TOLERANCE;
+        if reference.engine >= 4 && waited {
+            self.open = OpenBlock::default();
+        }
         if let Portion::Labels { x_a, x_b, share } = *portion {
             return self.score_labels(guardrail, reference, x_a, x_b, share);
         }

@@ -79,7 +79,9 @@ impl<'a> Together<'a> {
             name: &g.name,
             weight: g.weight,
             ln: w.evidence.harm.ln(),
-            excused: excuse(rollout, policy, g).is_some() || excused_when(rollout, policy, g).is_some(),
+            excused: excuse(rollout, policy, g).is_some()
+                || excused_when(rollout, policy, g).is_some()
+                || w.engine >= 4 && w.accepted.is_some(),
         });
         Together { parts: parts.collect(), need_ln: libm::log(policy.evidence.rollback) }
     }
@@ -369,8 +371,10 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
         let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
         let paired = matches!(guardrail.rule, Rule::Paired { .. });
         let needed = guardrail.gates && if idle { shadowed && paired } else { !(paired && in_shadow) };
+        // What a promotion needs shown within its limit does not let it pass by failing, even where that only alerts.
+        let asked = rollout.opening.engine() >= 4 && needed && !soaking && reading.accepted.is_none();
         let met = match reading.verdict {
-            Verdict::Fail => reading.does() == OnFail::Alert,
+            Verdict::Fail => reading.does() == OnFail::Alert && !asked,
             Verdict::Pass => true,
             Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
             _ => !watches && (soaking || !needed),

@@ -21,6 +21,13 @@ struct Moment {
     cohort: Timestamp,
     cold: bool,
     segment: Option<u16>,
+    /// The share of traffic was changing hands.
+    moves: bool,
+}
+
+/// Whether a guardrail takes the canary's share of traffic to be that of the step.
+fn needs_share(guardrail: &Guardrail) -> bool {
+    matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
 }
 
 impl Rollout {
@@ -35,12 +42,15 @@ impl Rollout {
     }
 
     /// Where a request served at `served_at` belongs. Buckets are counted from when its step was applied.
-    fn moment(&self, served_at: Timestamp, policy: &Policy) -> Option<Moment> {
+    fn moment(&self, served_at: Timestamp, to: Timestamp, policy: &Policy) -> Option<Moment> {
         let (since, step) = self.step_at(served_at)?;
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
         let segment = policy.steps[usize::from(step)].segment;
-        Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment })
+        let moves = self.opening.engine() >= 4
+            && policy.guardrails.iter().any(needs_share)
+            && self.moves(served_at, to);
+        Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
     }
 
     /// Takes in a batch. Returns whether an absolute guard has news by it.
@@ -107,9 +117,9 @@ impl Rollout {
             let Some((arm, fed)) = &targets[sample.series as usize] else { continue };
             if known_for != Some(sample.served_at) {
                 let at = if planted(Bug::ArrivalOrder) { now } else { sample.served_at };
-                (known_for, known) = (Some(sample.served_at), self.moment(at, policy));
+                (known_for, known) = (Some(sample.served_at), self.moment(at, at, policy));
             }
-            let Some(Moment { cohort, cold, segment }) = known else { continue };
+            let Some(Moment { cohort, cold, segment, moves }) = known else { continue };
             let member = || sample.tag.and_then(|tag| *members.get(tag as usize)?);
             let elsewhere = divided && member().flatten() != segment && !planted(Bug::MixesSegments);
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
@@ -126,7 +136,8 @@ impl Rollout {
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
                 let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-                if absolute && gone(member()) || !absolute && (cold || elsewhere) {
+                let unclear = moves && needs_share(guardrail);
+                if absolute && gone(member()) || !absolute && (cold || elsewhere || unclear) {
                     continue;
                 }
                 observation.role = *role;
@@ -141,11 +152,14 @@ impl Rollout {
         }
         for (index, aggregate) in columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
             let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
-            let Some(Moment { cohort, cold, segment }) = self.moment(aggregate.from, policy) else {
+            let Some(Moment { cohort, cold, segment, moves }) =
+                self.moment(aggregate.from, aggregate.to, policy)
+            else {
                 continue;
             };
-            // Sums have no tags.
-            let elsewhere = segment.is_some() && !planted(Bug::MixesSegments);
+            // Sums have no tags: they are of all segments together, of which some have more of the canary than others.
+            let fourth = self.opening.engine() >= 4;
+            let elsewhere = (segment.is_some() || fourth && divided) && !planted(Bug::MixesSegments);
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -160,7 +174,12 @@ impl Rollout {
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
                 let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-                if absolute && gone(None) || !absolute && (cold || elsewhere) {
+                if fourth && elsewhere && !absolute {
+                    self.watches[*i].leave_out(*arm, now, aggregate.n);
+                    continue;
+                }
+                let unclear = moves && needs_share(guardrail);
+                if absolute && gone(None) || !absolute && (cold || elsewhere || unclear) {
                     continue;
                 }
                 observation.role = *role;

@@ -99,6 +99,23 @@ impl Gathered {
         self.n += n;
     }
 
+    /// The share beyond a threshold that [`Gathered::quantile`] found: of ties, and of coarse bounds, less than the quantile
+    /// says. `(k + 0.5) / (n + 1)`.
+    fn beyond(&self, better: Better, threshold: f64) -> f64 {
+        let (k, n) = match &self.histogram {
+            Some((bounds, counts)) => {
+                let n = counts.last().copied().unwrap_or(0);
+                let up_to = bounds.iter().position(|bound| *bound == threshold).map_or(n, |i| counts[i]);
+                (if better == Better::Lower { n - up_to } else { up_to }, n)
+            }
+            None => {
+                let k = self.values.iter().filter(|x| exceeds(better, **x, threshold)).count();
+                (k as u64, self.values.len() as u64)
+            }
+        };
+        (k as f64 + 0.5) / (n as f64 + 1.0)
+    }
+
     /// The smallest value that at least a share `q` of what was gathered does not exceed.
     fn quantile(&self, q: f64) -> f64 {
         if let Some((bounds, counts)) = &self.histogram {
@@ -129,13 +146,20 @@ impl Reference {
         let mut reference = Reference { n: gathered.n, engine, ..Reference::default() };
         match &guardrail.rule {
             Rule::Mean { .. } => {
-                let cap = gathered.quantile(1.0 - CAPPED);
+                let mut cap = gathered.quantile(1.0 - CAPPED);
                 if cap <= 0.0 {
                     return Err(Unusable(format!("{} is never above 0 in the baseline", guardrail.metric)));
+                }
+                // A constant has no percentiles, and more than it must be possible.
+                if engine >= 4 && gathered.values.iter().all(|x| *x >= cap) {
+                    cap *= 2.0 * canary_factor(guardrail).max(1.0);
                 }
                 reference.cap = Some(cap);
                 let ys = gathered.values.iter().map(|x| (x / cap).min(1.0));
                 (reference.theta, reference.variance) = mean_and_variance(ys);
+                if engine >= 4 {
+                    reference.variance = reference.variance.max(VARIANCE_MIN);
+                }
             }
             Rule::Score { .. } => {
                 (reference.theta, reference.variance) = mean_and_variance(gathered.values.iter().copied());
@@ -147,7 +171,11 @@ impl Reference {
             }
             Rule::Quantile { q, .. } => {
                 reference.threshold = Some(threshold(guardrail, gathered, *q)?);
-                let beyond = if guardrail.better == Better::Lower { 1.0 - q } else { *q };
+                let beyond = match reference.threshold.filter(|_| engine >= 4) {
+                    Some(threshold) => gathered.beyond(guardrail.better, threshold),
+                    None if guardrail.better == Better::Lower => 1.0 - q,
+                    None => *q,
+                };
                 (reference.theta, reference.variance) = (beyond, beyond * (1.0 - beyond));
             }
             Rule::Count { .. } => {
@@ -219,7 +247,13 @@ impl Reference {
                 next.variance = (gathered.sumsq / n - next.theta * next.theta).max(VARIANCE_MIN);
             }
             Rule::Quantile { q, .. } => match threshold(guardrail, gathered, *q) {
-                Ok(threshold) => next.threshold = Some(threshold),
+                Ok(threshold) => {
+                    next.threshold = Some(threshold);
+                    if self.engine >= 4 {
+                        next.theta = gathered.beyond(guardrail.better, threshold);
+                        next.variance = next.theta * (1.0 - next.theta);
+                    }
+                }
                 Err(_) => return self.clone(),
             },
             Rule::Count { .. } | Rule::Split => return self.clone(),
@@ -292,7 +326,7 @@ impl Reference {
     /// much; of a mean, are more values above the cap than [`ABOVE_CAP`] allows. With the way its bets lean.
     pub fn other(&self, guardrail: &Guardrail) -> Option<(Setting, Lean)> {
         let sign = if guardrail.better == Better::Higher { 1.0 } else { -1.0 };
-        match (&guardrail.rule, guardrail.benefit) {
+        let asked = match (&guardrail.rule, guardrail.benefit) {
             (Rule::Missing { points, .. }, _) => {
                 Some((Setting::binary(1.0, -points, self.theta), Lean::Below))
             }
@@ -307,7 +341,11 @@ impl Reference {
                 Some((self.general(1.0, sign * by), harm_lean(guardrail).opposite()))
             }
             _ => None,
-        }
+        };
+        // Nothing can be better than all good, or missing less than not at all. A baseline that has drifted there leaves no
+        // bet to be made: at a boundary that cannot be, stakes turn over and win on nothing.
+        let possible = |setting: &Setting| setting.boundary() > 0.0 && setting.boundary() < 1.0;
+        asked.filter(|(setting, _)| self.engine < 4 || possible(setting))
     }
 
     /// What bets on pairs assume.
@@ -394,6 +432,7 @@ pub fn harm_lean(guardrail: &Guardrail) -> Lean {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::policy::Margin;
 
     /// Zeros and ones: `(differing + 1) / (n + 2) / 4`.
     #[test]
@@ -409,5 +448,40 @@ mod tests {
         };
         assert_eq!(of(0, 50), 1.0 / 52.0 / 4.0);
         assert!((of(5, 50) - 6.0 / 52.0 / 4.0).abs() < 1e-15);
+    }
+
+    /// At 98.5 % there is no room for two points more; bets there would win on nothing.
+    #[test]
+    fn a_benefit_that_cannot_be_is_not_bet_on() {
+        let margin = Margin::Points(0.03);
+        let asks = Guardrail {
+            benefit: Some(0.02),
+            ..Guardrail::new("eval_pass", Better::Higher, Rule::Proportion { margin })
+        };
+        let missing =
+            Guardrail::new("graded", Better::Lower, Rule::Missing { of: "request".into(), points: 0.02 });
+        let at = |theta: f64| Reference { theta, engine: 4, ..Reference::default() };
+        assert!(at(0.965).other(&asks).is_some() && at(0.985).other(&asks).is_none());
+        assert!(at(0.03).other(&missing).is_some() && at(0.005).other(&missing).is_none());
+    }
+
+    /// Whole seconds: nearly all of what the 95 % quantile says is beyond it is at it.
+    #[test]
+    fn the_share_beyond_a_threshold_with_ties_is_what_is_beyond_it() {
+        let q = Rule::Quantile { q: 0.95, handicap: 0.1 };
+        let mut values = vec![1.0; 940];
+        values.extend([2.0; 50]);
+        values.extend([3.0; 10]);
+        let gathered = Gathered { n: 1_000, values, ..Gathered::default() };
+        let first = Reference::first(&Guardrail::new("latency", Better::Lower, q), &gathered, 4).unwrap();
+        assert_eq!((first.threshold, first.theta), (Some(2.0), 10.5 / 1_001.0));
+    }
+
+    #[test]
+    fn a_constant_can_be_judged() {
+        let gathered = Gathered { n: 500, values: vec![0.25; 500], ..Gathered::default() };
+        let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
+        let first = Reference::first(&price, &gathered, 4).expect("a reference");
+        assert!(first.cap > Some(0.3) && first.theta < 0.5 && !first.harm_grid.is_empty(), "{first:?}");
     }
 }

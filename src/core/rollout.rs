@@ -1,6 +1,6 @@
 //! One rollout: where it stands and what it has seen. Facts and conclusions move it; nothing here chooses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,11 @@ fn is_never(at: &Timestamp) -> bool {
     *at == Timestamp::default()
 }
 
+/// Moves that are remembered; older ones are of cohorts that have long settled.
+const MOVES_MAX: usize = 64;
+/// By how much the clocks of senders may differ from the log's.
+const CLOCKS: Span = Span::secs(5);
+
 /// All that is known of one open rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
@@ -110,6 +115,9 @@ pub struct Rollout {
     pub watches: Vec<Watch>,
     /// When each step was applied.
     pub steps: Vec<(Timestamp, u16)>,
+    /// When traffic was on its way from one share to another: the command, and its last confirmation.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub moves: VecDeque<(Timestamp, Option<Timestamp>)>,
     /// Share that the actuators last confirmed.
     pub weight: Weight,
     pub sent: Option<Sent>,
@@ -161,6 +169,7 @@ impl Rollout {
             last_choice: None,
             watches,
             steps: Vec::new(),
+            moves: VecDeque::new(),
             weight: Weight::ZERO,
             sent: None,
             to_issue: None,
@@ -249,6 +258,14 @@ impl Rollout {
         self.steps.iter().rev().find(|(since, _)| *since <= served_at).copied()
     }
 
+    /// Whether the share was, or may have been, another than that of the step at some time from `from` to `to`: some
+    /// actuators had followed a command, and some had not.
+    pub fn moves(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.moves.iter().rev().any(|(issued, applied)| {
+            to.plus(CLOCKS) >= *issued && applied.is_none_or(|applied| from <= applied.plus(CLOCKS))
+        })
+    }
+
     /// The step on its way that was not applied in the time it has, and that time.
     pub fn not_applied(&self, policy: &Policy, now: Timestamp) -> Option<(u16, Span)> {
         let Stage::Applying { step } = self.stage else { return None };
@@ -299,6 +316,12 @@ impl Rollout {
     /// Folds a new command: it waits for every actuator.
     pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
         self.to_issue = None;
+        if self.opening.engine() >= 4 && !matches!(self.moves.back(), Some((_, None))) {
+            self.moves.push_back((at, None));
+            if self.moves.len() > MOVES_MAX {
+                self.moves.pop_front();
+            }
+        }
         // What was said of the command before ends with it, also where nobody had confirmed it.
         self.alerts.retain(|kind, _| !matches!(kind, AlertKind::RollbackUnconfirmed(..)));
         self.sent = Some(Sent {
@@ -406,6 +429,9 @@ impl Rollout {
     /// All actuators have confirmed: the step begins, or the rollback is done.
     pub fn apply_applied(&mut self, policy: &Policy, seq: EventSeq, at: Timestamp) {
         let Some(sent) = self.sent.take() else { return };
+        if let Some((_, applied @ None)) = self.moves.back_mut() {
+            *applied = Some(at);
+        }
         self.effect = Effect::wanted(self, policy, &sent, at);
         self.smoke = smoke::tests(self, policy, &sent.command);
         self.weight = match self.stage {

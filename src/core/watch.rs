@@ -168,12 +168,21 @@ impl Watch {
         }
         let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
         self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
-        let third = self.engine >= 3;
+        let (third, fourth) = (self.engine >= 3, self.engine >= 4);
+        // That something came is no judgement.
+        let judged =
+            !fourth || !matches!(guardrail.rule, Rule::Missing { .. } | Rule::Count { .. } | Rule::Split);
         let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
-        if third && !cohort.admits(o.judge) && !planted(Bug::MixesJudges) {
-            self.left_out += 1;
-            return false;
+        if third && judged && !planted(Bug::MixesJudges) {
+            let dropped = cohort.admit(o.judge, fourth);
+            self.left_out += dropped.unwrap_or(1);
+            if dropped.is_none() {
+                return false;
+            }
         }
+        // Engines before the fourth took of two at the same moment whichever came first.
+        let place = if fourth { (o.place >> 32) as u32 } else { 0 };
+        let Some(cohort) = self.cohorts.get_mut(&o.cohort) else { return false };
         let offset = o.served_at.since(o.cohort);
         match (&guardrail.rule, o.unit) {
             (Rule::Proportion { .. }, None) => {
@@ -191,9 +200,9 @@ impl Watch {
             // Without a unit there is nothing to pair it with.
             (Rule::Paired { .. }, None) => self.left_out += 1,
             (Rule::Score { .. } | Rule::Paired { .. }, unit) => {
-                cohort.keep(o.arm, offset, unit.unwrap_or(o.place), o.value.clamp(0.0, 1.0));
+                cohort.keep(o.arm, offset, unit.unwrap_or(o.place), place, o.value.clamp(0.0, 1.0));
             }
-            (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), o.value),
+            (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), place, o.value),
         }
         false
     }
@@ -208,6 +217,10 @@ impl Watch {
         o: Observation,
         slice: &str,
     ) {
+        // What came too late for the whole is too late for a part of it.
+        if self.engine >= 4 && !self.cohorts.contains_key(&o.cohort) {
+            return;
+        }
         if !self.slices.contains_key(slice) {
             let follows = match &guardrail.judged {
                 Some(judged) => judged.values.iter().any(|value| value == slice),
@@ -266,6 +279,12 @@ impl Watch {
             return self.observe_counts(guardrail, length, now, settles, o, n, ones);
         }
         let mean = match (&guardrail.rule, sums) {
+            // The means of few values scatter more than those of many, and the cap cuts what scatters: where the arms sum
+            // different numbers of requests, it would cut more of one.
+            (Rule::Mean { .. }, _) if self.engine >= 4 => {
+                self.leave_out(o.arm, now, n);
+                return false;
+            }
             // Of values only their mean is known: it counts as one observation of it.
             (Rule::Mean { .. } | Rule::Score { .. }, Sums::Moments { sum, .. }) => sum / n as f64,
             (Rule::Mean { .. } | Rule::Score { .. }, Sums::Ones(ones)) => *ones as f64 / n as f64,
@@ -279,8 +298,7 @@ impl Watch {
                 return false;
             }
             _ => {
-                self.note(o.arm, now, n);
-                self.left_out += n;
+                self.leave_out(o.arm, now, n);
                 return false;
             }
         };
@@ -306,6 +324,12 @@ impl Watch {
         let Some(cohort) = self.waiting(o.cohort, settles <= now, n) else { return false };
         cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
         false
+    }
+
+    /// Counts what its kind cannot use.
+    pub fn leave_out(&mut self, arm: Arm, now: Timestamp, n: u64) {
+        self.note(arm, now, n);
+        self.left_out += n;
     }
 
     /// That `n` observations of an arm have come in, whatever becomes of them.
@@ -376,6 +400,9 @@ impl Watch {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
             if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {
                 evidence.enter_segment(guardrail.benefit.is_some() && self.engine >= 3);
+                if self.engine >= 4 {
+                    evidence.capped = [0; 2];
+                }
             }
             evidence.enter_step(step);
         }
@@ -443,6 +470,7 @@ impl Watch {
                 let share = policy.steps[usize::from(step)].to.as_share();
                 vec![(start, Portion::Labels { x_a, x_b, share })]
             }
+            Rule::Missing { .. } if self.engine >= 4 => cohort.missing(start).into_iter().collect(),
             Rule::Missing { .. } => {
                 let counts = cohort.counts(start, length);
                 let missing = |n: u64, came: u64| n.saturating_sub(came);
@@ -469,7 +497,13 @@ impl Watch {
         // Counts up to the last bound below the limit, and up to the first at or above it.
         let next = held.bounds.iter().position(|bound| *bound >= limit)?;
         let up_to = held.canary[next];
-        let surely = if held.bounds[next] == limit || next == 0 { up_to } else { held.canary[next - 1] };
+        let surely = match next {
+            _ if held.bounds[next] == limit => up_to,
+            // What lies below the first bound may lie on either side of the limit.
+            0 if self.engine >= 4 => 0,
+            0 => up_to,
+            _ => held.canary[next - 1],
+        };
         Some(match guardrail.better {
             Better::Lower => Portion::Beyond {
                 n_a,
@@ -535,6 +569,7 @@ impl ArmCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::policy::Margin;
 
     /// What an absolute guard on 20 % of the last 200 says of sums, each `(n, ones)`.
     fn fires(sums: &[(u64, u64)]) -> bool {
@@ -563,5 +598,64 @@ mod tests {
         assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
         watch.observe_absolute(Better::Higher, 0.5, 1_000, 300);
         assert!(watch.recent.is_some_and(|recent| recent.fired));
+    }
+
+    const MINUTE: Span = Span::mins(1);
+
+    fn watching(reference: Reference) -> Watch {
+        Watch { engine: 4, reference: Some(Reference { engine: 4, ..reference }), ..Watch::default() }
+    }
+
+    fn at(arm: Arm, offset: u64, role: Role, value: f64) -> Observation {
+        let (unit, judge) = (None, None);
+        Observation {
+            arm,
+            served_at: Timestamp(offset),
+            cohort: Timestamp(0),
+            unit,
+            judge,
+            place: offset,
+            value,
+            role,
+        }
+    }
+
+    /// What is below the first bound may lie on either side of the canary's limit.
+    #[test]
+    fn what_the_first_bound_of_a_histogram_holds_is_not_sure_to_be_beyond_a_lower_limit() {
+        let watch = watching(Reference { threshold: Some(10.0), ..Reference::default() });
+        let held = Histogram {
+            bounds: vec![10.0, 20.0, f64::INFINITY],
+            baseline: vec![6, 50, 100],
+            canary: vec![9, 50, 100],
+        };
+        let faster = Guardrail::new("tokens", Better::Higher, Rule::Quantile { q: 0.05, handicap: 0.2 });
+        let portion = watch.beyond(&faster, &held);
+        assert_eq!(portion, Some(Portion::Beyond { n_a: 100, f_a: 6, n_b: 100, f_b: 0, unsure_b: 9 }));
+    }
+
+    /// The mean of fifty scatters more than that of a thousand, and a cap would cut more of it.
+    #[test]
+    fn sums_of_a_mean_are_left_out_and_counted() {
+        let mut watch = watching(Reference::default());
+        let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
+        let sums = Sums::Moments { sum: 5.0, sumsq: 1.0 };
+        let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
+        watch.observe_sums(&price, MINUTE, Timestamp(1_000), Timestamp(60_000), o, (50, &sums));
+        assert_eq!((watch.left_out, watch.canary_seen, watch.cohorts.len()), (50, 50, 0));
+    }
+
+    /// Grades of the night do not wait for those of the day.
+    #[test]
+    fn one_arm_does_not_wait_over_a_gap_for_the_other() {
+        let pass = Guardrail::new("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) });
+        let gathered = Gathered { n: 500, sum: 450.0, ..Gathered::default() };
+        let reference = Reference::first(&pass, &gathered, 4).unwrap();
+        let mut evidence = Evidence::default();
+        evidence.start(&reference, 0);
+        let hours = |h: u64| Timestamp(h * 3_600_000);
+        evidence.add(&pass, &reference, hours(2), &Portion::Counts { n_a: 400, f_a: 360, n_b: 0, f_b: 0 });
+        evidence.add(&pass, &reference, hours(14), &Portion::Counts { n_a: 0, f_a: 0, n_b: 40, f_b: 30 });
+        assert_eq!((evidence.blocks, evidence.open.n_a, evidence.open.n_b), (0, 0, 40));
     }
 }

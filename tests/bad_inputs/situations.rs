@@ -2,7 +2,7 @@
 
 use sluice::cli::replay::differs;
 use sluice::core::columns::{Builder, Row};
-use sluice::core::event::Event;
+use sluice::core::event::{ENGINE, Event};
 use sluice::core::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, EventSeq, RolloutId, Service};
 use sluice::core::state::State;
@@ -157,8 +157,9 @@ fn a_recorded_decision_that_differs_is_shown_beside_the_replayed_one() {
     let Event::DecisionMade { decision, .. } = &mut log[4].2 else { unreachable!() };
     decision.engine = 9;
     let told = differs(replay(&log).unwrap_err()).message;
+    let engines = format!("this build has engines 1 to {ENGINE}");
     assert_eq!(
         told,
-        "seq 5 was decided by engine 9; this build has engines 1 to 3; replay it with a sluice that has engine 9"
+        format!("seq 5 was decided by engine 9; {engines}; replay it with a sluice that has engine 9")
     );
 }

@@ -191,7 +191,7 @@ fn both_sides_of_a_missing_share_and_a_slice_with_its_family_are_shown() {
         "x needed, the average of two sides\n",
         "\n  of more missing than the limit allows: ",
         "\n  of less missing than the limit allows: none\n",
-        "MORE MISSING  SO FAR",
+        "  MORE MISSING  ",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }

@@ -7,7 +7,7 @@ use crate::core::columns::{Columns, Sums};
 use crate::core::conclusion::{AlertKind, Choice, Decision, Opening, Outcome};
 use crate::core::event::Event;
 use crate::core::fact::{Ack, AckStatus, Verb};
-use crate::core::ids::{Digest, EventSeq, RolloutId, Service};
+use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
 use crate::core::makeup::Makeup;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::{Policy, Retry};
@@ -349,6 +349,17 @@ impl State {
                 service.quarantined.insert(rollout.opening.to.clone(), quarantine);
             }
             _ => {}
+        }
+        // Versions that nobody serves or waits for are forgotten: a service may have a thousand series, not a thousand in its
+        // life.
+        if self.adopted >= 4 {
+            let line = service.active.iter().chain(&service.queue).filter_map(|id| self.rollouts.get(id));
+            let known: Vec<&Version> = line
+                .flat_map(|r| [&r.baseline, &r.opening.from, &r.opening.to])
+                .chain([&rollout.baseline, &rollout.opening.to])
+                .chain(&service.serving)
+                .collect();
+            service.series.retain(|series, _| known.contains(&&series.version));
         }
         self.ended.push_back(Ended {
             id: id.clone(),

@@ -40,6 +40,8 @@ pub(super) struct Watched {
     pub(super) above_cap: u64,
     /// Who graded what was scored last, where it was one only, and the epoch of then.
     judge: Option<String>,
+    /// Since then, a cohort of two judges went into the first reference: the other may have counted already.
+    mixed: bool,
     epoch: u32,
     /// A benefit was shown.
     benefit: bool,
@@ -251,10 +253,13 @@ impl Followed {
             if let (Some(only), true) = (only, n > 0) {
                 let another =
                     watched.judge.replace((*only).to_owned()).is_some_and(|before| before != **only);
-                ensure(!another || scored.reference_only || epoch > watched.epoch, "I50", || {
+                let told = scored.reference_only || std::mem::take(&mut watched.mixed);
+                ensure(!another || told || epoch > watched.epoch, "I50", || {
                     format!("{name} is graded by {only} from now on, and epoch {epoch} goes on")
                 })?;
                 watched.epoch = epoch;
+            } else if scored.reference_only && judges.len() > 1 {
+                watched.mixed = true;
             }
         }
         watched.baseline += scored.baseline.n;
