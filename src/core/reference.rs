@@ -101,7 +101,7 @@ impl Gathered {
 
     /// The share beyond a threshold that [`Gathered::quantile`] found: of ties, and of coarse bounds, less than the quantile
     /// says. `(k + 0.5) / (n + 1)`.
-    fn beyond(&self, better: Better, threshold: f64) -> f64 {
+    fn beyond(&self, better: Better, q: f64, threshold: f64) -> f64 {
         let (k, n) = match &self.histogram {
             Some((bounds, counts)) => {
                 let n = counts.last().copied().unwrap_or(0);
@@ -109,6 +109,10 @@ impl Gathered {
                 (if better == Better::Lower { n - up_to } else { up_to }, n)
             }
             None => {
+                // One value at the threshold: what the quantile says by definition.
+                if self.values.iter().filter(|x| **x == threshold).count() <= 1 {
+                    return if better == Better::Lower { 1.0 - q } else { q };
+                }
                 let k = self.values.iter().filter(|x| exceeds(better, **x, threshold)).count();
                 (k as u64, self.values.len() as u64)
             }
@@ -172,7 +176,7 @@ impl Reference {
             Rule::Quantile { q, .. } => {
                 reference.threshold = Some(threshold(guardrail, gathered, *q)?);
                 let beyond = match reference.threshold.filter(|_| engine >= 4) {
-                    Some(threshold) => gathered.beyond(guardrail.better, threshold),
+                    Some(threshold) => gathered.beyond(guardrail.better, *q, threshold),
                     None if guardrail.better == Better::Lower => 1.0 - q,
                     None => *q,
                 };
@@ -250,7 +254,7 @@ impl Reference {
                 Ok(threshold) => {
                     next.threshold = Some(threshold);
                     if self.engine >= 4 {
-                        next.theta = gathered.beyond(guardrail.better, threshold);
+                        next.theta = gathered.beyond(guardrail.better, *q, threshold);
                         next.variance = next.theta * (1.0 - next.theta);
                     }
                 }
