@@ -4,13 +4,13 @@
 
 use crate::core::bets::{discoveries, enough};
 use crate::core::cohort::Arm;
-use crate::core::conclusion::{AlertKind, ArmCount, Reason};
+use crate::core::conclusion::{AlertKind, ArmCount, Choice, Decision, Reason};
 use crate::core::decide::decide;
 use crate::core::event::Event;
 use crate::core::evidence::Evidence;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::judge::{self, Together};
-use crate::core::policy::{Guardrail, Policy, Rule};
+use crate::core::policy::{Guardrail, OnFail, Policy, Rule};
 use crate::core::reading::GuardrailReading;
 use crate::core::reference::Reference;
 use crate::core::rollout::Rollout;
@@ -28,6 +28,8 @@ pub struct Subject {
     pub guardrail: String,
     /// Tag and value: `(suite, refunds)`.
     pub slice: Option<(String, String)>,
+    /// Further guardrails that the event speaks of.
+    pub others: Vec<String>,
 }
 
 impl Subject {
@@ -153,7 +155,7 @@ pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subj
     let subject = |rollout: &RolloutId, name: &str| {
         let (guardrail, slice) = split(name);
         let slice = slice.map(|(tag, value)| (tag.to_owned(), value.to_owned()));
-        Subject { seq, rollout: rollout.clone(), guardrail: guardrail.to_owned(), slice }
+        Subject { seq, rollout: rollout.clone(), guardrail: guardrail.to_owned(), slice, others: Vec::new() }
     };
     // Of a guardrail its slices may be asked for too.
     let one = |rollout: &RolloutId, name: &str| match named {
@@ -171,19 +173,33 @@ pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subj
             _ => Err(RetraceError::NoEvidence(seq, event.kind())),
         },
         Event::DecisionMade { rollout, decision } => {
-            let names = || decision.readings.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", ");
+            let names: Vec<&str> = decision.readings.iter().map(|r| r.name.as_str()).collect();
             let binding = decision.because.iter().find_map(|reason| match reason {
                 Reason::Guardrail { name } | Reason::Slice { name } => Some(name.as_str()),
                 _ => None,
             });
-            let Some(name) = named.or(binding) else { return Err(RetraceError::Which(seq, names())) };
-            match decision.readings.iter().any(|r| r.name == split(name).0) {
-                true => Ok(subject(rollout, name)),
-                false => Err(RetraceError::NoGuardrail(seq, name.to_owned(), names())),
+            let Some(name) = named.or(binding).or_else(|| least_to_spare(decision)) else {
+                return Err(RetraceError::Which(seq, names.join(", ")));
+            };
+            if !names.contains(&split(name).0) {
+                return Err(RetraceError::NoGuardrail(seq, name.to_owned(), names.join(", ")));
             }
+            let others = names.iter().filter(|other| **other != split(name).0);
+            let others = others.map(|other| (*other).to_owned()).collect();
+            Ok(Subject { others, ..subject(rollout, name) })
         }
         other => Err(RetraceError::NoEvidence(seq, other.kind())),
     }
+}
+
+/// Of a promotion: the guardrail that was shown safe with the least to spare.
+fn least_to_spare(decision: &Decision) -> Option<&str> {
+    let gates = |r: &&GuardrailReading| {
+        r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert && r.kind.shows_safety()
+    };
+    let spare = |r: &GuardrailReading| r.safe_ln - r.safe_need_ln;
+    let shown = decision.readings.iter().filter(gates).filter(|_| decision.choice == Choice::Promote);
+    shown.min_by(|a, b| spare(a).total_cmp(&spare(b))).map(|r| r.name.as_str())
 }
 
 /// The guardrail of a name, and the tag and value of its slice.

@@ -3,6 +3,8 @@
 use sluice::core::conclusion::Choice;
 use sluice::core::event::Event;
 use sluice::core::judge;
+use sluice::core::policy::OnFail;
+use sluice::core::reading::GuardrailReading;
 use sluice::core::verdict::Verdict;
 use sluice::retrace::{Factor, Retrace, RetraceError, Stand, Tracer, subject};
 use sluice::shell::api::EvidenceAnswer;
@@ -111,6 +113,28 @@ fn a_changed_fact_is_told_by_the_first_event_that_it_makes_differ() {
     assert!(differs.sides().contains("RECORDED  cohort.scored"), "{}", differs.sides());
 }
 
+/// Of two that were shown safe: the one that was nearer to not being.
+#[test]
+fn a_promotion_is_explained_by_what_had_least_to_spare() {
+    let history = history("good_model_is_promoted");
+    let promoted = history.iter().position(|entry| match &entry.2 {
+        Event::DecisionMade { decision, .. } => {
+            decision.choice == Choice::Promote
+                && decision.readings.iter().filter(|r| r.verdict == Verdict::Pass).count() > 1
+        }
+        _ => false,
+    });
+    let traced = trace(&history, promoted.expect("a promotion"), None).expect("evidence");
+    check(&traced);
+    let spare = |r: &GuardrailReading| r.safe_ln - r.safe_need_ln;
+    let Event::DecisionMade { decision, .. } = &history[promoted.unwrap()].2 else { unreachable!() };
+    let shown = decision.readings.iter().filter(|r| r.verdict == Verdict::Pass && r.kind.shows_safety());
+    let gating: Vec<_> = shown.filter(|r| r.on_fail != OnFail::Alert).collect();
+    let own = gating.iter().find(|r| r.name == traced.subject.guardrail).expect("one that gates");
+    assert!(gating.len() > 1 && gating.iter().all(|r| spare(own) <= spare(r)), "{}", own.name);
+    assert_eq!(traced.subject.others.len() + 1, decision.readings.len());
+}
+
 #[test]
 fn an_event_without_evidence_says_so() {
     let history = history("worse_model_is_rolled_back");
@@ -171,7 +195,7 @@ fn a_rollback_by_the_average_is_shown_as_what_it_is() {
         let answer = EvidenceAnswer::new(traced);
         let means = |text: &str| answer.meaning.iter().any(|sentence| sentence == text);
         let back = format!(
-            "Together they are worse than their limits allow, and {} has most of it. Had it been within the limits \
+            "Together they are worse than their limits allow, and {} has most of it. Had the canary been within the limits \
              of both guardrails that may roll back on evidence, this would happen in at most 5% of rollouts.",
             reading.name
         );

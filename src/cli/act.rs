@@ -51,14 +51,14 @@ impl Who {
 
 #[derive(clap::Args)]
 pub struct AckArgs {
-    /// Id of the command, as it came
+    /// Id of the command as it came, or how it begins, as log and status show it
     command: String,
     /// Which actuator confirms
     #[arg(long, value_name = "NAME")]
     actuator: String,
-    /// Which service the command is for
+    /// Which service the command is for; else that of the open rollout whose command it is
     #[arg(long, value_name = "SERVICE")]
-    service: String,
+    service: Option<String>,
     /// It is not applied, and why
     #[arg(long, value_name = "WHY")]
     rejected: Option<String>,
@@ -137,12 +137,45 @@ fn decided(decision: &Value) -> Option<String> {
     Some(format!("{choice} {way}: {}", decision["summary"].as_str().unwrap_or_default()))
 }
 
+/// Which command is meant, and of which service: whole as it is given, else of those that nobody has confirmed yet.
+async fn meant(common: &Common, args: &AckArgs) -> Result<(String, String), CliError> {
+    let begins = &args.command;
+    if let (Some(service), true) = (&args.service, uuid::Uuid::parse_str(begins).is_ok()) {
+        return Ok((begins.clone(), service.clone()));
+    }
+    let answer = common.client().await?.call("ls", &json!({})).await?;
+    let mut open: Vec<(String, String)> = Vec::new();
+    for rollout in answer.value["rollouts"].as_array().into_iter().flatten() {
+        let text = |name: &str| rollout[name].as_str().map(str::to_owned);
+        open.extend(text("command").zip(text("service")));
+    }
+    let fits = |(command, service): &&(String, String)| {
+        command.starts_with(begins.as_str()) && args.service.as_ref().is_none_or(|named| named == service)
+    };
+    match open.iter().filter(fits).collect::<Vec<_>>()[..] {
+        [one] => Ok(one.clone()),
+        [] => {
+            let error =
+                CliError::usage(format!("no command that begins with {begins} waits for a confirmation"));
+            let waits: Vec<String> = open.iter().map(|(id, service)| format!("{id} of {service}")).collect();
+            Err(error.help(match waits.is_empty() {
+                true => {
+                    "none waits; an older one is confirmed by its whole id, with --service SERVICE".into()
+                }
+                false => format!("what waits: {}", waits.join(", ")),
+            }))
+        }
+        [..] => Err(CliError::usage(format!("several commands begin with {begins}; give more of its id"))),
+    }
+}
+
 pub async fn ack(common: &Common, args: AckArgs) -> Result<u8, CliError> {
+    let (command, service) = meant(common, &args).await?;
     let mut body = json!({
         "v": 1,
-        "command": args.command,
+        "command": command,
         "actuator": args.actuator,
-        "service": args.service,
+        "service": service,
         "status": if args.rejected.is_some() { "rejected" } else { "applied" },
     });
     if let Some(why) = &args.rejected {
@@ -159,7 +192,7 @@ pub async fn ack(common: &Common, args: AckArgs) -> Result<u8, CliError> {
         output::json(&answer.text)?;
     } else {
         let did = if args.rejected.is_some() { "rejected" } else { "acked" };
-        output::lines(&format!("{did} {} for {}", args.command, args.actuator))?;
+        output::lines(&format!("{did} {command} for {}", args.actuator))?;
     }
     Ok(exit::OK)
 }

@@ -238,6 +238,9 @@ fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
     if !e.text.is_empty() {
         text += &format!("{}\n", e.text);
     }
+    if !e.others.is_empty() {
+        text += &format!("Of {} as well: --guardrail NAME\n", e.others.join(", "));
+    }
     if let Some(seq) = e.failed_at.filter(|seq| *seq < e.seq) {
         text += &format!("It has failed since event {}; a failure stays, whatever follows.\n", count(seq));
     }

@@ -45,6 +45,12 @@ pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
         Some(total) => format!("\nabout {} to 100%\n", rough(Span(total))),
         None => "\nhow long it takes cannot be told\n".into(),
     };
+    if !plan.traffic.is_empty() {
+        let rate = |(metric, n): (&String, &u64)| format!("{metric} {}", count(*n));
+        let rates: Vec<String> = plan.traffic.iter().map(rate).collect();
+        text +=
+            &format!("  by what came in an hour of late: {}; other hours may have less\n", rates.join(", "));
+    }
     text.extend(plan.advice.iter().map(|advice| format!("  {advice}\n")));
     output::lines(&text)?;
     Ok(exit::OK)

@@ -21,6 +21,8 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// Until the canary has all traffic; `None` when some gate cannot be told.
     pub total: Option<Span>,
+    /// Observations an hour of each metric that gates, in the last hour or two: what the plan goes by.
+    pub traffic: BTreeMap<String, u64>,
     /// What can be told about the slowest gate, and what would shorten it.
     pub advice: Vec<String>,
 }
@@ -145,7 +147,10 @@ pub fn plan(
     if let Some((takes, guardrail, lately, share, level)) = slowest.filter(|(takes, ..)| *takes > SLOW) {
         advice.extend(shorter(guardrail, &lately, share, level, metrics.fastest(), takes));
     }
-    Plan { steps, total: total.map(Span), advice }
+    let known =
+        gating.iter().filter_map(|(g, lately)| Some((g.metric.to_string(), lately.as_ref()?.per_hour)));
+    let traffic = known.map(|(metric, per_hour)| (metric, libm::round(per_hour) as u64)).collect();
+    Plan { steps, total: total.map(Span), traffic, advice }
 }
 
 struct Metrics<'a> {

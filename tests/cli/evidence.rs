@@ -131,7 +131,7 @@ fn a_rollback_by_the_average_adds_up_on_the_page() {
         );
         let recorded = format!("; recorded {:.4}x\n", decision.harm_ln.exp());
         assert_eq!(page.contains(&recorded), seq == back, "{page}");
-        let means = "Had it been within the limits of both guardrails that may roll back on evidence, this would \
+        let means = "Had the canary been within the limits of both guardrails that may roll back on evidence, this would \
                      happen in at most 6.3% of rollouts.\n";
         assert_eq!(page.contains(means), seq == back, "{page}");
         assert_eq!(page.contains("\nIt has failed since event "), seq == back, "{page}");

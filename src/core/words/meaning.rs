@@ -12,9 +12,21 @@ pub fn meaning(g: &Guardrail, r: &GuardrailReading) -> Vec<String> {
     let stands = match r.verdict {
         Verdict::Pass => safe(g, r),
         Verdict::Undecided | Verdict::Insufficient => Some("Not enough evidence yet.".into()),
-        Verdict::Fail | Verdict::NoData | Verdict::Stale | Verdict::SourceBroken => None,
+        Verdict::Fail => wider(r),
+        Verdict::NoData | Verdict::Stale | Verdict::SourceBroken => None,
     };
     strength(r.kind, r.harm_ln).into_iter().chain(stands).collect()
+}
+
+/// What acts looks to one side only, and is sharper than the range that is shown, which may still hold the limit.
+fn wider(r: &GuardrailReading) -> Option<String> {
+    use GuardrailKind::{Mean, Paired, Proportion, Score};
+    let (range, limit) = (r.range?, r.limit?);
+    let holds =
+        matches!(r.kind, Proportion | Score | Mean | Paired) && range.lo <= limit && limit <= range.hi;
+    let words =
+        "The range is cautious and still holds the limit; what decides is the evidence, and there is enough.";
+    (holds && r.harm_ln >= r.harm_need_ln).then(|| words.into())
 }
 
 /// `At most 1 in 14 healthy canaries would ever show evidence this strong, however often you look.` Below 2x there is
@@ -77,13 +89,15 @@ pub fn rolled_back(d: &Decision, policy: &Policy) -> Option<String> {
     };
     let at_most = at_most(1.0 / policy.evidence.rollback);
     let alone = d.readings.iter().any(|r| r.name == g.name && r.harm_ln >= r.harm_need_ln);
-    let found = if alone {
-        format!("{} is worse than the baseline's{worse}.", g.name)
+    let (found, who) = if alone {
+        (format!("{} is worse than the baseline's{worse}.", g.name), "it")
     } else {
         // No single one is shown to be beyond its limit: that some are, is.
-        format!("Together they are worse than their limits allow, and {} has most of it.", g.name)
+        let found =
+            format!("Together they are worse than their limits allow, and {} has most of it.", g.name);
+        (found, "the canary")
     };
-    Some(format!("{found} Had it been {within}, this would happen in at most {at_most} of rollouts."))
+    Some(format!("{found} Had {who} been {within}, this would happen in at most {at_most} of rollouts."))
 }
 
 /// Every attempt is a test of its own: `2nd attempt of this version: at most 10% of such series would be rolled back

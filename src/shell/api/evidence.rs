@@ -20,7 +20,8 @@ use crate::shell::log::Reader;
 pub struct EvidenceRequest {
     /// A `cohort.scored`, `verdict.reached`, `decision.made`, or an `alert.raised` about a guardrail or a slice.
     pub seq: EventSeq,
-    /// Which one, where the event speaks of several; else the one that binds. A slice: `NAME[TAG=VALUE]`.
+    /// Which one, where the event speaks of several; else the one that binds, of a promotion the one with the least to
+    /// spare. A slice: `NAME[TAG=VALUE]`.
     pub guardrail: Option<String>,
 }
 
@@ -30,6 +31,9 @@ pub struct EvidenceAnswer {
     pub seq: EventSeq,
     pub rollout: String,
     pub guardrail: String,
+    /// Further guardrails that the event speaks of.
+    #[serde(default)]
+    pub others: Vec<String>,
     /// How it stood at the event, in a sentence.
     pub text: String,
     /// What the evidence means, and what may never be found.
@@ -218,6 +222,7 @@ impl EvidenceAnswer {
             seq: trace.subject.seq,
             rollout: trace.subject.rollout.0.clone(),
             guardrail: name,
+            others: trace.subject.others.clone(),
             text: reading.as_ref().map(words::reading).unwrap_or_default(),
             meaning: stand.map(meaning).unwrap_or_default(),
             verified: trace.differs.is_none(),

@@ -1,6 +1,8 @@
 //! Requests and answers of the API, the same over HTTP and over NATS. Strict on the way in: an unknown field is
 //! an error. On the way out fields are only ever added.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -140,6 +142,9 @@ pub struct PlanAnswer {
     pub steps: Vec<PlannedStepView>,
     /// Until all traffic is the canary's.
     pub total_ms: Option<u64>,
+    /// Observations an hour of each metric that gates, in the last hour or two: what the plan goes by.
+    #[serde(default)]
+    pub traffic: BTreeMap<String, u64>,
     /// What is slow or cannot be told, and what would shorten it.
     pub advice: Vec<String>,
 }
@@ -188,6 +193,7 @@ impl PlanAnswer {
             baseline,
             steps: plan.steps.into_iter().map(step).collect(),
             total_ms: plan.total.map(|total| total.0),
+            traffic: plan.traffic,
             advice: plan.advice,
         }
     }
