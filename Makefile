@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash policies simulate planted fuzz clean
+.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash policies simulate planted aarch64 fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -111,6 +111,11 @@ planted: ## every fault that can be planted in the rules must be found by the si
 	@echo "== build with faults"
 	@cargo build --quiet --profile campaign --locked --features planted
 	@tests/support/planted.sh target/campaign/sluice
+
+# Not in the usual check: it builds everything for another machine. Debian's packages suffice.
+HISTORIES ?= 100
+aarch64: ## the same decisions, bit for bit, on aarch64 under qemu: HISTORIES=100 DATA=../shared/data
+	@SLUICE_VECTORS="$(if $(wildcard $(DATA)/../vectors),$(abspath $(DATA)/../vectors))" tests/support/aarch64.sh $(HISTORIES)
 
 T ?= intent
 SECS ?= 60

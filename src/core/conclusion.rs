@@ -314,3 +314,14 @@ pub struct ArmCount {
     pub n: u64,
     pub sum: f64,
 }
+
+impl ArmCount {
+    pub fn add(&mut self, n: u64, sum: f64) {
+        self.n += n;
+        self.sum += sum;
+    }
+
+    pub fn mean(&self) -> f64 {
+        if self.n == 0 { 0.0 } else { self.sum / self.n as f64 }
+    }
+}

@@ -227,6 +227,11 @@ impl Reference {
         };
         self.harm_grid = setting.default_grid(lean, margin);
         self.safe_grid = setting.default_grid(lean.opposite(), margin);
+        self.choose_other(guardrail);
+        Ok(())
+    }
+
+    fn choose_other(&mut self, guardrail: &Guardrail) {
         if let Some((setting, lean)) = self.other(guardrail) {
             let boundary = setting.boundary();
             // Nothing can be better than all good, or missing less than not at all: then there is nothing to bet on.
@@ -234,10 +239,10 @@ impl Reference {
                 self.other_grid = setting.default_grid(lean, (boundary - setting.theta).abs());
             }
         }
-        Ok(())
     }
 
-    /// The reference for the next epoch: a new baseline, the same cap and the same bets.
+    /// The reference for the next epoch: a new baseline, the same cap and the same bets. What could not be bet on so far is
+    /// from now on, if it can be.
     pub fn refreshed(&self, guardrail: &Guardrail, gathered: &Gathered) -> Reference {
         let n = gathered.n as f64;
         let mut next = Reference { n: gathered.n, ..self.clone() };
@@ -272,7 +277,13 @@ impl Reference {
         let boundary = next.setting(guardrail).boundary();
         // A baseline that drifted to where the limit has no meaning keeps the old guess: it costs speed only.
         let sound = boundary > 0.0 && boundary < 1.0 && next.theta > 0.0 && next.theta < 1.0;
-        if sound { next } else { self.clone() }
+        if !sound {
+            return self.clone();
+        }
+        if self.engine >= 5 && next.other_grid.is_empty() {
+            next.choose_other(guardrail);
+        }
+        next
     }
 
     /// Whether the baseline has moved by enough to matter, the smallest regression that is bet on, and by more than

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::bets::Wealth;
 use super::cohort::Cohort;
 use super::evidence::{EPOCH_CANARY, OpenBlock, Portion, Scored, pair_y};
 use super::planted::{Bug, planted};
@@ -150,6 +151,9 @@ impl Watch {
         let another = self.reference.as_ref().is_some_and(|before| before.threshold != reference.threshold);
         if another && self.engine >= 3 {
             self.evidence.open = OpenBlock::default();
+        }
+        if self.evidence.other.is_none() && !reference.other_grid.is_empty() {
+            self.evidence.other = Some(Wealth::new(reference.other_grid.len()));
         }
         self.reference_epoch = self.evidence.harm.epoch;
         self.reference = Some(reference.clone());

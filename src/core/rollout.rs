@@ -150,6 +150,9 @@ pub struct Rollout {
     /// The last restart or step of the clock: silence before it says nothing about the senders, and what they sent meanwhile may
     /// still be on its way.
     pub resumed: Timestamp,
+    /// When what was sent while nobody watched has had time to arrive: no cohort settles before.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub caught_up: Timestamp,
 }
 
 /// How far apart two resends may grow.
@@ -184,6 +187,7 @@ impl Rollout {
             smoke: Vec::new(),
             resend: false,
             resumed: Timestamp::default(),
+            caught_up: Timestamp::default(),
         }
     }
 
@@ -218,12 +222,13 @@ impl Rollout {
         Some(last.unwrap_or(began).max(self.resumed))
     }
 
-    /// When a cohort settles. After a restart, what was sent meanwhile gets one cohort's time to arrive.
+    /// When a cohort settles, at the earliest when what was sent while nobody watched has had one cohort's time to arrive.
     pub(super) fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
         let early = planted(Bug::MissingEarly) && matches!(guardrail.rule, Rule::Missing { .. });
         let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
-        start.plus(length).plus(maturity).max(self.resumed.plus(length))
+        let caught_up = if self.opening.engine() >= 5 { self.caught_up } else { self.resumed.plus(length) };
+        start.plus(length).plus(maturity).max(caught_up)
     }
 
     /// Index of the step whose traffic is, or is about to be, served.
@@ -539,8 +544,17 @@ impl Rollout {
     }
 
     /// Folds that nobody watched for so long until `at`: the daemon was down, or the clock was set forward.
-    pub fn apply_gap(&mut self, gap: Span, at: Timestamp) {
+    pub fn apply_gap(&mut self, policy: &Policy, gap: Span, at: Timestamp) {
         self.resumed = at;
+        if self.opening.engine() >= 5 {
+            // Of a daemon that restarts again and again, the times in between add up: else nothing would ever settle.
+            let before = Timestamp(at.0.saturating_sub(gap.0));
+            self.caught_up = if before < self.caught_up {
+                self.caught_up.plus(gap)
+            } else {
+                at.plus(policy.evidence.cohort)
+            };
+        }
         if self.paused.is_none()
             && let Some(bake) = self.bake_mut()
         {

@@ -1,18 +1,23 @@
 //! One guardrail of one rollout at work: what waits, what it has learned, what it last said.
 
+mod observation;
+mod recent;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cohort::{Arm, Cohort, Histogram};
-use super::columns::Sums;
+pub use observation::{Observation, Role};
+pub use recent::Recent;
+
+use super::cohort::{Cohort, Histogram};
 use super::conclusion::ArmCount;
 use super::evidence::{Evidence, Portion, Scored};
 use super::planted::{Bug, planted};
 use super::policy::{Better, Guardrail, Policy, Rule};
 use super::reference::{Gathered, Reference, canary_factor};
 use super::renewal::needs_values;
-use super::time::{Span, Timestamp};
+use super::time::Timestamp;
 use super::verdict::Verdict;
 
 /// What one guardrail of one rollout holds and has learned.
@@ -67,77 +72,8 @@ pub struct Watch {
 /// Values of a tag that are followed, or that a policy may name; observations with others count in the whole only.
 pub const SLICES_MAX: usize = 16;
 
-/// The last canary observations of an absolute guard, bad or not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recent {
-    /// One bit each, a ring.
-    bits: Vec<u64>,
-    size: u32,
-    next: u32,
-    pub n: u32,
-    pub bad: u32,
-    /// More than the limit were bad at some time. Latched.
-    pub fired: bool,
-}
-
-impl Recent {
-    pub fn new(size: u32) -> Recent {
-        let words = size.div_ceil(64) as usize;
-        Recent { bits: vec![0; words], size, next: 0, n: 0, bad: 0, fired: false }
-    }
-
-    fn push(&mut self, bad: bool, above: f64) {
-        let (word, bit) = ((self.next / 64) as usize, 1u64 << (self.next % 64));
-        if self.n == self.size {
-            self.bad -= u32::from(self.bits[word] & bit != 0);
-        } else {
-            self.n += 1;
-        }
-        if bad {
-            self.bits[word] |= bit;
-            self.bad += 1;
-        } else {
-            self.bits[word] &= !bit;
-        }
-        self.next = (self.next + 1) % self.size;
-        // Counted against the whole window: more bad ones than it allows cannot be undone by filling it.
-        self.fired |= f64::from(self.bad) > above * f64::from(self.size);
-    }
-}
-
-/// An observation on its way to a watch.
-#[derive(Clone, Copy)]
-pub struct Observation {
-    pub arm: Arm,
-    pub served_at: Timestamp,
-    /// Start of the cohort it belongs to.
-    pub cohort: Timestamp,
-    /// Of a named unit.
-    pub unit: Option<u64>,
-    /// Of who graded it, where that is said.
-    pub judge: Option<u64>,
-    /// Of its place in the log.
-    pub place: u64,
-    pub value: f64,
-    pub role: Role,
-}
-
-/// What an observation is to a guardrail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Of its metric.
-    Value,
-    /// Of the metric that every request has, for a missing share.
-    Request,
-}
-
 fn is_early(engine: &u32) -> bool {
     *engine == 0
-}
-
-/// How many events a sample stands for.
-fn events(value: f64) -> u64 {
-    libm::round(value).clamp(0.0, 1e12) as u64
 }
 
 impl Watch {
@@ -150,92 +86,6 @@ impl Watch {
         Watch { engine, recent, ..Watch::default() }
     }
 
-    /// Takes in one observation at log time `now`, of a cohort of `length` that settles at `settles`. Returns
-    /// whether an absolute guard has news by it: it fired, or had heard nothing before.
-    #[inline]
-    pub fn observe(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-    ) -> bool {
-        self.note(o.arm, now, 1);
-        if let Rule::Absolute { above, .. } = guardrail.rule {
-            let ones = u64::from(o.value >= 0.5);
-            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, 1, ones);
-        }
-        let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
-        self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
-        let (third, fourth) = (self.engine >= 3, self.engine >= 4);
-        // That something came is no judgement.
-        let judged =
-            !fourth || !matches!(guardrail.rule, Rule::Missing { .. } | Rule::Count { .. } | Rule::Split);
-        let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
-        if third && judged && !planted(Bug::MixesJudges) {
-            let dropped = cohort.admit(o.judge, fourth);
-            self.left_out += dropped.unwrap_or(1);
-            if dropped.is_none() {
-                return false;
-            }
-        }
-        // Engines before the fourth took of two at the same moment whichever came first.
-        let place = if fourth { (o.place >> 32) as u32 } else { 0 };
-        let Some(cohort) = self.cohorts.get_mut(&o.cohort) else { return false };
-        let offset = o.served_at.since(o.cohort);
-        match (&guardrail.rule, o.unit) {
-            (Rule::Proportion { .. }, None) => {
-                cohort.count(o.arm, offset, length, 1, u64::from(o.value >= 0.5));
-            }
-            // A sample says how many events there were; a unit of which there were any counts once.
-            (Rule::Count { .. }, None) => cohort.count(o.arm, offset, length, events(o.value), 0),
-            (Rule::Count { .. }, Some(_)) if third && events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
-            (Rule::Split, None) => cohort.count(o.arm, offset, length, 1, 0),
-            // Requests are counted as such; of their values, that they came.
-            (Rule::Missing { .. }, _) => match o.role {
-                Role::Request => cohort.count(o.arm, offset, length, 1, 0),
-                Role::Value => cohort.count(o.arm, offset, length, 0, 1),
-            },
-            // Without a unit there is nothing to pair it with.
-            (Rule::Paired { .. }, None) => self.left_out += 1,
-            (Rule::Score { .. } | Rule::Paired { .. }, unit) => {
-                cohort.keep(o.arm, offset, unit.unwrap_or(o.place), place, o.value.clamp(0.0, 1.0));
-            }
-            (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), place, o.value),
-        }
-        false
-    }
-
-    /// Takes the observation into the part it belongs to as well.
-    pub fn observe_slice(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-        slice: &str,
-    ) {
-        // What came too late for the whole is too late for a part of it.
-        if self.engine >= 4 && !self.cohorts.contains_key(&o.cohort) {
-            return;
-        }
-        if !self.slices.contains_key(slice) {
-            let follows = match &guardrail.judged {
-                Some(judged) => judged.values.iter().any(|value| value == slice),
-                None => self.slices.len() < SLICES_MAX,
-            };
-            if !follows {
-                return;
-            }
-            self.slices.insert(slice.to_owned(), Watch { engine: self.engine, ..Watch::default() });
-        }
-        if let Some(part) = self.slices.get_mut(slice) {
-            part.observe(guardrail, length, now, settles, o);
-        }
-    }
-
     /// Bets on the part's own cohort that starts at `start`, when the whole's has been.
     fn follow(&mut self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) {
         if self.cohorts.contains_key(&start) {
@@ -245,135 +95,6 @@ impl Watch {
         if let Some(Ok(reference)) = self.next_reference(guardrail, &policy.evidence) {
             self.apply_reference(&reference, step);
         }
-    }
-
-    /// Takes in what the sender summed. What its kind cannot use is counted as left out.
-    pub fn observe_sums(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-        (n, sums): (u64, &Sums),
-    ) -> bool {
-        let counts = |ones: u64| (n, ones);
-        let counted = match (&guardrail.rule, sums) {
-            (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Ones(ones)) => Some(counts(*ones)),
-            // Of zeros and ones the sum of squares is the sum.
-            (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Moments { sum, sumsq })
-                if sum == sumsq && *sum >= 0.0 && *sum <= n as f64 && libm::floor(*sum) == *sum =>
-            {
-                Some(counts(*sum as u64))
-            }
-            (Rule::Count { .. }, Sums::Ones(ones)) => Some((*ones, 0)),
-            (Rule::Count { .. }, Sums::Moments { sum, .. }) => Some((events(*sum), 0)),
-            (Rule::Split, _) => Some((n, 0)),
-            (Rule::Missing { .. }, _) => match o.role {
-                Role::Request => Some((n, 0)),
-                Role::Value => Some((0, n)),
-            },
-            _ => None,
-        };
-        if let Some((n, ones)) = counted {
-            return self.observe_counts(guardrail, length, now, settles, o, n, ones);
-        }
-        let mean = match (&guardrail.rule, sums) {
-            // The means of few values scatter more than those of many, and the cap cuts what scatters: where the arms sum
-            // different numbers of requests, it would cut more of one.
-            (Rule::Mean { .. }, _) if self.engine >= 4 => {
-                self.leave_out(o.arm, now, n);
-                return false;
-            }
-            // Of values only their mean is known: it counts as one observation of it.
-            (Rule::Mean { .. } | Rule::Score { .. }, Sums::Moments { sum, .. }) => sum / n as f64,
-            (Rule::Mean { .. } | Rule::Score { .. }, Sums::Ones(ones)) => *ones as f64 / n as f64,
-            (Rule::Quantile { .. }, Sums::Histogram { bounds, counts }) => {
-                self.note(o.arm, now, n);
-                if let Some(cohort) = self.waiting(o.cohort, settles <= now, n)
-                    && !cohort.add_histogram(o.arm, bounds, counts)
-                {
-                    self.left_out += n;
-                }
-                return false;
-            }
-            _ => {
-                self.leave_out(o.arm, now, n);
-                return false;
-            }
-        };
-        self.observe(guardrail, length, now, settles, Observation { value: mean, ..o })
-    }
-
-    /// Takes in zeros and ones that the sender summed.
-    #[allow(clippy::too_many_arguments, reason = "an observation with its counts and its moment")]
-    fn observe_counts(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-        n: u64,
-        ones: u64,
-    ) -> bool {
-        self.note(o.arm, now, n);
-        if let Rule::Absolute { above, .. } = guardrail.rule {
-            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, n, ones);
-        }
-        let Some(cohort) = self.waiting(o.cohort, settles <= now, n) else { return false };
-        cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
-        false
-    }
-
-    /// Counts what its kind cannot use.
-    pub fn leave_out(&mut self, arm: Arm, now: Timestamp, n: u64) {
-        self.note(arm, now, n);
-        self.left_out += n;
-    }
-
-    /// That `n` observations of an arm have come in, whatever becomes of them.
-    #[inline]
-    fn note(&mut self, arm: Arm, now: Timestamp, n: u64) {
-        if arm == Arm::Canary {
-            self.canary_seen += n;
-            self.last_canary = Some(now);
-        } else {
-            self.last_baseline = Some(now);
-        }
-    }
-
-    /// The cohort that starts at `start`, while it waits; after that, the `n` observations count as late.
-    #[inline]
-    fn waiting(&mut self, start: Timestamp, settled: bool, n: u64) -> Option<&mut Cohort> {
-        let late = settled || self.scored_to.is_some_and(|scored| start <= scored);
-        if late && !planted(Bug::BetsLate) {
-            self.late += n;
-            return None;
-        }
-        Some(self.cohorts.entry(start).or_default())
-    }
-
-    /// Takes `n` observations into the window, of which `ones` are ones. The order inside a sum is not known: the bad
-    /// ones are spread evenly, so that a window shows the share that the sum has. All at once they would show any share.
-    fn observe_absolute(&mut self, better: Better, above: f64, n: u64, ones: u64) -> bool {
-        let recent = self.recent.as_mut().expect("an absolute guard has a window");
-        let bad = u128::from(if better == Better::Lower { ones } else { n - ones });
-        let before_the = |i: u64| u128::from(i) * bad / u128::from(n.max(1));
-        // Also news: the first word from a canary that was silent. Nothing else would look, for there is no cohort to
-        // settle.
-        let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
-        let before = recent.fired;
-        let size = u64::from(recent.size);
-        if self.engine < 3 || planted(Bug::SumsAtOnce) {
-            for (times, one) in [(ones, true), (n - ones, false)] {
-                (0..times.min(size)).for_each(|_| recent.push(one == (better == Better::Lower), above));
-            }
-        } else {
-            // Spread evenly, they say no more after two windows.
-            (0..n.min(2 * size)).for_each(|i| recent.push(before_the(i + 1) > before_the(i), above));
-        }
-        silent || recent.fired && !before
     }
 
     /// Leaves out what is said to be served at `at` or later: as late as can be, it is of another segment.
@@ -555,69 +276,14 @@ impl Watch {
     }
 }
 
-impl ArmCount {
-    pub fn add(&mut self, n: u64, sum: f64) {
-        self.n += n;
-        self.sum += sum;
-    }
-
-    pub fn mean(&self) -> f64 {
-        if self.n == 0 { 0.0 } else { self.sum / self.n as f64 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::ENGINE;
     use crate::core::policy::Margin;
-
-    /// What an absolute guard on 20 % of the last 200 says of sums, each `(n, ones)`.
-    fn fires(sums: &[(u64, u64)]) -> bool {
-        let mut watch = Watch { engine: 3, recent: Some(Recent::new(200)), ..Watch::default() };
-        sums.iter().for_each(|(n, ones)| {
-            watch.observe_absolute(Better::Lower, 0.2, *n, *ones);
-        });
-        watch.recent.is_some_and(|recent| recent.fired)
-    }
-
-    /// Their order is not known, and a window of the worst order shows nothing but how large the sum is.
-    #[test]
-    fn an_absolute_guard_sees_the_share_of_a_sum_not_its_bad_ones_in_a_row() {
-        assert!(!fires(&[(10_000, 50)]));
-        assert!(!fires(&[(100, 5); 50]));
-        assert!(fires(&[(10_000, 2_100)]));
-        assert!(fires(&[(30, 15), (30, 15), (30, 15)]));
-        assert!(fires(&[(1_000_000_000_000, 300_000_000_000)]));
-    }
-
-    /// Higher is better: zeros are the bad ones.
-    #[test]
-    fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
-        let mut watch = Watch { engine: 3, recent: Some(Recent::new(10)), ..Watch::default() };
-        watch.observe_absolute(Better::Higher, 0.5, 1_000, 900);
-        assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
-        watch.observe_absolute(Better::Higher, 0.5, 1_000, 300);
-        assert!(watch.recent.is_some_and(|recent| recent.fired));
-    }
-
-    const MINUTE: Span = Span::mins(1);
 
     fn watching(reference: Reference) -> Watch {
         Watch { engine: 4, reference: Some(Reference { engine: 4, ..reference }), ..Watch::default() }
-    }
-
-    fn at(arm: Arm, offset: u64, role: Role, value: f64) -> Observation {
-        let (unit, judge) = (None, None);
-        Observation {
-            arm,
-            served_at: Timestamp(offset),
-            cohort: Timestamp(0),
-            unit,
-            judge,
-            place: offset,
-            value,
-            role,
-        }
     }
 
     /// What is below the first bound may lie on either side of the canary's limit.
@@ -634,15 +300,20 @@ mod tests {
         assert_eq!(portion, Some(Portion::Beyond { n_a: 100, f_a: 6, n_b: 100, f_b: 0, unsure_b: 9 }));
     }
 
-    /// The mean of fifty scatters more than that of a thousand, and a cap would cut more of it.
+    /// Nearly all of the baseline passed at first, and nothing is better by so much; then fewer did.
     #[test]
-    fn sums_of_a_mean_are_left_out_and_counted() {
-        let mut watch = watching(Reference::default());
-        let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
-        let sums = Sums::Moments { sum: 5.0, sumsq: 1.0 };
-        let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
-        watch.observe_sums(&price, MINUTE, Timestamp(1_000), Timestamp(60_000), o, (50, &sums));
-        assert_eq!((watch.left_out, watch.canary_seen, watch.cohorts.len()), (50, 50, 0));
+    fn a_benefit_is_bet_on_from_the_reference_that_makes_it_possible() {
+        let pass = Guardrail::new("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) });
+        let pass = Guardrail { benefit: Some(0.02), ..pass };
+        let of = |sum: f64| Gathered { n: 512, sum, ..Gathered::default() };
+        let first = Reference::first(&pass, &of(510.0), ENGINE).unwrap();
+        let mut watch = Watch::new(&pass, ENGINE);
+        watch.apply_reference(&first, 0);
+        assert_eq!((first.other_grid.len(), &watch.evidence.other), (0, &None));
+        let next = first.refreshed(&pass, &of(460.0));
+        watch.apply_reference(&next, 0);
+        let bets = watch.evidence.other.map_or(0, |other| other.words.len());
+        assert!(bets > 1 && bets == next.other_grid.len(), "{bets} bets on {:?}", next.other_grid);
     }
 
     /// Grades of the night do not wait for those of the day.

@@ -251,7 +251,7 @@ fn measure_further(
                     }
                 }
             }
-            // Who sends these counts on traffic that is split as the step says.
+            // Counted on traffic that is split as the step says, or is on its way there.
             GuardrailKind::Count if as_planned => {
                 let chance = 0.01 * libm::exp(5.0 * level) * (1.0 + OFTENER * shift);
                 let events = (0..arm.n).filter(|_| r.chance(chance)).count() as u64;
@@ -365,6 +365,13 @@ fn columns(
             let served_at = from.plus(Span(i * TICK / COSTS));
             let value = cost(arm, r);
             builder.push(Row { version, metric: "cost_usd", served_at, unit: None, tags, value });
+        }
+        // A part of the costs comes as sums, which say nothing.
+        if service.form == Form::Sums && r.chance(0.1) {
+            let costs: Vec<f64> = (0..COSTS).map(|_| cost(arm, r)).collect();
+            let (sum, sumsq) = (costs.iter().sum(), costs.iter().map(|x| x * x).sum());
+            let sums = Sums::Moments { sum, sumsq };
+            builder.aggregate(version, "cost_usd", from, Timestamp(now.0 - 1), COSTS, sums);
         }
     }
     if strange {

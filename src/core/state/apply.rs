@@ -41,15 +41,17 @@ impl State {
                 for rollout in self.rollouts.values_mut() {
                     rollout.parked.take_if(|_| planted(Bug::UnparksItself));
                     rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
-                    rollout.apply_gap(down, at);
-                    rollout.apply_restart(&self.policies[&rollout.opening.policy], at);
+                    let policy = &self.policies[&rollout.opening.policy];
+                    rollout.apply_gap(policy, down, at);
+                    rollout.apply_restart(policy, at);
                     self.touched.insert(rollout.id.clone());
                 }
             }
             Event::ClockStepped { by } => {
                 for rollout in self.rollouts.values_mut() {
-                    rollout.apply_gap(*by, at);
-                    rollout.apply_step(&self.policies[&rollout.opening.policy], *by);
+                    let policy = &self.policies[&rollout.opening.policy];
+                    rollout.apply_gap(policy, *by, at);
+                    rollout.apply_step(policy, *by);
                     self.touched.insert(rollout.id.clone());
                 }
             }

@@ -104,6 +104,7 @@ impl Followed {
             *self.events.entry(of(series)).or_default() += events;
         }
         self.latest(policy, columns);
+        self.comparable.batch(policy, columns);
         for sample in columns.samples() {
             let series = &columns.series[sample.series as usize];
             let tags = sample.tag.map_or("", |tag| &columns.tags[tag as usize]);
@@ -195,8 +196,8 @@ impl Followed {
         cohort: Timestamp,
         scored: &Scored,
     ) -> Checked {
-        // What the third engine promises, rollouts that began under those before never did.
-        let third = self.opening.engine() >= 3;
+        // What a later engine promises, rollouts that began under those before never did.
+        let (third, fourth) = (self.opening.engine() >= 3, self.opening.engine() >= 4);
         let guardrail = named(policy, name)?;
         let arms = [(self.baseline.clone(), scored.baseline.n), (self.opening.to.clone(), scored.canary.n)];
         let watched = self.watched.entry(name.to_owned()).or_default();
@@ -223,11 +224,14 @@ impl Followed {
         for (version, n) in arms.iter().filter(|_| !counts) {
             // Where one segment is exposed, only it is compared.
             let segment = policy.steps[usize::from(scored.step)].segment.map(usize::from);
-            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
-            let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
+            let by_second = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
+            let served = by_second.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
             ensure(*n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
+            if fourth {
+                self.comparable.check(guardrail, version, *n, by_second, &seconds)?;
+            }
         }
         if let Some(graded) = self.graded.get(counted(guardrail)).filter(|_| third) {
             let mut judges: BTreeMap<&str, u64> = BTreeMap::new();
@@ -328,6 +332,7 @@ impl Followed {
                 *served = served.split_off(&(looked.0 / 1000));
             }
         }
+        self.comparable.forget(metric, looked.0 / 1000);
         if let Some(graded) = self.graded.get_mut(metric) {
             *graded = graded.split_off(&(looked.0 / 1000));
         }

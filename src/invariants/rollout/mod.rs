@@ -2,6 +2,7 @@
 
 mod absolute;
 mod commands;
+mod comparable;
 mod decisions;
 mod evidence;
 
@@ -17,6 +18,7 @@ use crate::core::policy::{Guardrail, OnFail, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::core::verdict::Verdict;
 use absolute::Latest;
+use comparable::Comparable;
 use evidence::Watched;
 pub use evidence::segment_of;
 
@@ -77,6 +79,7 @@ pub struct Followed {
     served: BTreeMap<(Version, Metric, Option<usize>), BTreeMap<u64, u64>>,
     /// Of metrics that are compared in pairs: how often each unit answered in each arm, and the pairs that these can make.
     units: BTreeMap<Metric, (BTreeMap<String, [u64; 2]>, u64)>,
+    comparable: Comparable,
     watched: BTreeMap<String, Watched>,
     alerts: BTreeSet<AlertKind>,
     /// Slices that fail and hold, and that nobody has promoted past: guardrail and value.
@@ -126,6 +129,7 @@ impl Followed {
             standing: BTreeMap::new(),
             served: BTreeMap::new(),
             units: BTreeMap::new(),
+            comparable: Comparable::default(),
             watched: BTreeMap::new(),
             alerts: BTreeSet::new(),
             slices: BTreeSet::new(),

@@ -276,8 +276,8 @@ impl Run<'_> {
         let exposures: Vec<Serving> = exposure.map(|(_, (_, serving))| serving.clone()).collect();
         let trouble = self.has(Fault::Telemetry);
         let base = self.broker_baseline(i);
-        // Whether everybody serves the share of the step that counts: between a command and its confirmation, or
-        // under an actuator that lies, nobody does.
+        // Whether everybody serves the share of the step that counts, or some are on their way to another: under an actuator
+        // that lies nobody does.
         let step = self.node.as_ref().and_then(|node| {
             let state = node.ledger.state();
             let open = state
@@ -286,12 +286,13 @@ impl Run<'_> {
                 .find(|o| o.opening.service.as_str() == service.name && o.exposed())?;
             let step = state.policy_of(open).exposure_at(open.serving_step()?);
             let share = |own: &SegmentShare| (own.segment.name.clone(), own.weight.as_share());
-            Some((step.rest.as_share(), step.segments.iter().map(share).collect::<Vec<_>>()))
+            let shares = (step.rest.as_share(), step.segments.iter().map(share).collect::<Vec<_>>());
+            Some((open.sent.is_some(), shares))
         });
-        let as_step = |s: &Serving| {
-            step.as_ref().is_some_and(|(rest, segments)| s.rest == *rest && s.segments == *segments)
-        };
-        let as_planned = exposures.len() == self.plan.actuators.len() && exposures.iter().all(as_step);
+        let as_planned = step.is_some_and(|(moves, (rest, segments))| {
+            let as_step = |s: &Serving| s.rest == rest && s.segments == segments;
+            moves || exposures.len() == self.plan.actuators.len() && exposures.iter().all(as_step)
+        });
         let sent =
             traffic::measured(service, &exposures, &base, self.true_time(), as_planned, trouble, &mut r);
         for (mut delay, mut message, repeat) in sent {
