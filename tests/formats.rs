@@ -14,10 +14,11 @@ use sluice::wire::envelope::Group;
 use sluice::wire::{events, policy_file};
 
 /// Name of the fixture, and the scenario it was written from.
-const HISTORIES: [(&str, &str); 4] = [
+const HISTORIES: [(&str, &str); 5] = [
     ("history", include_str!("scenarios/nearly_everything.scn")),
     ("carried-out", include_str!("scenarios/confirmed_shown_and_tested.scn")),
     ("windows", include_str!("scenarios/a_first_step_waits_for_windows_and_freezes.scn")),
+    ("restarts", include_str!("scenarios/restarts_do_not_hide_harm.scn")),
     ("bundles", include_str!("scenarios/bundle_changes_one_part.scn")),
 ];
 

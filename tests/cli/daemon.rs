@@ -42,7 +42,13 @@ impl Ui {
         let mut commands = events.filter(|event| event["kind"] == "command.issued");
         let last = commands.next_back().expect("a command");
         let id = last["event"]["CommandIssued"]["command"]["id"].as_str().expect("its id").to_owned();
-        ok(&self.run(&["ack", &id, "--actuator", "router", "--service", "bot"]));
+        let unknown = self.run(&["ack", "0000", "--actuator", "router"]);
+        let said = String::from_utf8_lossy(&unknown.stderr);
+        assert!(
+            said.contains(&format!("what waits: {id} of bot")) && unknown.status.code() == Some(2),
+            "{said}"
+        );
+        ok(&self.run(&["ack", &id[..8], "--actuator", "router"]));
     }
 }
 

@@ -64,13 +64,15 @@ impl Comparable {
         })
     }
 
-    /// Checks that of those `served` in the seconds of a cohort a guardrail compares no more than it may.
+    /// Checks that of those `served` in the seconds of a cohort, of one segment or of all, a guardrail compares no more than it
+    /// may. Sums say nothing about segments, and so are of none.
     pub fn check(
         &self,
         guardrail: &Guardrail,
         version: &Version,
         n: u64,
         served: Option<&Seconds>,
+        of_segment: bool,
         seconds: &std::ops::Range<u64>,
     ) -> Checked {
         let name = &guardrail.name;
@@ -88,7 +90,7 @@ impl Comparable {
                     )
                 })
             }
-            Rule::Mean { .. } => {
+            Rule::Mean { .. } if !of_segment => {
                 let key = (version.clone(), guardrail.metric.clone());
                 let summed: u64 = in_cohort(self.summed.get(&key)).iter().map(|(_, n)| n).sum();
                 let served: u64 = served.iter().map(|(_, n)| n).sum();

@@ -230,7 +230,7 @@ impl Followed {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
             if fourth {
-                self.comparable.check(guardrail, version, *n, by_second, &seconds)?;
+                self.comparable.check(guardrail, version, *n, by_second, segment.is_some(), &seconds)?;
             }
         }
         if let Some(graded) = self.graded.get(counted(guardrail)).filter(|_| third) {
