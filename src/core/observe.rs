@@ -48,7 +48,6 @@ impl Rollout {
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
         let segment = policy.steps[usize::from(step)].segment;
         let moves = self.opening.engine() >= 4
-            && !planted(Bug::MovingCounts)
             && policy.guardrails.iter().any(needs_share)
             && self.moves(served_at, to);
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })

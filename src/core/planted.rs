@@ -96,7 +96,6 @@ bugs! {
     SafetyCarries "safety-carries" "that one segment is safe counts for the next"
     AheadCounts "ahead-counts" "requests of one part count for the next when their sender's clock is ahead"
     SumsOfMeans "sums-of-means" "the mean of a sum counts as an observation"
-    MovingCounts "moving-counts" "counts are compared while some routers have followed a command and some have not"
     StragglersCount "stragglers-count" "what a part serves while it goes back counts against the others"
     AloneTakesAll "alone-takes-all" "a part that fails takes all the others back"
     UnparksItself "unparks-itself" "after a restart a part that was taken back is tried again without a person"

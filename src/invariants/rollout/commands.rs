@@ -52,7 +52,6 @@ impl Followed {
         self.tasked(command)?;
         self.last = Some(command.clone());
         self.issued_at = at;
-        self.comparable.issued(at);
         self.silence = Silence::default();
         self.alerts.retain(|kind| !matches!(kind, AlertKind::RollbackUnconfirmed(..)));
         self.confirmed.clear();
@@ -122,7 +121,6 @@ impl Followed {
         };
         let missing = open.actuators.iter().find(|actuator| !self.confirmed.contains(*actuator));
         ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
-        self.comparable.applied(at);
         self.weight = open.segments.iter().map(|segment| segment.weight).fold(open.weight, Weight::max);
         self.alerts.retain(|kind| {
             use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied, RollbackUnconfirmed};

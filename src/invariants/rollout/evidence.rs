@@ -224,13 +224,13 @@ impl Followed {
         for (version, n) in arms.iter().filter(|_| !counts) {
             // Where one segment is exposed, only it is compared.
             let segment = policy.steps[usize::from(scored.step)].segment.map(usize::from);
-            let by_second = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
-            let served = by_second.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
+            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
+            let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
             ensure(*n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
             if fourth {
-                self.comparable.check(guardrail, version, *n, by_second, segment.is_some(), &seconds)?;
+                self.comparable.check(guardrail, version, *n, served, segment.is_some(), &seconds)?;
             }
         }
         if let Some(graded) = self.graded.get(counted(guardrail)).filter(|_| third) {
