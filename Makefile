@@ -10,6 +10,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cachepro
 # A broker of our own for every test; the variable says which binary.
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 
+# Not --release, which optimizes over the whole program and builds for twice as long.
+CAMPAIGN = echo "== optimized build"; cargo build --quiet --profile campaign --locked
 OUTCOMES = cargo test --quiet --profile campaign --locked --test outcomes -- --ignored --nocapture --test-threads=1
 
 help: ## this list
@@ -29,21 +31,20 @@ lint: ## formatting and clippy
 test: lint .venv/ready ## everything that needs no data folder
 	@echo "== cargo test, with $$(tests/support/nats_server.sh)"
 	@$(WITH_NATS) cargo test --quiet --locked
+# With the binary that cargo test has just built.
 	@echo "== python client tests"
-	@cargo build --quiet --locked
 	@$(WITH_NATS) SLUICE_BIN=target/debug/sluice $(PYTEST) tests/python --ignore=tests/python/test_data.py
 
 test-data: .venv/ready ## published numbers, and rollouts of real model outcomes: DATA=../shared/data
 	@if [[ ! -f "$(DATA)/manifest.json" ]]; then \
 	  echo "no manifest.json in DATA=$(DATA); name the data folder: make test-data DATA=path" >&2; exit 1; fi
-	@echo "== release build"
-	@cargo build --quiet --release --locked
 	@echo "== published vectors"
 	@SLUICE_VECTORS="$(DATA)/../vectors" cargo test --quiet --locked --test vectors -- --ignored
 	@echo "== its scenarios in virtual time, 8 seeds"
 	@SLUICE_DATA="$(DATA)" SLUICE_SEEDS=8 $(OUTCOMES)
+	@$(CAMPAIGN)
 	@echo "== rollouts of the data in $(DATA)"
-	@$(WITH_NATS) SLUICE_BIN=target/release/sluice SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
+	@$(WITH_NATS) SLUICE_BIN=target/campaign/sluice SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
 
 # As many as tell 1 in 20 from 1 in 10; test-data runs a few.
 outcomes: SEEDS := 200
@@ -93,18 +94,16 @@ crash: .venv/ready ## N=40 kills, N/4 failing calls, N/10 full disks, N/20 power
 	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
 
 policies: ## the policies that ship, under scripted traffic
-	@echo "== release build"
-	@cargo build --quiet --release --locked
-	@target/release/sluice policy test policies/tests
+	@$(CAMPAIGN)
+	@target/campaign/sluice policy test policies/tests
 
 # 2,300 histories: at least 2,000 of them have 1,000 events or more. One again: sluice simulate --seed N --trace. Many
 # short ones: sluice simulate --seeds 0..100000 --events 100.
 SEEDS ?= 0..2300
 simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0..2300
-	@echo "== release build"
-	@cargo build --quiet --release --locked
+	@$(CAMPAIGN)
 	@echo "== simulating seeds $(SEEDS)"
-	@target/release/sluice simulate --seeds $(SEEDS) --minimize
+	@target/campaign/sluice simulate --seeds $(SEEDS) --minimize
 
 # Not in target/release: no binary that decides anything has the faults in it.
 planted: ## every fault that can be planted in the rules must be found by the simulator
