@@ -12,7 +12,7 @@ use sluice::core::policy::{
 use sluice::core::reference;
 use sluice::core::rollout::Rollout;
 use sluice::core::time::{Span, Timestamp};
-use sluice::core::watch::{Observation, Role, Watch};
+use sluice::core::watch::{Observation, Receipt, Role, Watch};
 use sluice::sim::random::Random;
 
 use crate::law::Law;
@@ -187,7 +187,7 @@ impl<'a> Judge<'a> {
                 value,
                 role,
             };
-            watch.observe(guardrail, length, start, start.plus(length), o);
+            watch.observe(&Receipt { guardrail, length, now: start, settled: false }, o);
         };
         for (i, &value) in values.iter().enumerate() {
             match guardrail.rule {
@@ -396,8 +396,8 @@ fn run_cohorts(scenario: &Scenario, labels: &Labels, number: u64) -> Outcome {
     let coming = coming(scenario, labels, length, number);
     for (n, Coming { at, observation }) in coming.iter().enumerate() {
         settle(&mut watch, &policy, *at, n as u64, &mut outcome);
-        let settles = observation.cohort.plus(length).plus(guardrail.maturity);
-        watch.observe(guardrail, length, *at, settles, *observation);
+        let settled = observation.cohort.plus(length).plus(guardrail.maturity) <= *at;
+        watch.observe(&Receipt { guardrail, length, now: *at, settled }, *observation);
     }
     settle(&mut watch, &policy, Timestamp(u64::MAX), coming.len() as u64, &mut outcome);
     outcome.canary = watch.evidence.canary.n;

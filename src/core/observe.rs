@@ -7,7 +7,7 @@ use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy, Rule};
 use super::rollout::{Rollout, Stage};
 use super::time::{Span, Timestamp};
-use super::watch::{Observation, Role};
+use super::watch::{Observation, Receipt, Role};
 
 /// What a series feeds: an arm of these guardrails.
 type Fed = (Arm, Vec<(usize, Role)>);
@@ -110,6 +110,11 @@ impl Rollout {
             member.map_or(goes_back, gone) && !planted(Bug::StragglersCount)
         };
         let length = policy.evidence.cohort;
+        let receipt = |rollout: &Self, i: usize, cohort| {
+            let guardrail = &policy.guardrails[i];
+            let settled = rollout.settles(policy, guardrail, cohort) <= now;
+            Receipt { guardrail, length, now, settled }
+        };
         // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.
         let (mut known_for, mut known) = (None, None);
         let mut fired = false;
@@ -141,12 +146,12 @@ impl Rollout {
                     continue;
                 }
                 observation.role = *role;
-                let settles = self.settles(policy, guardrail, cohort);
+                let receipt = receipt(self, *i, cohort);
                 let watch = &mut self.watches[*i];
-                fired |= watch.observe(guardrail, length, now, settles, observation);
+                fired |= watch.observe(&receipt, observation);
                 let slice = sample.tag.and_then(|tag| *slices[*i].get(tag as usize)?);
                 if let Some(slice) = slice {
-                    watch.observe_slice(guardrail, length, now, settles, observation, slice);
+                    watch.observe_slice(&receipt, observation, slice);
                 }
             }
         }
@@ -183,9 +188,9 @@ impl Rollout {
                     continue;
                 }
                 observation.role = *role;
-                let settles = self.settles(policy, guardrail, cohort);
+                let receipt = receipt(self, *i, cohort);
                 let summed = (aggregate.n, &aggregate.sums);
-                fired |= self.watches[*i].observe_sums(guardrail, length, now, settles, observation, summed);
+                fired |= self.watches[*i].observe_sums(&receipt, observation, summed);
             }
         }
         fired

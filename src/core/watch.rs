@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use observation::{Observation, Role};
+pub use observation::{Observation, Receipt, Role};
 pub use recent::Recent;
 
 use super::cohort::{Cohort, Histogram};

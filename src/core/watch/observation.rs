@@ -25,6 +25,18 @@ pub struct Observation {
     pub role: Role,
 }
 
+/// By whom and when observations are taken in.
+#[derive(Clone, Copy)]
+pub struct Receipt<'a> {
+    pub guardrail: &'a Guardrail,
+    /// Of a cohort.
+    pub length: Span,
+    /// By the log.
+    pub now: Timestamp,
+    /// Whether the cohort had settled by then.
+    pub settled: bool,
+}
+
 /// What an observation is to a guardrail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -40,17 +52,11 @@ fn events(value: f64) -> u64 {
 }
 
 impl Watch {
-    /// Takes in one observation at log time `now`, of a cohort of `length` that settles at `settles`. Returns
-    /// whether an absolute guard has news by it: it fired, or had heard nothing before.
+    /// Takes in one observation. Returns whether an absolute guard has news by it: it fired, or had heard nothing
+    /// before.
     #[inline]
-    pub fn observe(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-    ) -> bool {
+    pub fn observe(&mut self, receipt: &Receipt, o: Observation) -> bool {
+        let Receipt { guardrail, length, now, settled } = *receipt;
         self.note(o.arm, now, 1);
         if let Rule::Absolute { above, .. } = guardrail.rule {
             let ones = u64::from(o.value >= 0.5);
@@ -62,7 +68,7 @@ impl Watch {
         // That something came is no judgement.
         let judged =
             !fourth || !matches!(guardrail.rule, Rule::Missing { .. } | Rule::Count { .. } | Rule::Split);
-        let Some(cohort) = self.waiting(o.cohort, settles <= now, 1) else { return false };
+        let Some(cohort) = self.waiting(o.cohort, settled, 1) else { return false };
         let mut left_out = 0;
         if third && judged && !planted(Bug::MixesJudges) {
             let Some(dropped) = cohort.admit(o.judge, fourth) else {
@@ -99,21 +105,13 @@ impl Watch {
     }
 
     /// Takes the observation into the part it belongs to as well.
-    pub fn observe_slice(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-        slice: &str,
-    ) {
+    pub fn observe_slice(&mut self, receipt: &Receipt, o: Observation, slice: &str) {
         // What came too late for the whole is too late for a part of it.
         if self.engine >= 4 && !self.cohorts.contains_key(&o.cohort) {
             return;
         }
         if !self.slices.contains_key(slice) {
-            let follows = match &guardrail.judged {
+            let follows = match &receipt.guardrail.judged {
                 Some(judged) => judged.values.iter().any(|value| value == slice),
                 None => self.slices.len() < SLICES_MAX,
             };
@@ -123,20 +121,13 @@ impl Watch {
             self.slices.insert(slice.to_owned(), Watch { engine: self.engine, ..Watch::default() });
         }
         if let Some(part) = self.slices.get_mut(slice) {
-            part.observe(guardrail, length, now, settles, o);
+            part.observe(receipt, o);
         }
     }
 
     /// Takes in what the sender summed. What its kind cannot use is counted as left out.
-    pub fn observe_sums(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-        (n, sums): (u64, &Sums),
-    ) -> bool {
+    pub fn observe_sums(&mut self, receipt: &Receipt, o: Observation, (n, sums): (u64, &Sums)) -> bool {
+        let Receipt { guardrail, now, settled, .. } = *receipt;
         let counts = |ones: u64| (n, ones);
         let counted = match (&guardrail.rule, sums) {
             (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Ones(ones)) => Some(counts(*ones)),
@@ -156,7 +147,7 @@ impl Watch {
             _ => None,
         };
         if let Some((n, ones)) = counted {
-            return self.observe_counts(guardrail, length, now, settles, o, n, ones);
+            return self.observe_counts(receipt, o, n, ones);
         }
         let mean = match (&guardrail.rule, sums) {
             // The means of few values scatter more than those of many, and the cap cuts what scatters: where the arms sum
@@ -170,7 +161,7 @@ impl Watch {
             (Rule::Mean { .. } | Rule::Score { .. }, Sums::Ones(ones)) => *ones as f64 / n as f64,
             (Rule::Quantile { .. }, Sums::Histogram { bounds, counts }) => {
                 self.note(o.arm, now, n);
-                if let Some(cohort) = self.waiting(o.cohort, settles <= now, n)
+                if let Some(cohort) = self.waiting(o.cohort, settled, n)
                     && !cohort.add_histogram(o.arm, bounds, counts)
                 {
                     self.left_out += n;
@@ -182,26 +173,17 @@ impl Watch {
                 return false;
             }
         };
-        self.observe(guardrail, length, now, settles, Observation { value: mean, ..o })
+        self.observe(receipt, Observation { value: mean, ..o })
     }
 
     /// Takes in zeros and ones that the sender summed.
-    #[allow(clippy::too_many_arguments, reason = "an observation with its counts and its moment")]
-    fn observe_counts(
-        &mut self,
-        guardrail: &Guardrail,
-        length: Span,
-        now: Timestamp,
-        settles: Timestamp,
-        o: Observation,
-        n: u64,
-        ones: u64,
-    ) -> bool {
+    fn observe_counts(&mut self, receipt: &Receipt, o: Observation, n: u64, ones: u64) -> bool {
+        let Receipt { guardrail, length, now, settled } = *receipt;
         self.note(o.arm, now, n);
         if let Rule::Absolute { above, .. } = guardrail.rule {
             return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, n, ones);
         }
-        let Some(cohort) = self.waiting(o.cohort, settles <= now, n) else { return false };
+        let Some(cohort) = self.waiting(o.cohort, settled, n) else { return false };
         cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
         false
     }
@@ -291,7 +273,8 @@ mod tests {
         let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
         let sums = Sums::Moments { sum: 5.0, sumsq: 1.0 };
         let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
-        watch.observe_sums(&price, MINUTE, Timestamp(1_000), Timestamp(60_000), o, (50, &sums));
+        let receipt = Receipt { guardrail: &price, length: MINUTE, now: Timestamp(1_000), settled: false };
+        watch.observe_sums(&receipt, o, (50, &sums));
         assert_eq!((watch.left_out, watch.canary_seen, watch.cohorts.len()), (50, 50, 0));
     }
 }
