@@ -49,7 +49,8 @@ impl Rollout {
         let segment = policy.steps[usize::from(step)].segment;
         let moves = self.opening.engine() >= 4
             && policy.guardrails.iter().any(needs_share)
-            && self.moves(served_at, to);
+            && self.moves(served_at, to)
+            && !planted(Bug::MovingCounts);
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
     }
 

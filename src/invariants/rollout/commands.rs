@@ -50,6 +50,7 @@ impl Followed {
         })?;
         self.in_order(policy, command)?;
         self.tasked(command)?;
+        self.comparable.issued(at);
         self.last = Some(command.clone());
         self.issued_at = at;
         self.silence = Silence::default();
@@ -121,6 +122,7 @@ impl Followed {
         };
         let missing = open.actuators.iter().find(|actuator| !self.confirmed.contains(*actuator));
         ensure(missing.is_none(), "I17", || format!("{command} counts as applied without {missing:?}"))?;
+        self.comparable.applied(at);
         self.weight = open.segments.iter().map(|segment| segment.weight).fold(open.weight, Weight::max);
         self.alerts.retain(|kind| {
             use AlertKind::{ActuatorRejected, ActuatorSilent, NotApplied, RollbackUnconfirmed};
