@@ -105,7 +105,7 @@ simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0
 	@echo "== simulating seeds $(SEEDS)"
 	@target/campaign/sluice simulate --seeds $(SEEDS) --minimize
 
-# Not in target/release: no binary that decides anything has the faults in it.
+# Never in target/release, which holds what ships; the other checks build the campaign binary again without the faults.
 planted: ## every fault that can be planted in the rules must be found by the simulator
 	@echo "== build with faults"
 	@cargo build --quiet --profile campaign --locked --features planted

@@ -95,7 +95,7 @@ bugs! {
     ForgetsSegment "forgets-segment" "a command leaves out the parts that have their share already"
     SafetyCarries "safety-carries" "that one segment is safe counts for the next"
     AheadCounts "ahead-counts" "requests of one part count for the next when their sender's clock is ahead"
-    MovingCounts "moving-counts" "a split takes in what came while the share was not known"
+    MovingCounts "moving-counts" "counts and splits take in what came while the share was not known"
     SumsOfMeans "sums-of-means" "the mean of a sum counts as an observation"
     StragglersCount "stragglers-count" "what a part serves while it goes back counts against the others"
     AloneTakesAll "alone-takes-all" "a part that fails takes all the others back"
