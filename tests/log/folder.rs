@@ -18,6 +18,21 @@ fn a_second_open_names_the_process() {
     open(dir.path());
 }
 
+/// What a process forked between closing and opening does to both locks of a log.
+#[test]
+fn a_lock_that_outlives_the_closed_log_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 1);
+    close(log);
+    let db = opened(&dir.path().join("sled"));
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(db);
+    });
+    assert_eq!(open(dir.path()).head().seq, 1);
+    holder.join().unwrap();
+}
+
 #[test]
 fn a_folder_without_a_log_is_not_made_one_by_reading() {
     let dir = tempfile::tempdir().unwrap();

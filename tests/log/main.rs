@@ -22,19 +22,14 @@ fn options() -> OpenOptions {
 }
 
 fn open(dir: &Path) -> Log {
-    patiently(|| Log::open(dir, &options()).map(|opened| opened.log))
+    Log::open(dir, &options()).unwrap().log
 }
 
-/// The database of a closed log.
+/// The database of a closed log. A process that another test starts has its lock too, between fork and exec.
 fn opened(path: &Path) -> sled::Db {
-    patiently(|| sled::open(path))
-}
-
-/// Tries for a while: a process that another test starts has the locks of this one too, between fork and exec.
-fn patiently<T, E: std::fmt::Display + std::fmt::Debug>(open: impl Fn() -> Result<T, E>) -> T {
     let mut left = 2_000;
     loop {
-        match open() {
+        match sled::open(path) {
             Err(error) if error.to_string().contains("lock") && left > 0 => {
                 left -= 1;
                 std::thread::sleep(std::time::Duration::from_millis(5));

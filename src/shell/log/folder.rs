@@ -9,7 +9,7 @@ use crate::shell::durable;
 
 /// Holds a data folder for this process until dropped. The file keeps the holder's process id.
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -31,7 +31,15 @@ impl Lock {
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         // The lock is what counts: on a full disk the id may be missing.
         let _ = writeln!(file, "{}", std::process::id());
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file alone would not do: a process forked meanwhile has it too, until it executes its program.
+    /// If unlocking fails, the lock ends with the last of these.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
@@ -123,5 +131,21 @@ impl Ballast {
         // Noise, because a file system that compresses would store zeros in no space at all.
         let mut noise = blake3::Hasher::new().finalize_xof().take(self.bytes);
         std::io::copy(&mut noise, &mut file).and_then(|_| file.sync_all()).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process forked while the lock was held has the same open file.
+    #[test]
+    fn a_dropped_lock_is_free_though_its_file_is_still_open_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        let inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        Lock::take(dir.path()).unwrap();
+        drop(inherited);
     }
 }

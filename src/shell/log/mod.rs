@@ -47,6 +47,8 @@ use watchdog::Watchdog;
 const FORMAT: u32 = 1;
 /// sled's cache in bytes. It bounds little (a scan of a small log stays resident whole), so it is small.
 const CACHE: u64 = 16 << 20;
+/// Longest wait for sled's own lock, in steps of 10 ms.
+const SLED_LOCK_WAITS: u32 = 500;
 /// Longest wait for a flush.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -142,12 +144,7 @@ impl Log {
             .map_err(|cause| LogError::io("starting the log's watchdog", cause))?;
         folder::remove_half_made(&store)?;
         let config = sled::Config::new().path(&store).cache_capacity(CACHE).flush_every_ms(None);
-        let db = Store::open(&config).map_err(|error| match error {
-            LogError::Io { cause, .. } if cause.to_string().contains("could not acquire lock") => {
-                LogError::Locked { dir: dir.to_owned(), holder: None }
-            }
-            other => other,
-        })?;
+        let db = open_sled(&config, dir)?;
         let tree = |name| guard(|| db.open_tree(name));
         let (id, created) = identify(&tree("meta")?, options.log_id)?;
 
@@ -305,6 +302,23 @@ impl Log {
 
     fn flush(&self) -> Result<(), LogError> {
         self.watchdog.guard(|| guard(|| self.db.flush())).map(drop)
+    }
+}
+
+/// Opens the store of a folder that is locked already. What still holds sled's own lock then is a process forked
+/// by the one that closed the log, until it executes its program: soon gone.
+fn open_sled(config: &sled::Config, dir: &Path) -> Result<Store, LogError> {
+    let mut waits = SLED_LOCK_WAITS;
+    loop {
+        match Store::open(config) {
+            Err(LogError::Io { cause, .. }) if cause.to_string().contains("could not acquire lock") => {
+                waits = waits
+                    .checked_sub(1)
+                    .ok_or_else(|| LogError::Locked { dir: dir.to_owned(), holder: None })?;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
     }
 }
 
