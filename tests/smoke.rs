@@ -20,7 +20,8 @@ pass)
     echo "$SLUICE_ROLLOUT $SLUICE_SERVICE $SLUICE_STEP $SLUICE_FROM $SLUICE_TO $1"
     # Whoever inherits the lock of the data folder keeps the next daemon from it.
     ls -l /proc/$$/fd | grep -c 'data/' || true
-    env | grep -c SECRET
+    # What cargo sets for a test stands for the secrets of a daemon.
+    env | grep -c CARGO_
     exit 0 ;;
 fail)
     echo "37 of 40 alike"
