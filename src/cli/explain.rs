@@ -239,7 +239,7 @@ fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
         text += &format!("{}\n", e.text);
     }
     if !e.others.is_empty() {
-        text += &format!("Of {} as well: --guardrail NAME\n", e.others.join(", "));
+        text += &format!("Judged with it: {}; --guardrail NAME shows one\n", e.others.join(", "));
     }
     if let Some(seq) = e.failed_at.filter(|seq| *seq < e.seq) {
         text += &format!("It has failed since event {}; a failure stays, whatever follows.\n", count(seq));
@@ -361,7 +361,11 @@ fn times(ln: f64) -> String {
 }
 
 fn capital(ln: f64) -> String {
-    if ln > MILLION_LN { "over 1,000,000x".into() } else { format!("{:.4}x", libm::exp(ln)) }
+    match libm::exp(ln) {
+        _ if ln > MILLION_LN => "over 1,000,000x".into(),
+        times if times < 1_000.0 => format!("{times:.4}x"),
+        times => format!("{}x", count(times as u64)),
+    }
 }
 
 fn factor(times: f64) -> String {

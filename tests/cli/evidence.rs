@@ -172,6 +172,11 @@ fn what_is_safe_what_is_open_and_what_is_never_found_is_said_with_the_policys_nu
 
     // The last step asks for more.
     let last = entries.iter().rfind(|entry| decided(Choice::Promote)(&entry.2)).expect("a promotion").0;
+    let page = ok(&explained(&dir, last, &[]));
+    let others =
+        "\nJudged with it: eval_pass, error.absolute, cost_usd, feedback_down; --guardrail NAME shows one\n";
+    assert!(page.starts_with("assistant-1 error at event ") && page.contains(others), "{page}");
+    assert!(page.contains("worse; false in at most 5% of canaries that bad.\n"), "{page}");
     let page = ok(&explained(&dir, last, &["--guardrail", "eval_pass"]));
     assert!(page.contains("; false in at most 5% of canaries that bad.\n"), "{page}");
     let json: Value =

@@ -174,7 +174,7 @@ fn limit(g: &Guardrail) -> Option<String> {
             Margin::Ratio { ratio, plus } => {
                 let by = if g.better == Better::Higher { 1.0 - ratio } else { ratio - 1.0 };
                 match (by > 0.0, plus > 0.0) {
-                    (true, true) => format!("{} of it plus {}", percent(by), points(plus)),
+                    (true, true) => format!("{} of the baseline plus {}", percent(by), points(plus)),
                     (true, false) => percent(by),
                     (false, true) => points(plus),
                     (false, false) => return None,
@@ -230,7 +230,7 @@ mod tests {
         for (rule, better, words) in [
             (Rule::Proportion { margin: Margin::Points(0.03) }, higher, "3 points"),
             (Rule::Score { margin: Margin::Relative(0.025) }, higher, "2.5%"),
-            (Rule::Proportion { margin: ratio }, lower, "50% of it plus 0.1 points"),
+            (Rule::Proportion { margin: ratio }, lower, "50% of the baseline plus 0.1 points"),
             (Rule::Mean { handicap: 0.2 }, lower, "20%"),
             (Rule::Quantile { q: 0.95, handicap: 0.1 }, lower, "10% at the 95% quantile"),
             (Rule::Paired { points: 0.03 }, higher, "3 points"),
