@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::evidence::segment_of;
 use super::{Checked, ensure};
-use crate::core::columns::Columns;
+use crate::core::columns::{Columns, Sums};
 use crate::core::ids::{Metric, Version};
 use crate::core::policy::{Guardrail, Policy, Rule};
 use crate::core::time::Timestamp;
@@ -13,20 +13,22 @@ use crate::core::time::Timestamp;
 /// By how many ms the clocks of senders may differ from the log's.
 const CLOCKS: u64 = 5_000;
 
-/// Observations by the second in which they were served.
+/// Observations or events by the second in which they were served.
 type Seconds = BTreeMap<u64, u64>;
-type Unfit = BTreeMap<(Version, Metric), Seconds>;
+type Held = BTreeMap<(Version, Metric), Seconds>;
 
-/// What must not be compared of one rollout.
+/// What may be compared of one rollout, and what may not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Comparable {
     /// When a command was issued, and when the last actuator had confirmed it: in between nobody knows the share.
     moves: Vec<(Timestamp, Option<Timestamp>)>,
-    /// Sums of metrics whose means are compared.
-    sums: Unfit,
-    /// What came of a split while its share was not known, of no named segment. A sender whose clock is ahead may send what
-    /// nobody can know of yet: what counts is what was known when it came.
-    moving: Unfit,
+    /// Sums of metrics whose means are compared: never.
+    sums: Held,
+    /// What came of splits while the share was known, of no named segment. A sender whose clock is ahead may send what nobody
+    /// can know of yet: what counts is what was known when it came.
+    splits: Held,
+    /// Likewise of counts, in events.
+    counts: Held,
 }
 
 impl Comparable {
@@ -49,33 +51,43 @@ impl Comparable {
         };
         let means = judged(|rule| matches!(rule, Rule::Mean { .. }));
         let splits = judged(|rule| matches!(rule, Rule::Split));
-        let add = |unfit: &mut Unfit, series: u32, second: u64, n: u64| {
-            let series = &columns.series[series as usize];
-            let seconds = unfit.entry((series.version.clone(), series.metric.clone())).or_default();
+        let counts = judged(|rule| matches!(rule, Rule::Count { .. }));
+        let add = |held: &mut Held, series: usize, second: u64, n: u64| {
+            let series = &columns.series[series];
+            let seconds = held.entry((series.version.clone(), series.metric.clone())).or_default();
             *seconds.entry(second).or_default() += n;
         };
         for sum in &columns.aggregates {
-            let second = sum.from.0 / 1000;
-            if means[sum.series as usize] {
-                add(&mut self.sums, sum.series, second, sum.n);
+            let (series, second) = (sum.series as usize, sum.from.0 / 1000);
+            if means[series] {
+                add(&mut self.sums, series, second, sum.n);
             }
-            if splits[sum.series as usize] && self.moves_in(second) {
-                add(&mut self.moving, sum.series, second, sum.n);
+            if splits[series] && !self.moves_in(second) {
+                add(&mut self.splits, series, second, sum.n);
+            }
+            if counts[series] && !self.moves_in(second) {
+                add(&mut self.counts, series, second, events_summed(&sum.sums));
             }
         }
-        for sample in columns.samples().filter(|sample| splits[sample.series as usize]) {
-            let second = sample.served_at.0 / 1000;
+        for sample in columns.samples().filter(|s| splits[s.series as usize] || counts[s.series as usize]) {
+            let (series, second) = (sample.series as usize, sample.served_at.0 / 1000);
             let named = |tag| segment_of(policy, &columns.tags[tag as usize]).is_some();
-            if self.moves_in(second) && !sample.tag.is_some_and(named) {
-                add(&mut self.moving, sample.series, second, 1);
+            if self.moves_in(second) || sample.tag.is_some_and(named) {
+                continue;
+            }
+            if splits[series] {
+                add(&mut self.splits, series, second, 1);
+            }
+            if counts[series] {
+                add(&mut self.counts, series, second, events(sample.value));
             }
         }
     }
 
     /// Drops what is from before `second`.
     pub fn forget(&mut self, metric: &Metric, second: u64) {
-        let unfit = self.sums.iter_mut().chain(&mut self.moving);
-        for (_, seconds) in unfit.filter(|((_, of), _)| of == metric) {
+        let held = self.sums.iter_mut().chain(&mut self.splits).chain(&mut self.counts);
+        for (_, seconds) in held.filter(|((_, of), _)| of == metric) {
             *seconds = seconds.split_off(&second);
         }
     }
@@ -99,17 +111,32 @@ impl Comparable {
         of_segment: bool,
         seconds: &Range<u64>,
     ) -> Checked {
-        let (unfit, promise, why) = match guardrail.rule {
+        let in_them = |held: &Held| -> u64 {
+            let held = held.get(&(version.clone(), guardrail.metric.clone()));
+            held.into_iter().flat_map(|held| held.range(seconds.clone())).map(|(_, n)| n).sum()
+        };
+        let (most, promise, why) = match guardrail.rule {
             _ if of_segment => return Ok(()),
-            Rule::Mean { .. } => (&self.sums, "I51", "came as sums"),
-            Rule::Split => (&self.moving, "I52", "came while the share moved"),
+            Rule::Mean { .. } => (served.saturating_sub(in_them(&self.sums)), "I51", "came one by one"),
+            Rule::Split => (in_them(&self.splits), "I52", "came while the share was known"),
+            Rule::Count { .. } => (in_them(&self.counts), "I52", "came while the share was known"),
             _ => return Ok(()),
         };
-        let held = unfit.get(&(version.clone(), guardrail.metric.clone()));
-        let unfit: u64 = held.into_iter().flat_map(|held| held.range(seconds.clone())).map(|(_, n)| n).sum();
         let name = &guardrail.name;
-        ensure(n <= served.saturating_sub(unfit), promise, || {
-            format!("a cohort of {name} has {n} values of {version}, of {served} {unfit} {why}")
-        })
+        ensure(n <= most, promise, || format!("a cohort of {name} has {n} of {version}, and {most} {why}"))
+    }
+}
+
+/// How many events a sample of a count stands for.
+pub(super) fn events(value: f64) -> u64 {
+    if value >= 0.5 { value.round() as u64 } else { 0 }
+}
+
+/// Likewise what a sender summed.
+pub(super) fn events_summed(sums: &Sums) -> u64 {
+    match *sums {
+        Sums::Ones(ones) => ones,
+        Sums::Moments { sum, .. } => events(sum),
+        _ => 0,
     }
 }

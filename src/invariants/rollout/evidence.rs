@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::comparable::{events, events_summed};
 use super::{Checked, Followed, ensure, named, place};
 use crate::core::bets::{INITIAL_STAKE, WORD};
-use crate::core::columns::{Columns, Series, Sums};
+use crate::core::columns::{Columns, Series};
 use crate::core::evidence::{EPOCH_CANARY, Evidence, Scored};
 use crate::core::ids::{Metric, Version};
 use crate::core::labels;
@@ -90,18 +91,15 @@ impl Followed {
         };
         for sample in columns.samples() {
             let series = &columns.series[sample.series as usize];
-            if counts(&series.metric) && sample.value >= 0.5 {
-                *self.events.entry(of(series)).or_default() += sample.value.round() as u64;
+            if counts(&series.metric) {
+                *self.events.entry(of(series)).or_default() += events(sample.value);
             }
         }
         for sum in &columns.aggregates {
             let series = &columns.series[sum.series as usize];
-            let events = match sum.sums {
-                Sums::Ones(ones) if counts(&series.metric) => ones,
-                Sums::Moments { sum, .. } if counts(&series.metric) && sum >= 0.5 => sum.round() as u64,
-                _ => continue,
-            };
-            *self.events.entry(of(series)).or_default() += events;
+            if counts(&series.metric) {
+                *self.events.entry(of(series)).or_default() += events_summed(&sum.sums);
+            }
         }
         self.latest(policy, columns);
         self.comparable.batch(policy, columns);
@@ -221,12 +219,12 @@ impl Followed {
         let seconds = cohort.0 / 1000..cohort.plus(policy.evidence.cohort).0.div_ceil(1000);
         // A sample of a count stands for as many events as it says.
         let counts = matches!(guardrail.rule, Rule::Count { .. });
-        for (version, n) in arms.iter().filter(|_| !counts) {
+        for (version, n) in &arms {
             // Where one segment is exposed, only it is compared.
             let segment = policy.steps[usize::from(scored.step)].segment.map(usize::from);
             let served = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
             let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
-            ensure(*n <= served, "I20", || {
+            ensure(counts || *n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
             if fourth {
