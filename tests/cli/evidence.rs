@@ -176,7 +176,12 @@ fn what_is_safe_what_is_open_and_what_is_never_found_is_said_with_the_policys_nu
     let others =
         "\nJudged with it: eval_pass, error.absolute, cost_usd, feedback_down; --guardrail NAME shows one\n";
     assert!(page.starts_with("assistant-1 error at event ") && page.contains(others), "{page}");
-    assert!(page.contains("worse; false in at most 5% of canaries that bad.\n"), "{page}");
+    let shown = "\n  Shown to be less than 50% of the baseline plus 0.5 points worse; false in at most 5% of canaries that bad.\n";
+    assert!(page.contains(shown), "{page}");
+    let multiples: Vec<&str> = page.split_whitespace().filter_map(|word| word.strip_suffix('x')).collect();
+    assert!(multiples.iter().any(|n| n.contains(',') && *n != "1,000,000"), "evidence of thousands: {page}");
+    let long = |n: &&&str| n.find('.').is_some_and(|digits| digits > 3);
+    assert_eq!(multiples.iter().find(long), None, "{page}");
     let page = ok(&explained(&dir, last, &["--guardrail", "eval_pass"]));
     assert!(page.contains("; false in at most 5% of canaries that bad.\n"), "{page}");
     let json: Value =
