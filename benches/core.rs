@@ -250,6 +250,9 @@ fn started() -> Runner {
             sent.insert(0, command.clone());
         }
     };
+    for fact in Event::begin(uuid::Uuid::from_u128(7), "bench") {
+        runner.take(START, fact, &mut record);
+    }
     runner.take(START, Event::PolicyStored { digest, policy, source: POLICY.into() }, &mut record);
     runner.take(START, Event::IntentReceived { intent, origin: Origin::default() }, &mut record);
     let command = sent.remove(&0).expect("a command");

@@ -251,8 +251,9 @@ proptest! {
             wrong = wrong.take().or(broken).or(parted);
         };
         let log = uuid::Uuid::from_u128(7);
-        runner.take(now, Event::LogCreated { log, build: "drawn".into() }, &mut record);
-        runner.take(now, Event::EngineAdopted { engine: ENGINE }, &mut record);
+        for fact in Event::begin(log, "drawn") {
+            runner.take(now, fact, &mut record);
+        }
         for (digest, policy, source) in policies() {
             runner.take(now, Event::PolicyStored { digest, policy, source }, &mut record);
         }

@@ -59,6 +59,9 @@ fn followed(text: &str, suites: &[(&str, f64)]) -> RolloutView {
             command.get_or_insert(issued.clone());
         }
     };
+    for fact in Event::begin(uuid::Uuid::from_u128(7), "test") {
+        runner.take(START, fact, &mut record);
+    }
     runner.take(START, Event::PolicyStored { digest, policy, source: text.into() }, &mut record);
     runner.take(START, Event::IntentReceived { intent, origin: Origin::default() }, &mut record);
     let command = command.expect("a command");

@@ -88,13 +88,13 @@ impl Inside {
         let (writer, thread, running) = runtime.block_on(async {
             let options = OpenOptions { ballast: 0, ..OpenOptions::default() };
             let log = Log::open(dir, &options).expect("open the log").log;
-            let begin = Event::LogCreated { log: log.id(), build: "bench".into() };
+            let begin = Event::begin(log.id(), "bench");
             let (outbox, messages) = tokio::sync::mpsc::channel(OUTBOX_MAX);
             let state = State::default();
             let own = policies::load(Some(&dir.join("../policies"))).expect("policies");
             let facts = policies::to_store(&state, own);
             let (writer, thread) = writer::start(journal(log), state, Some(outbox));
-            for fact in std::iter::once(begin).chain(facts) {
+            for fact in begin.into_iter().chain(facts) {
                 writer.submit(fact).await.expect("the writer");
             }
             let settings = NatsSettings { servers: vec![url.to_owned()], creds: None };

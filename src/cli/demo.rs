@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::CliError;
 use super::exit;
 use crate::core::conclusion::{Choice, Outcome};
-use crate::core::event::{ENGINE, Event};
+use crate::core::event::Event;
 use crate::core::fact::{Intent, Origin};
 use crate::core::ids::{Digest, EventSeq, Service, Version};
 use crate::core::policy::ChangeKind;
@@ -94,8 +94,9 @@ fn tell(folder: &Path, seed: u64, temporary: bool) -> Result<Span, CliError> {
     );
     let options = OpenOptions { ballast: 0, log_id: Some(log_id(seed)), ..OpenOptions::default() };
     let mut stage = Stage::new(Log::open(folder, &options)?.log, seed);
-    stage.take(START, Event::LogCreated { log: log_id(seed), build: crate::shell::daemon::build() })?;
-    stage.take(START, Event::EngineAdopted { engine: ENGINE })?;
+    for fact in Event::begin(log_id(seed), &crate::shell::daemon::build()) {
+        stage.take(START, fact)?;
+    }
     let policy = policy_file::parse_policy(POLICY, "demo.yaml").map_err(CliError::policies)?;
     let digest = Digest::of(POLICY.as_bytes());
     stage.take(START, Event::PolicyStored { digest, policy, source: POLICY.into() })?;

@@ -194,6 +194,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// What every log begins with: which one it is, and by which rules conclusions follow in it.
+    pub fn begin(log: Uuid, build: &str) -> [Event; 2] {
+        [Event::LogCreated { log, build: build.to_owned() }, Event::EngineAdopted { engine: ENGINE }]
+    }
+
     /// The stored name of the kind; part of the log format.
     pub fn kind(&self) -> &'static str {
         match self {

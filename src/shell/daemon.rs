@@ -175,9 +175,8 @@ async fn close(writer: Writer, thread: JoinHandle<Joined>) -> Result<(), DaemonE
 fn first_facts(log: &Log, state: &State, policies: Vec<policies::Loaded>) -> Vec<Event> {
     let mut facts = Vec::new();
     if state.last == 0 {
-        facts.push(Event::LogCreated { log: log.id(), build: build() });
-    }
-    if state.engine() < ENGINE {
+        facts.extend(Event::begin(log.id(), &build()));
+    } else if state.engine() < ENGINE {
         facts.push(Event::EngineAdopted { engine: ENGINE });
     }
     facts.push(Event::DaemonStarted { build: build() });

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Conduct, Draw, Obedience, Traffic, World};
 use crate::core::conclusion::Choice;
-use crate::core::event::{ENGINE, Event};
+use crate::core::event::Event;
 use crate::core::fact::{Act, FreezeOrder, Intent, Origin, Verb};
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
@@ -79,8 +79,9 @@ pub fn run(policy: Policy, source: &str, script: &str, seed: u64) -> Result<(Run
         start,
     };
     let log = uuid::Uuid::from_u64_pair(0x7363_656e_6172_696f, seed);
-    play.take(start, Event::LogCreated { log, build: "scenario".into() });
-    play.take(start, Event::EngineAdopted { engine: ENGINE });
+    for fact in Event::begin(log, "scenario") {
+        play.take(start, fact);
+    }
     play.take(
         start,
         Event::PolicyStored { digest: Digest::of(source.as_bytes()), policy, source: source.into() },

@@ -32,12 +32,12 @@ async fn api(watermark: Watermark) -> (Arc<Api>, TempDir) {
     let dir = TempDir::new().unwrap();
     let options = OpenOptions { ballast: 0, watermark, ..OpenOptions::default() };
     let log = Log::open(dir.path(), &options).unwrap().log;
-    let created = Event::LogCreated { log: log.id(), build: "test".into() };
+    let begin = Event::begin(log.id(), "test");
     let policy = policy();
     let digest = Digest::of(policy.name.as_bytes());
     let stored = Event::PolicyStored { digest, policy, source: "test".into() };
     let (writer, _) = writer::start(log, State::default(), None);
-    for fact in [created, stored] {
+    for fact in begin.into_iter().chain([stored]) {
         writer.submit(fact).await.unwrap();
     }
     let about = About { started: Timestamp(1), nats: false, hosts: vec!["sluice.example".into()] };

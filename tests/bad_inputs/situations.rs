@@ -21,11 +21,11 @@ fn policy(text: &str) -> Event {
     Event::PolicyStored { digest: Digest::of(text.as_bytes()), policy, source: text.to_owned() }
 }
 
-/// A log with the shipped policy of prompts: seq 1 and 2.
+/// A log with the shipped policy of prompts: seq 1 to 3.
 fn begun() -> (Runner, Vec<Entry>) {
     let (mut runner, mut log) = (Runner::new(State::default()), Vec::new());
     let [_, (_, text), ..] = policy_file::shipped();
-    for fact in [Event::LogCreated { log: Uuid::from_u128(7), build: "test".into() }, policy(text)] {
+    for fact in Event::begin(Uuid::from_u128(7), "test").into_iter().chain([policy(text)]) {
         take(&mut runner, &mut log, 0, fact);
     }
     (runner, log)
@@ -74,7 +74,7 @@ fn the_same_intent_again_has_no_effect() {
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     let rollouts = runner.state.rollouts.len();
     take(&mut runner, &mut log, 7 * 86_400, prompt("i-1", "p@2", 2));
-    assert_eq!(refusal(&log), "E1014 intent i-1 was already received at seq 3; no effect");
+    assert_eq!(refusal(&log), "E1014 intent i-1 was already received at seq 4; no effect");
     assert_eq!((rollouts, runner.state.rollouts.len()), (1, 1));
 }
 
@@ -83,7 +83,7 @@ fn an_id_used_for_other_content_is_refused() {
     let (mut runner, mut log) = begun();
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     take(&mut runner, &mut log, 2, prompt("i-1", "p@3", 2));
-    let told = "E1015 intent i-1 was received at seq 3 with different content (hash 8d017d, now 3e1aa4); use a new id";
+    let told = "E1015 intent i-1 was received at seq 4 with different content (hash 8d017d, now 3e1aa4); use a new id";
     assert_eq!(refusal(&log), told);
     assert_eq!(runner.state.rollouts.len(), 1);
 }
@@ -141,12 +141,12 @@ fn a_recorded_decision_that_differs_is_shown_beside_the_replayed_one() {
     };
     replay(&log).unwrap();
     let (seq, _, event) = log.iter_mut().find(|(_, _, event)| event.kind() == "decision.made").unwrap();
-    assert_eq!(*seq, 5);
+    assert_eq!(*seq, 6);
     let Event::DecisionMade { decision, .. } = event else { unreachable!() };
     decision.weight_to.0 += 100;
     let told = differs(replay(&log).unwrap_err()).message;
     assert!(
-        told.starts_with("replay differs from the record\nchat-1, seq 5, 2025-11-18T13:46:03.000Z\n"),
+        told.starts_with("replay differs from the record\nchat-1, seq 6, 2025-11-18T13:46:03.000Z\n"),
         "{told}"
     );
     assert!(
@@ -160,6 +160,6 @@ fn a_recorded_decision_that_differs_is_shown_beside_the_replayed_one() {
     let engines = format!("this build has engines 1 to {ENGINE}");
     assert_eq!(
         told,
-        format!("seq 5 was decided by engine 9; {engines}; replay it with a sluice that has engine 9")
+        format!("seq 6 was decided by engine 9; {engines}; replay it with a sluice that has engine 9")
     );
 }

@@ -137,8 +137,8 @@ async fn open(
     if created {
         let policy = policy();
         let digest = Digest::of(policy.name.as_bytes());
-        let begin = Event::LogCreated { log: id, build: "test".into() };
-        for fact in [begin, Event::PolicyStored { digest, policy, source: "test".into() }] {
+        let stored = Event::PolicyStored { digest, policy, source: "test".into() };
+        for fact in Event::begin(id, "test").into_iter().chain([stored]) {
             writer.submit(fact).await.expect("alive");
         }
     }

@@ -20,7 +20,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data::{Arms, Arrivals};
-use play::{Ended, Word};
+use play::{Ended, Play, Word};
+use sluice::core::event::ENGINE;
 use sluice::core::policy::Policy;
 use sluice::wire::policy_file::parse_policy;
 use truth::Truth;
@@ -208,6 +209,11 @@ fn play_all(title: &str, lines: &[Line], play: impl Fn(&Line, u64) -> Ended + Sy
     let judged = lines.iter().zip(ended.chunks(seeds));
     let wrong: Vec<String> = judged.filter_map(|(line, ended)| judge(line, ended)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_rules_that_ship_are_played() {
+    assert_eq!(Play::start(&policy("model", false), 1).engine(), Some(ENGINE));
 }
 
 /// Scenario, its policy, and whether each case was answered by both versions.

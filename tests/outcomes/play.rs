@@ -73,7 +73,9 @@ impl Play {
             ended: None,
         };
         let log = uuid::Uuid::from_u64_pair(0x6f75_7463_6f6d_6573, seed);
-        play.take(Event::LogCreated { log, build: "outcomes".into() });
+        for fact in Event::begin(log, "outcomes") {
+            play.take(fact);
+        }
         let digest = Digest::of(policy.name.as_bytes());
         play.take(Event::PolicyStored { digest, policy: policy.clone(), source: policy.name.clone() });
         let intent = Intent {
@@ -94,6 +96,11 @@ impl Play {
         };
         play.take(Event::IntentReceived { intent, origin: Origin::default() });
         play
+    }
+
+    /// The version of the rules that it is decided by.
+    pub fn engine(&self) -> Option<u32> {
+        self.runner.state.rollouts.values().next().map(|rollout| rollout.opening.engine())
     }
 
     /// Time passes up to `now`, and then telemetry comes in.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Happening, Node, Run, Sending, Stop, Ticket, broken, key, whole};
 use crate::core::conclusion::Choice;
-use crate::core::event::{ENGINE, Event};
+use crate::core::event::Event;
 use crate::core::fact::{Delivery, Origin};
 use crate::core::ids::{Digest, EventSeq, RolloutId, SmokeId};
 use crate::core::line;
@@ -56,8 +56,7 @@ impl Run<'_> {
         let build = "simulated".to_owned();
         let mut facts = Vec::new();
         if first {
-            facts.push(Event::LogCreated { log: self.log, build: build.clone() });
-            facts.push(Event::EngineAdopted { engine: ENGINE });
+            facts.extend(Event::begin(self.log, &build));
         }
         facts.push(Event::DaemonStarted { build });
         if first {
