@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use sluice::core::bets::Wealth;
 use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::event::{ENGINE, Event};
+use sluice::core::event::Event;
 use sluice::core::evidence::{BLOCK, Evidence, Portion};
 use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::ids::{Digest, Service};
@@ -195,7 +195,7 @@ fn bet(rule: Rule, benefit: Option<f64>) -> (f64, Evidence, Reference) {
         values: values.clone(),
         ..Gathered::default()
     };
-    let reference = Reference::first(&guardrail, &gathered, ENGINE).expect("a sound baseline");
+    let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
     let portion = |canary: bool, x: f64| {
         let (b, f) = (u64::from(canary), u64::from(x < 0.9));
         match binary {

@@ -259,7 +259,7 @@ impl Tracer {
         let Err(divergence) = self.verifier.next(seq, at, event) else { return };
         let again = match &divergence {
             Divergence::Differs { replayed, .. } => replayed.as_deref(),
-            Divergence::Missing { .. } | Divergence::Engine { .. } => None,
+            Divergence::Missing { .. } => None,
         };
         let again = again.filter(|again| (again.kind(), again.rollout()) == (event.kind(), event.rollout()));
         let of_it = |event: &Event| event.rollout() == Some(&self.trace.subject.rollout);
@@ -268,7 +268,6 @@ impl Tracer {
                 of_it(recorded) || replayed.as_deref().is_some_and(of_it)
             }
             Divergence::Missing { replayed, .. } => of_it(replayed),
-            Divergence::Engine { .. } => of_it(event),
         };
         let state = &mut self.verifier.state;
         if event.is_fact() {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde_json::Value;
 use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted};
 use sluice::core::display::{Display, normal_mixture_bound};
-use sluice::core::event::ENGINE;
 use sluice::core::evidence::EPOCH_CANARY;
 use sluice::core::labels;
 use sluice::core::policy::{Better, Guardrail, Margin, Rule};
@@ -213,7 +212,7 @@ fn combining_grids_and_the_displayed_range() {
             // Their sizes come from the margin alone: the smallest and how many are the engine's own.
             let guardrail = of_default_grid(v);
             let reference =
-                Reference::first(&guardrail, &baseline_around(number(&v["theta"]), &guardrail.rule), ENGINE)
+                Reference::first(&guardrail, &baseline_around(number(&v["theta"]), &guardrail.rule))
                     .expect("a sound baseline");
             close(reference.theta, number(&v["theta"]), name);
             let setting = reference.setting(&guardrail);

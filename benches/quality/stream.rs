@@ -2,7 +2,6 @@
 
 use sluice::core::cohort::{Arm, unit_key};
 use sluice::core::conclusion::Opening;
-use sluice::core::event::ENGINE;
 use sluice::core::evidence::{Portion, pair_y};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::judge::{harm_ln, judge};
@@ -11,6 +10,7 @@ use sluice::core::policy::{
 };
 use sluice::core::reference;
 use sluice::core::rollout::Rollout;
+use sluice::core::rules::ENGINE;
 use sluice::core::time::{Span, Timestamp};
 use sluice::core::watch::{Observation, Receipt, Role, Watch};
 use sluice::sim::random::Random;
@@ -172,7 +172,7 @@ impl<'a> Judge<'a> {
     /// With a reference frozen from `values`, as from the cohorts before the first bet.
     pub fn new(guardrail: &'a Guardrail, share: f64, values: &[f64]) -> Judge<'a> {
         let policy = policy(share, vec![guardrail.clone()]);
-        let mut watch = Watch::new(guardrail, ENGINE);
+        let mut watch = Watch::new(guardrail);
         let (start, length) = (Timestamp(0), policy.evidence.cohort);
         let mut observe = |arm, i: usize, value, role| {
             let key = unit_key(&i.to_string());
@@ -375,7 +375,7 @@ fn opening() -> Opening {
         supersedes: Vec::new(),
         scopes: Vec::new(),
         blocked: None,
-        rules: ENGINE,
+        engine: ENGINE,
         traceparent: None,
     }
 }
@@ -391,7 +391,7 @@ struct Coming {
 fn run_cohorts(scenario: &Scenario, labels: &Labels, number: u64) -> Outcome {
     let (guardrail, policy) = (&scenario.guardrail, policy(scenario.share, vec![scenario.guardrail.clone()]));
     let length = policy.evidence.cohort;
-    let mut watch = Watch::new(guardrail, ENGINE);
+    let mut watch = Watch::new(guardrail);
     let mut outcome = Outcome::default();
     let coming = coming(scenario, labels, length, number);
     for (n, Coming { at, observation }) in coming.iter().enumerate() {

@@ -279,7 +279,7 @@ async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
 }
 
 fn version(common: &Common) -> Result<u8, CliError> {
-    let (version, engine) = (env!("CARGO_PKG_VERSION"), crate::core::event::ENGINE);
+    let (version, engine) = (env!("CARGO_PKG_VERSION"), crate::core::rules::ENGINE);
     if common.output.is_json() {
         output::json(&serde_json::json!({"version": version, "engine": engine}).to_string())?;
     } else {

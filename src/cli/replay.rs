@@ -115,7 +115,6 @@ fn fold(verifier: &mut Verifier, args: &Args) -> Result<Result<(), Divergence>, 
 /// The message of a replay that does not match.
 pub fn differs(divergence: Divergence) -> CliError {
     let message = match &divergence {
-        Divergence::Engine { .. } => divergence.to_string(),
         _ => format!("replay differs from the record\n{}", divergence.sides()),
     };
     CliError::new(exit::MISMATCH, "E0921", message).help(

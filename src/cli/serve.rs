@@ -114,7 +114,6 @@ fn failure(error: DaemonError) -> CliError {
         }
         DaemonError::Listen { .. } => CliError::new(exit::REFUSED, "E5023", error.to_string())
             .help("another sluice may be running; choose another address: --http 127.0.0.1:PORT"),
-        DaemonError::Engine(_) => CliError::new(exit::REFUSED, "E3014", error.to_string()),
         DaemonError::Http(_) => CliError::new(exit::REFUSED, "E5022", error.to_string()),
         DaemonError::Micro(_) => CliError::new(exit::UNKNOWN, "E7010", error.to_string()),
         DaemonError::Panicked => CliError::new(exit::BUG, "E4012", error.to_string()),

@@ -72,7 +72,7 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         refusal("E1030", message)
     })?;
     let busy = known.is_some_and(|s| s.active.is_some());
-    let serves = known.filter(|_| !busy && state.engine() >= 2).and_then(|s| s.serving.as_ref());
+    let serves = known.filter(|_| !busy).and_then(|s| s.serving.as_ref());
     if from == intent.to || serves == Some(&intent.to) {
         return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
     }
@@ -165,7 +165,7 @@ fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(Rollo
         supersedes,
         blocked: state.blocked(&rollout, &scopes),
         scopes,
-        rules: if state.engine() > 1 { state.engine() } else { 0 },
+        engine: state.engine,
         traceparent: trace.clone(),
     };
     Ok((rollout, opening))
@@ -206,8 +206,7 @@ pub fn overtaken(state: &State, rollout: &Rollout) -> Option<String> {
     }
     let serves = known.serving.as_ref()?;
     if serves == to {
-        return (rollout.opening.engine() >= 2)
-            .then(|| format!("{to} has come to serve {service} meanwhile; nothing is left to roll out"));
+        return Some(format!("{to} has come to serve {service} meanwhile; nothing is left to roll out"));
     }
     let at_once = state.policy_of(rollout).parts_at_once;
     several_parts(service, (serves, &known.makeup), makeup, at_once).map(|refusal| refusal.message)

@@ -1,4 +1,4 @@
-//! Engine 1, "balanced bets": the arithmetic of one e-process. Betting pay-offs multiply a capital whose
+//! Balanced bets: the arithmetic of one e-process. Betting pay-offs multiply a capital whose
 //! expectation never exceeds 1 while the null hypothesis holds, so `capital >= 1/alpha` happens in at most
 //! a share alpha of the histories in which it holds, however often one looks (Ville 1939).
 //!

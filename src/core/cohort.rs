@@ -6,10 +6,8 @@
 //! by hash and so independent of what was observed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{Error, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::evidence::Portion;
 use super::planted::{Bug, planted};
@@ -35,10 +33,8 @@ pub struct Cohort {
     baseline: Sampled,
     canary: Sampled,
     /// Who graded what is held, by hash, where that was said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<u64>,
     /// Quantiles only: what came as histograms, all with the bounds of the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     histogram: Option<Histogram>,
 }
 
@@ -58,45 +54,14 @@ struct Sampled {
     offered: u64,
 }
 
-/// One observation. Stored as `[at, x]`, or `[at, x, place]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One observation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Kept {
     /// Milliseconds after the cohort's start.
     at: u32,
     x: f64,
-    /// A hash of its place in the log; 0 until the fourth engine.
+    /// A hash of its place in the log.
     place: u32,
-}
-
-impl Serialize for Kept {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        if self.place == 0 {
-            (self.at, self.x).serialize(to)
-        } else {
-            (self.at, self.x, self.place).serialize(to)
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Kept {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Kept, D::Error> {
-        struct Parts;
-        impl<'de> Visitor<'de> for Parts {
-            type Value = Kept;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("time, value, and perhaps place")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Kept, A::Error> {
-                let (Some(at), Some(x)) = (parts.next_element()?, parts.next_element()?) else {
-                    return Err(A::Error::invalid_length(1, &self));
-                };
-                Ok(Kept { at, x, place: parts.next_element()?.unwrap_or(0) })
-            }
-        }
-        from.deserialize_tuple(3, Parts)
-    }
 }
 
 impl Sampled {
@@ -125,13 +90,13 @@ impl Sampled {
 
 impl Cohort {
     /// Lets in what `judge` graded: what two judges say cannot be compared. One of them counts, and so does who names
-    /// none: the one with the smallest hash, whoever is heard of first, so that it is the same from cohort to cohort; until the
-    /// fourth engine the first to be heard of. Returns how many observations of another had to go, `None` if this one has to.
-    pub fn admit(&mut self, judge: Option<u64>, smallest: bool) -> Option<u64> {
+    /// none: the one with the smallest hash, whoever is heard of first, so that it is the same from cohort to cohort.
+    /// Returns how many observations of another had to go, `None` if this one has to.
+    pub fn admit(&mut self, judge: Option<u64>) -> Option<u64> {
         let Some(judge) = judge else { return Some(0) };
         match self.judge {
             Some(held) if held == judge => Some(0),
-            Some(held) if !smallest || held < judge => None,
+            Some(held) if held < judge => None,
             Some(_) => {
                 let gone = self.waiting();
                 *self = Cohort { judge: Some(judge), ..Cohort::default() };
@@ -335,7 +300,7 @@ mod tests {
             let mut cohort = Cohort::default();
             let mut left_out = 0;
             for (i, judge) in order.into_iter().enumerate() {
-                let gone = cohort.admit(Some(judge), true);
+                let gone = cohort.admit(Some(judge));
                 left_out += gone.unwrap_or(1);
                 if gone.is_some() {
                     cohort.keep(Arm::Canary, Span(judge), position_key(1, i as u32), 0, judge as f64);

@@ -35,41 +35,24 @@ pub struct Opening {
     /// 1 for the first rollout of this `to` on this service, 2 for the second, ...
     pub attempt: u32,
     /// As the intent gave it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
     /// What `to` is made of.
-    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
     pub makeup: Makeup,
     /// What `from` is made of, as far as it is known.
-    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
     pub from_makeup: Makeup,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
     /// Rollouts whose place it takes: they end first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supersedes: Vec<RolloutId>,
     /// What it shares with rollouts of other services, by its intent and its policy, in order of name. Of those that
     /// share a scope, one at a time has traffic.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<Scope>,
     /// Of the rollouts that come before it in a scope, the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
-    /// The engine it is decided by to its end; 0 for the first. See [`Opening::engine`].
-    #[serde(default, skip_serializing_if = "is_first")]
-    pub rules: u32,
+    /// The rules it is decided by to its end.
+    pub engine: u32,
     /// Trace context of the intent; everything sent about the rollout continues it.
     pub traceparent: Option<String>,
-}
-
-fn is_first(rules: &u32) -> bool {
-    *rules == 0
-}
-
-impl Opening {
-    pub fn engine(&self) -> u32 {
-        self.rules.max(1)
-    }
 }
 
 /// Who has a scope, as long as another waits for it.
@@ -119,13 +102,10 @@ pub struct Decision {
     pub weight_from: Weight,
     pub weight_to: Weight,
     /// That segment, where a policy has any; a rollback without one is of all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
     /// What actuators do at the step that is entered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     /// Of a rollback of one segment: the step that serves then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_to: Option<u16>,
     /// What made the choice, binding first. Empty only for a promotion that nothing spoke against.
     pub because: Vec<Reason>,
@@ -245,14 +225,11 @@ pub struct Command {
     pub baseline: Version,
     pub canary: Version,
     /// What the canary is made of, where it is a bundle.
-    #[serde(default, skip_serializing_if = "Parts::is_empty")]
     pub bundle: Parts,
     /// Share of whoever is in no named segment.
     pub weight: Weight,
     /// Shares of the named segments that have one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segments: Vec<SegmentShare>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     pub actuators: Vec<Actuator>,
 }

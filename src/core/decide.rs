@@ -365,10 +365,7 @@ pub(super) fn made(
         let watch = rollout.watches.get(i).filter(|watch| watch.recent.is_none())?;
         Some(watch.evidence.step)
     };
-    let failed_at = match rollout.opening.engine() {
-        1 => step,
-        _ => because.iter().filter_map(showed).chain(step).min(),
-    };
+    let failed_at = because.iter().filter_map(showed).chain(step).min();
     let back_to = match (choice, failed_at) {
         (Choice::Rollback, Some(step)) if !of_all => policy.step_before_segment(step),
         _ => None,
@@ -411,7 +408,7 @@ pub(super) fn made(
         readings: judgement.readings.clone(),
         harm_ln: judgement.harm_ln,
         policy: rollout.opening.policy,
-        engine: rollout.opening.engine(),
+        engine: rollout.opening.engine,
         inputs: (rollout.created, state.last),
         actor: rollout.order.as_ref().map(|act| act.actor.clone()),
     };

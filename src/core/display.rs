@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::conclusion::ArmCount;
 use super::evidence::{EPOCH_CANARY, OpenBlock, pair_y};
-use super::is_default;
 use super::policy::{Guardrail, Rule};
 use super::reference::Reference;
 
@@ -20,7 +19,6 @@ pub struct Display {
     /// Observations of this step as the bets see them, baseline and canary; of pairs the second only.
     pub step: [ArmCount; 2],
     /// Sums of their squares, where they are not zeros and ones.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub squares: [f64; 2],
 }
 
@@ -33,11 +31,6 @@ impl Display {
             self.best_at = reference.variance * EPOCH_CANARY as f64;
         }
         match guardrail.rule {
-            Rule::Mean { .. } | Rule::Score { .. } if reference.engine < 3 => {
-                let difference = (block.sum_b / n_b - block.sum_a / n_a) / reference.cap.unwrap_or(1.0);
-                let variance = reference.variance / n_a + reference.variance / n_b;
-                self.block(n_a * n_b / (n_a + n_b), difference, variance);
-            }
             Rule::Mean { .. } | Rule::Score { .. } => {
                 // On the scale of the bets, so that one rule fits every unit, and cut at the cap as they are: the
                 // difference of means without bound has no range. Without the handicap, for it is the difference itself.
@@ -52,12 +45,7 @@ impl Display {
             // The difference of a pair varies four times as much as its observation, which is half of it.
             Rule::Paired { .. } => {
                 let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
-                let own = if reference.engine < 3 {
-                    reference.variance
-                } else {
-                    self.variance_of(1, &ys, reference)
-                };
-                let variance = 4.0 * own / n_b;
+                let variance = 4.0 * self.variance_of(1, &ys, reference) / n_b;
                 self.block(n_b, (block.sum_b - block.sum_a) / n_b, variance);
             }
             _ => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),

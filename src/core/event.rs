@@ -15,30 +15,10 @@ use super::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service};
 use super::policy::Policy;
 use super::reading::GuardrailReading;
 use super::reference::Reference;
+use super::rules::ENGINE;
 use super::smoke::{SmokeAsk, SmokeResult};
 use super::time::{Span, Timestamp};
 use super::windows::{Bounds, Freeze};
-
-/// Identifies the rules by which conclusions follow from facts. Changes whenever a recorded history
-/// could be decided differently. The rules of before stay, for histories that were decided by them and for rollouts that
-/// began under them.
-///
-/// - 1: the first.
-/// - 2: an intent for what serves already is refused, whatever it says about `from`; a rollout that waited ends when its
-///   turn comes and there is nothing left for it to do; a source that is silent on both sides is told apart from a canary
-///   that is silent; what a segment shows counts for that part only, also when it comes late.
-/// - 3: bad requests of a sum are spread evenly before an absolute guard; a unit without an event is no event; nothing is scored with a
-///   reference that was computed from it; ranges of values come from each arm's own variance; what is above the cap of a
-///   mean has evidence of its own; a benefit excuses in its own segment only; what two judges grade is not compared; a baseline that was of
-///   no use is tried again.
-/// - 4: summed means are left out, and so are sums where segments are compared, and counts and splits while a share is on its way
-///   from one actuator to the next; a benefit, or less missing, that cannot be is not bet on; a guardrail that gates does not
-///   let pass by failing; neither of two judges, nor of two values of one moment, is chosen by who came first; what is
-///   missing is counted over the whole minute; one arm does not wait over a gap; thresholds with ties are known for what they are;
-///   who is accepted hides nobody.
-/// - 5: cohorts settle although the daemon restarts more often than a cohort is long; what a baseline did not allow to be bet on
-///   is, from the reference on that allows it.
-pub const ENGINE: u32 = 5;
 
 /// Everything that can happen: facts first, then conclusions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

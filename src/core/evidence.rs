@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::bets::{PairSetting, Setting, Wealth};
 use super::conclusion::ArmCount;
 use super::display::Display;
+use super::labels;
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Rule};
 use super::reference::{Reference, canary_factor, exceeds, harm_lean};
 use super::time::{Span, Timestamp};
-use super::{is_default, labels};
 
 /// Canary observations after which a new epoch begins.
 pub const EPOCH_CANARY: u64 = 512;
@@ -30,13 +30,10 @@ pub struct Evidence {
     pub safe: Wealth,
     /// Of a benefit that a trade-off asks for; of a missing share that is lower than the baseline's; of a mean, that more
     /// of the canary's values are above the cap than may be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<Wealth>,
     /// A benefit was shown at some time. Latched.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub benefit_shown: bool,
     /// Who graded what was last scored, by hash; 0 where nobody is named. Another begins an epoch.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub judge: u64,
     /// Step of the last scored block; entering another begins an epoch.
     pub step: u16,
@@ -47,7 +44,6 @@ pub struct Evidence {
     pub baseline: ArmCount,
     pub canary: ArmCount,
     /// Means only: how many of them counted as the cap, baseline and canary.
-    #[serde(default)]
     pub capped: [u32; 2],
     /// Canary observations settled at `step`, bet on or not.
     pub step_canary: u64,
@@ -56,7 +52,6 @@ pub struct Evidence {
     pub display: Display,
     /// When the last epoch began: canary observations, evidence of harm and of safety. For the outlook that people
     /// are shown.
-    #[serde(default)]
     pub mark: Mark,
 }
 
@@ -80,7 +75,6 @@ pub struct OpenBlock {
     pub sum_b: f64,
     /// Canary observations of a histogram of which it is not known whether they exceed the threshold: they do not
     /// where harm is asked for, they do where safety is.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub unsure_b: u64,
     /// Values, for means, scores and pairs.
     pub xs_a: Vec<f64>,
@@ -143,6 +137,7 @@ impl Evidence {
     /// against the canary stays.
     pub fn enter_segment(&mut self, benefit: bool) {
         self.safe = Wealth::new(self.safe.words.len());
+        self.capped = [0; 2];
         // Nor does a benefit in one excuse harm in the next.
         if benefit {
             self.other = self.other.as_ref().map(|other| Wealth::new(other.words.len()));
@@ -195,7 +190,7 @@ impl Evidence {
     /// Adds observations in request-time order, scoring each block that closes.
     pub fn add(&mut self, guardrail: &Guardrail, reference: &Reference, at: Timestamp, portion: &Portion) {
         let waited = !self.open.is_empty() && !self.open.both() && at.since(self.open.since) > TOLERANCE;
-        if reference.engine >= 4 && waited {
+        if waited {
             self.open = OpenBlock::default();
         }
         if let Portion::Labels { x_a, x_b, share } = *portion {

@@ -11,13 +11,10 @@ use super::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The stream and sequence it was delivered from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
     /// The sender's own message id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// W3C trace context of the causing message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
@@ -28,7 +25,6 @@ pub struct Delivery {
     pub seq: u64,
     /// When the broker took it in. A stream that is removed and made anew gives the same numbers again, to younger
     /// messages. Logs of before this was kept do not have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Timestamp>,
 }
 
@@ -55,19 +51,14 @@ pub struct Intent {
     pub by: String,
     pub reason: String,
     /// What an investigation of the last attempt's rollback came to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
     /// What it shares with rollouts of other services.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<Scope>,
     /// Its submitter calls it significant: the policy for such changes is its default.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub significant: bool,
     /// What `to` is made of.
-    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
     pub makeup: Makeup,
     /// What `from` is made of, where the submitter named it.
-    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
     pub from_makeup: Makeup,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
@@ -82,7 +73,6 @@ pub struct Ack {
     pub status: AckStatus,
     pub took_ms: Option<u64>,
     /// How much of a task is done, of how much.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<(u64, u64)>,
 }
 

@@ -19,7 +19,6 @@ pub struct Intake {
     /// Per stream, the sequences recorded: start -> end of each run, both included.
     streams: BTreeMap<Inbound, BTreeMap<u64, u64>>,
     /// Per stream, when the message with the highest sequence was published; never running backwards.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     youngest: BTreeMap<Inbound, Timestamp>,
     /// Hashes of recent message ids, and their order.
     ids: BTreeSet<u64>,

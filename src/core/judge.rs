@@ -81,7 +81,7 @@ impl<'a> Together<'a> {
             ln: w.evidence.harm.ln(),
             excused: excuse(rollout, policy, g).is_some()
                 || excused_when(rollout, policy, g).is_some()
-                || w.engine >= 4 && w.accepted.is_some(),
+                || w.accepted.is_some(),
         });
         Together { parts: parts.collect(), need_ln: libm::log(policy.evidence.rollback) }
     }
@@ -217,7 +217,7 @@ pub(super) fn read(
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
     // What was shown of the segment before says nothing about the one that is exposed now.
-    let before = rollout.opening.engine() >= 2 && of_part_before(rollout, policy, watch);
+    let before = of_part_before(rollout, policy, watch);
     let before = before && !failed && !planted(Bug::SafetyCarries);
     if before {
         (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
@@ -232,7 +232,7 @@ pub(super) fn read(
     let silent = quiet(Arm::Canary);
     // Once everybody is exposed the baseline has nothing to send, and pairs are the canary's alone.
     let compared = rollout.weight < Weight::FULL && !matches!(guardrail.rule, Rule::Paired { .. });
-    let broken = silent && compared && rollout.opening.engine() >= 2 && quiet(Arm::Baseline);
+    let broken = silent && compared && quiet(Arm::Baseline);
     let verdict = if failed {
         Verdict::Fail
     } else if broken {
@@ -287,7 +287,7 @@ pub(super) fn read(
 /// Who has been silent for how long, when that is what the verdict is about.
 fn silence(rollout: &Rollout, watch: &Watch, verdict: Verdict, now: Timestamp) -> Option<Silence> {
     let about = matches!(verdict, Verdict::NoData | Verdict::Stale | Verdict::SourceBroken);
-    (about && rollout.opening.engine() >= 2).then(|| Silence {
+    about.then(|| Silence {
         canary: rollout.opening.to.clone(),
         canary_for: watch.last_canary.map(|last| now.since(last)),
         baseline: rollout.baseline.clone(),
@@ -372,7 +372,7 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
         let paired = matches!(guardrail.rule, Rule::Paired { .. });
         let needed = guardrail.gates && if idle { shadowed && paired } else { !(paired && in_shadow) };
         // What a promotion needs shown within its limit does not let it pass by failing, even where that only alerts.
-        let asked = rollout.opening.engine() >= 4 && needed && !soaking && reading.accepted.is_none();
+        let asked = needed && !soaking && reading.accepted.is_none();
         let met = match reading.verdict {
             Verdict::Fail => reading.does() == OnFail::Alert && !asked,
             Verdict::Pass => true,

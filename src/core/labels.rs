@@ -1,4 +1,4 @@
-//! Engine 2, "label bets": events that have no denominator. Given that an event happened, which arm it came from is a
+//! Label bets: events that have no denominator. Given that an event happened, which arm it came from is a
 //! coin with a known chance, whatever the intensity of the events was and however it changed (Lindon and Malek 2022,
 //! arXiv:2011.03567). A block's pay-off is the likelihood ratio of two such coins, so its expectation under the null
 //! is exactly 1.

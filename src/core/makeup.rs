@@ -57,9 +57,7 @@ pub struct Commit {
 /// What is known of how a version is made. Empty where nobody said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Makeup {
-    #[serde(default, skip_serializing_if = "Parts::is_empty")]
     pub parts: Parts,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<Commit>,
 }
 

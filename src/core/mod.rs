@@ -30,6 +30,7 @@ pub mod reading;
 pub mod reference;
 pub mod renewal;
 pub mod rollout;
+pub mod rules;
 pub mod slices;
 pub mod smoke;
 pub mod state;
@@ -40,8 +41,3 @@ pub mod verdict;
 pub mod watch;
 pub mod windows;
 pub mod words;
-
-/// Whether a field says nothing, so that it is left out where it is stored.
-pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}

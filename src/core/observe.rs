@@ -47,8 +47,7 @@ impl Rollout {
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
         let segment = policy.steps[usize::from(step)].segment;
-        let moves = self.opening.engine() >= 4
-            && policy.guardrails.iter().any(needs_share)
+        let moves = policy.guardrails.iter().any(needs_share)
             && self.moves(served_at, to)
             && !planted(Bug::MovingCounts);
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
@@ -99,11 +98,7 @@ impl Rollout {
         let divided = policy.segments.is_some();
         // What the canary still serves in a part that was taken back, and in those after it, says nothing about the others.
         // Nor does, while it goes back, what nobody says the place of.
-        let parked = self
-            .parked
-            .as_deref()
-            .filter(|_| self.opening.engine() >= 2)
-            .map(|name| part_named(policy, name));
+        let parked = self.parked.as_deref().map(|name| part_named(policy, name));
         let goes_back = parked.is_some() && matches!(self.stage, Stage::Applying { .. });
         let gone = |member: Option<Option<u16>>| {
             let place = |part: Option<u16>| part.unwrap_or(u16::MAX);
@@ -158,14 +153,10 @@ impl Rollout {
         }
         for (index, aggregate) in columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
             let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
-            let Some(Moment { cohort, cold, segment, moves }) =
-                self.moment(aggregate.from, aggregate.to, policy)
-            else {
-                continue;
-            };
+            let moment = self.moment(aggregate.from, aggregate.to, policy);
+            let Some(Moment { cohort, cold, moves, .. }) = moment else { continue };
             // Sums have no tags: they are of all segments together, of which some have more of the canary than others.
-            let fourth = self.opening.engine() >= 4;
-            let elsewhere = (segment.is_some() || fourth && divided) && !planted(Bug::MixesSegments);
+            let elsewhere = divided && !planted(Bug::MixesSegments);
             let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { *arm },
@@ -180,7 +171,7 @@ impl Rollout {
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
                 let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-                if fourth && elsewhere && !absolute {
+                if elsewhere && !absolute {
                     self.watches[*i].leave_out(*arm, now, aggregate.n);
                     continue;
                 }

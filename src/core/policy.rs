@@ -50,28 +50,22 @@ pub struct Policy {
     /// Kinds this policy is the default for.
     pub applies_to: Vec<ChangeKind>,
     /// The default for changes of these kinds that their submitter calls significant, and not for the others.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub significant: bool,
     /// Weights rise within each segment; the last is everybody at 100 %.
     pub steps: Vec<Step>,
     /// The segments that steps name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments: Option<Segments>,
     /// One fixed split until a horizon, which is the first step's deadline; without a pass the baseline stays.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ab: bool,
     /// Whether actuators are told, at the end, to give up what served before.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub release: bool,
     /// Watched time after 100 %, guardrails armed.
     pub soak: Span,
     /// How long after completion the old version stays able to serve: so long a completed rollout can be taken back.
-    #[serde(default, skip_serializing_if = "Span::is_zero")]
     pub keep_old: Span,
     pub on_deadline: OnDeadline,
     /// At least one; names are unique.
     pub guardrails: Vec<Guardrail>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     pub evidence: EvidenceRules,
     /// A telemetry silence longer than this makes a verdict `stale` (or `no_data`).
@@ -79,30 +73,23 @@ pub struct Policy {
     pub approvals: Vec<Approval>,
     pub concurrency: Concurrency,
     /// Parts of a bundle that may change in one rollout.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub parts_at_once: u8,
     /// When a rollout may move forward; `None`: always.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
     /// What it takes to try a version again that was taken back without a person's order. Policies of before this was
     /// asked for allow it.
-    #[serde(default, skip_serializing_if = "Retry::is_allowed")]
     pub retry_after_rollback: Retry,
     /// What every rollout of the policy shares with others, beside what its intent names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<Scope>,
     /// Everyone who must confirm a command. At least one.
     pub actuators: Vec<Actuator>,
     /// After this long without a confirmation the actuator is named and the command resent.
     pub ack_timeout: Span,
     /// Those of which the file says more than the name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declared: BTreeMap<Actuator, Declared>,
     /// How telemetry has to show what was commanded; `None`: the actuators are believed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
     /// What is run as soon as a step is applied. Names are unique.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub smoke: Vec<Smoke>,
 }
 
@@ -110,13 +97,10 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// Where its commands go; `None`: where those of every actuator go.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Silent for longer, it is named and `on_silent` happens; `None`: the policy's `ack_timeout`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack_within: Option<Span>,
     /// `None`: after the policy's `ack_timeout`, then twice as long, and so on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resend_every: Option<Span>,
     /// Of a step. A rollback that is not confirmed is named again and again.
     pub on_silent: OnDeadline,
@@ -138,7 +122,6 @@ pub struct Smoke {
     pub run: Run,
     pub timeout: Span,
     /// At the first step only.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
     pub on_fail: OnDeadline,
 }
@@ -153,26 +136,15 @@ pub enum Run {
     Request(String),
 }
 
-fn one() -> u8 {
-    1
-}
-
-fn is_one(n: &u8) -> bool {
-    *n == 1
-}
-
 /// One exposure, and what it takes to leave it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     pub to: Weight,
     /// Index of the segment it is about; `None`: everybody who is in no named segment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<u16>,
     /// What actuators do beside setting the share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     /// From the command; when not every actuator has confirmed by then, `on_deadline` happens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_within: Option<Span>,
     /// Watched time at this step, counted from the applied ack.
     pub bake: Span,
@@ -216,18 +188,11 @@ pub enum Concurrency {
 }
 
 /// What it takes to try a version again that a guardrail or a deadline took back under this policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Retry {
     NeedsFinding,
-    #[default]
     Allowed,
-}
-
-impl Retry {
-    fn is_allowed(&self) -> bool {
-        *self == Retry::Allowed
-    }
 }
 
 /// `by` persons must approve before the step that reaches `before`.
@@ -236,7 +201,6 @@ pub struct Approval {
     pub before: Weight,
     pub by: u8,
     /// Whoever submitted the change is none of them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_submitter: bool,
 }
 
@@ -244,11 +208,8 @@ pub struct Approval {
 /// no `freeze`. Cron lines and zones mean nothing in here; `crate::windows` reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Windows {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Window>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Window>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<Period>,
 }
 
@@ -259,7 +220,6 @@ pub struct Window {
     pub duration: Span,
     pub tz: String,
     /// What it is called; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
@@ -269,7 +229,6 @@ pub struct Period {
     pub from: String,
     pub to: String,
     pub tz: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
@@ -341,16 +300,12 @@ pub struct Guardrail {
     /// Whether a promotion needs this guardrail shown safe.
     pub gates: bool,
     /// The tag by whose values it is told apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slices: Option<String>,
     /// Those values that are judged. `None`: the first that come are shown to people, and decide nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judged: Option<Judged>,
     /// The trade-off that turns a rollback into a hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless: Option<Unless>,
     /// By how many points (as a share) better the canary must be for the trade-off of another guardrail.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit: Option<f64>,
 }
 
@@ -364,7 +319,7 @@ pub struct Judged {
 
 /// What excuses a failing guardrail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "StoredUnless", into = "StoredUnless")]
+#[serde(rename_all = "snake_case")]
 pub enum Unless {
     /// The guardrail whose metric must be shown better, by its `benefit`.
     Benefit {
@@ -373,33 +328,6 @@ pub enum Unless {
     When {
         when: Expression,
     },
-}
-
-/// One of the two.
-#[derive(Serialize, Deserialize)]
-struct StoredUnless {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    guardrail: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    when: Option<Expression>,
-}
-
-impl From<StoredUnless> for Unless {
-    fn from(StoredUnless { guardrail, when }: StoredUnless) -> Unless {
-        match when {
-            Some(when) => Unless::When { when },
-            None => Unless::Benefit { guardrail: guardrail.unwrap_or_default() },
-        }
-    }
-}
-
-impl From<Unless> for StoredUnless {
-    fn from(unless: Unless) -> StoredUnless {
-        match unless {
-            Unless::Benefit { guardrail } => StoredUnless { guardrail: Some(guardrail), when: None },
-            Unless::When { when } => StoredUnless { guardrail: None, when: Some(when) },
-        }
-    }
 }
 
 /// An expression over what was observed, and what happens while it holds.

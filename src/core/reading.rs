@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::conclusion::ArmCount;
 use super::display::Range;
 use super::ids::{Metric, Version};
-use super::is_default;
 use super::policy::{GuardrailKind, OnFail};
 use super::reference::Reference;
 use super::time::Span;
@@ -35,30 +34,22 @@ pub struct GuardrailReading {
     /// Observations that came too late to be bet on.
     pub late: u64,
     /// Those that the guardrail's kind cannot use, and grades that counted as 0 or 1 because they lie outside.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub left_out: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
     pub clamped: u64,
     pub reference: Option<Reference>,
     pub epoch: u32,
     pub blocks: u64,
     /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<f64>,
     /// The benefit that excuses this guardrail has been shown: it holds, and does not roll back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused: Option<String>,
     /// The condition by which it is excused holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused_when: Option<String>,
     /// Who promoted past its failure: it stops nothing any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<String>,
     /// Log-evidence (nats) that the canary is better by what another guardrail's trade-off asks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benefit_ln: Option<f64>,
     /// Who has been silent, when that is what the verdict is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence: Option<Silence>,
 }
 

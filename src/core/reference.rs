@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::bets::{Lean, PairSetting, Setting};
 use super::cohort::Histogram;
-use super::is_default;
 use super::labels;
 use super::planted::{Bug, planted};
 use super::policy::{Better, EvidenceRules, Guardrail, Rule};
@@ -20,20 +19,15 @@ pub struct Reference {
     /// Means only: a larger value counts as this one. The unit is the metric's.
     pub cap: Option<f64>,
     /// Quantiles only: the baseline's quantile. What is above it (below, where higher is better) counts as a one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// Baseline observations it was computed from.
     pub n: u64,
-    /// The engine it is bet with; 0 for those before the third.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub engine: u32,
     /// Sizes of regression (of counts and splits: ratios) that are bet on. Chosen with the first reference of a
     /// rollout and kept.
     pub harm_grid: Vec<f64>,
     pub safe_grid: Vec<f64>,
     /// The same for a benefit that another guardrail's trade-off asks for, for the lower side of a missing share, or for
     /// values of a mean above the cap.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_grid: Vec<f64>,
 }
 
@@ -47,7 +41,6 @@ pub struct Gathered {
     /// [`GATHERED_MAX`].
     pub values: Vec<f64>,
     /// Quantiles only: what came as histograms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram: Option<(Vec<f64>, Vec<u64>)>,
 }
 
@@ -145,9 +138,8 @@ impl Reference {
     /// Proportion: `theta = (ones + 0.5) / (n + 1)`. Mean: values are divided by their 99.9th percentile
     /// (nearest rank) and cut at 1. Quantile: the threshold is the nearest-rank quantile, and `theta` what lies
     /// beyond it by definition. Errors when the margin puts the boundary outside (0, 1).
-    pub fn first(guardrail: &Guardrail, gathered: &Gathered, engine: u32) -> Result<Reference, Unusable> {
-        let engine = if engine >= 3 { engine } else { 0 };
-        let mut reference = Reference { n: gathered.n, engine, ..Reference::default() };
+    pub fn first(guardrail: &Guardrail, gathered: &Gathered) -> Result<Reference, Unusable> {
+        let mut reference = Reference { n: gathered.n, ..Reference::default() };
         match &guardrail.rule {
             Rule::Mean { .. } => {
                 let mut cap = gathered.quantile(1.0 - CAPPED);
@@ -155,15 +147,13 @@ impl Reference {
                     return Err(Unusable(format!("{} is never above 0 in the baseline", guardrail.metric)));
                 }
                 // A constant has no percentiles, and more than it must be possible.
-                if engine >= 4 && gathered.values.iter().all(|x| *x >= cap) {
+                if gathered.values.iter().all(|x| *x >= cap) {
                     cap *= 2.0 * canary_factor(guardrail).max(1.0);
                 }
                 reference.cap = Some(cap);
                 let ys = gathered.values.iter().map(|x| (x / cap).min(1.0));
                 (reference.theta, reference.variance) = mean_and_variance(ys);
-                if engine >= 4 {
-                    reference.variance = reference.variance.max(VARIANCE_MIN);
-                }
+                reference.variance = reference.variance.max(VARIANCE_MIN);
             }
             Rule::Score { .. } => {
                 (reference.theta, reference.variance) = mean_and_variance(gathered.values.iter().copied());
@@ -174,12 +164,9 @@ impl Reference {
                 reference.variance = pair_variance(gathered);
             }
             Rule::Quantile { q, .. } => {
-                reference.threshold = Some(threshold(guardrail, gathered, *q)?);
-                let beyond = match reference.threshold.filter(|_| engine >= 4) {
-                    Some(threshold) => gathered.beyond(guardrail.better, *q, threshold),
-                    None if guardrail.better == Better::Lower => 1.0 - q,
-                    None => *q,
-                };
+                let threshold = threshold(guardrail, gathered, *q)?;
+                reference.threshold = Some(threshold);
+                let beyond = gathered.beyond(guardrail.better, *q, threshold);
                 (reference.theta, reference.variance) = (beyond, beyond * (1.0 - beyond));
             }
             Rule::Count { .. } => {
@@ -258,10 +245,8 @@ impl Reference {
             Rule::Quantile { q, .. } => match threshold(guardrail, gathered, *q) {
                 Ok(threshold) => {
                     next.threshold = Some(threshold);
-                    if self.engine >= 4 {
-                        next.theta = gathered.beyond(guardrail.better, *q, threshold);
-                        next.variance = next.theta * (1.0 - next.theta);
-                    }
+                    next.theta = gathered.beyond(guardrail.better, *q, threshold);
+                    next.variance = next.theta * (1.0 - next.theta);
                 }
                 Err(_) => return self.clone(),
             },
@@ -280,7 +265,7 @@ impl Reference {
         if !sound {
             return self.clone();
         }
-        if self.engine >= 5 && next.other_grid.is_empty() {
+        if next.other_grid.is_empty() {
             next.choose_other(guardrail);
         }
         next
@@ -345,7 +330,7 @@ impl Reference {
             (Rule::Missing { points, .. }, _) => {
                 Some((Setting::binary(1.0, -points, self.theta), Lean::Below))
             }
-            (Rule::Mean { .. }, _) if self.engine >= 3 => {
+            (Rule::Mean { .. }, _) => {
                 let (rho, d) = ABOVE_CAP;
                 Some((Setting::binary(rho, d, CAPPED), Lean::Above))
             }
@@ -360,7 +345,7 @@ impl Reference {
         // Nothing can be better than all good, or missing less than not at all. A baseline that has drifted there leaves no
         // bet to be made: at a boundary that cannot be, stakes turn over and win on nothing.
         let possible = |setting: &Setting| setting.boundary() > 0.0 && setting.boundary() < 1.0;
-        asked.filter(|(setting, _)| self.engine < 4 || possible(setting))
+        asked.filter(|(setting, _)| possible(setting))
     }
 
     /// What bets on pairs assume.
@@ -475,7 +460,7 @@ mod tests {
         };
         let missing =
             Guardrail::new("graded", Better::Lower, Rule::Missing { of: "request".into(), points: 0.02 });
-        let at = |theta: f64| Reference { theta, engine: 4, ..Reference::default() };
+        let at = |theta: f64| Reference { theta, ..Reference::default() };
         assert!(at(0.965).other(&asks).is_some() && at(0.985).other(&asks).is_none());
         assert!(at(0.03).other(&missing).is_some() && at(0.005).other(&missing).is_none());
     }
@@ -488,7 +473,7 @@ mod tests {
         values.extend([2.0; 50]);
         values.extend([3.0; 10]);
         let gathered = Gathered { n: 1_000, values, ..Gathered::default() };
-        let first = Reference::first(&Guardrail::new("latency", Better::Lower, q), &gathered, 4).unwrap();
+        let first = Reference::first(&Guardrail::new("latency", Better::Lower, q), &gathered).unwrap();
         assert_eq!((first.threshold, first.theta), (Some(2.0), 10.5 / 1_001.0));
     }
 
@@ -496,7 +481,7 @@ mod tests {
     fn a_constant_can_be_judged() {
         let gathered = Gathered { n: 500, values: vec![0.25; 500], ..Gathered::default() };
         let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
-        let first = Reference::first(&price, &gathered, 4).expect("a reference");
+        let first = Reference::first(&price, &gathered).expect("a reference");
         assert!(first.cap > Some(0.3) && first.theta < 0.5 && !first.harm_grid.is_empty(), "{first:?}");
     }
 }

@@ -8,7 +8,7 @@ use super::cohort::Cohort;
 use super::evidence::{EPOCH_CANARY, OpenBlock, Portion, Scored, pair_y};
 use super::planted::{Bug, planted};
 use super::policy::{EvidenceRules, Guardrail, Rule};
-use super::reference::{self, GATHERED_MAX, Gathered, Reference};
+use super::reference::{self, Gathered, Reference};
 use super::time::Timestamp;
 use super::watch::Watch;
 
@@ -33,7 +33,7 @@ impl Watch {
             self.gathered = Gathered::default();
             self.evidence.open = OpenBlock::default();
         }
-        let (held, holds) = match self.engine < 3 || planted(Bug::OpenBlockKept) {
+        let (held, holds) = match planted(Bug::OpenBlockKept) {
             true => (&OpenBlock::default(), &OpenBlock::default()),
             false => (&self.evidence.open, &scored.evidence.open),
         };
@@ -59,8 +59,7 @@ impl Watch {
             self.gathered.n += 1;
             self.gathered.sum += y;
             self.gathered.sumsq += y * y;
-            let room = self.engine >= 3 || self.gathered.values.len() < GATHERED_MAX;
-            if self.reference.is_none() && room || of_quantile && self.reference.is_some() {
+            if self.reference.is_none() || of_quantile {
                 self.gathered.values.push(if other.is_some() { y } else { *x });
             }
         }
@@ -72,9 +71,9 @@ impl Watch {
 
     /// A baseline that was of no use may be when there is twice as much of it.
     pub(super) fn try_again(&mut self, guardrail: &Guardrail) {
-        if self.engine >= 3 && self.unusable.is_some() && self.gathered.n >= 2 * self.tried {
+        if self.unusable.is_some() && self.gathered.n >= 2 * self.tried {
             self.tried = self.gathered.n;
-            if Reference::first(guardrail, &self.gathered, self.engine).is_ok() {
+            if Reference::first(guardrail, &self.gathered).is_ok() {
                 self.unusable = None;
             }
         }
@@ -84,8 +83,8 @@ impl Watch {
     /// the other arm. `None`: that cannot be told.
     fn settled(&self, guardrail: &Guardrail) -> Option<Cow<'_, Gathered>> {
         let open = self.evidence.open.n_a;
-        let early = self.engine < 3 || planted(Bug::OpenBlockKept);
-        if !matches!(guardrail.rule, Rule::Quantile { .. }) || open == 0 || early {
+        let of_quantile = matches!(guardrail.rule, Rule::Quantile { .. });
+        if !of_quantile || open == 0 || planted(Bug::OpenBlockKept) {
             return Some(Cow::Borrowed(&self.gathered));
         }
         if self.gathered.histogram.is_some() {
@@ -99,7 +98,7 @@ impl Watch {
 
     /// The reference that takes the place of this one, when an epoch has ended since and the baseline is another by now.
     fn renewed(&self, reference: &Reference, guardrail: &Guardrail, needs: u64) -> Option<Reference> {
-        let needs = if self.engine >= 3 { needs.max(EPOCH_CANARY) } else { EPOCH_CANARY };
+        let needs = needs.max(EPOCH_CANARY);
         if self.gathered.n < needs || self.evidence.harm.epoch <= self.reference_epoch {
             return None;
         }
@@ -134,7 +133,7 @@ impl Watch {
         let needs = reference::needs(&guardrail.rule, rules);
         match &self.reference {
             None if self.gathered.n >= needs && self.unusable.is_none() => {
-                Some(Reference::first(guardrail, &self.gathered, self.engine).map_err(|e| e.0))
+                Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
             }
             None => None,
             // What was gathered has been scored already; only what is still to be bet on will use it.
@@ -149,7 +148,7 @@ impl Watch {
         }
         // What was counted above one threshold cannot be compared with what is above another.
         let another = self.reference.as_ref().is_some_and(|before| before.threshold != reference.threshold);
-        if another && self.engine >= 3 {
+        if another {
             self.evidence.open = OpenBlock::default();
         }
         if self.evidence.other.is_none() && !reference.other_grid.is_empty() {

@@ -10,7 +10,6 @@ use super::effect::Effect;
 use super::exposure::Task;
 use super::fact::{Act, Verb};
 use super::ids::{Actuator, CommandId, EventSeq, RolloutId, Version, Weight};
-use super::is_default;
 use super::planted::{Bug, planted};
 use super::policy::{Guardrail, Policy, Rule};
 use super::smoke::{self, SmokeTest};
@@ -70,26 +69,16 @@ pub struct Sent {
     /// Who refused it, and why.
     pub rejected: Vec<(Actuator, String)>,
     /// Who reported to be at work: when last, and how much is done of how much.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub progress: BTreeMap<Actuator, (Timestamp, Option<(u64, u64)>)>,
     /// When it was last sent to those who have a time of their own for that.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sent_at: BTreeMap<Actuator, Timestamp>,
     /// How many of the attempts were to those only.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub scheduled: u32,
     /// Whose silence about a rollback was named: how often before, and when last.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<Actuator, (u32, Timestamp)>,
     /// The last restart of the daemon, and by how much the clock was set forward, since it was issued: of those who are declared.
-    #[serde(default, skip_serializing_if = "is_never")]
     pub restarted: Timestamp,
-    #[serde(default, skip_serializing_if = "Span::is_zero")]
     pub stepped: Span,
-}
-
-fn is_never(at: &Timestamp) -> bool {
-    *at == Timestamp::default()
 }
 
 /// Moves that are remembered; older ones are of cohorts that have long settled.
@@ -116,7 +105,6 @@ pub struct Rollout {
     /// When each step was applied.
     pub steps: Vec<(Timestamp, u16)>,
     /// When traffic was on its way from one share to another: the command, and its last confirmation.
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub moves: VecDeque<(Timestamp, Option<Timestamp>)>,
     /// Share that the actuators last confirmed.
     pub weight: Weight,
@@ -125,25 +113,20 @@ pub struct Rollout {
     pub to_issue: Option<(EventSeq, Weight)>,
     pub paused: Option<(String, Timestamp)>,
     /// The segment that was taken back by itself; what comes next is a person's decision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<String>,
     /// Who approved the promotion out of the current step.
     pub approvals: BTreeSet<String>,
     /// Who takes responsibility for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Claim>,
     /// The newer rollout that takes its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<RolloutId>,
     /// An accepted order of a person that no decision has carried out yet.
     pub order: Option<Act>,
     /// Raised once each, with what they said. Those about actuators end with the command they were about.
     pub alerts: BTreeMap<AlertKind, String>,
     /// What telemetry has to show of the last command that was confirmed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
     /// The tests of the current step.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub smoke: Vec<SmokeTest>,
     /// Set at a restart: commands not confirmed are sent again.
     pub resend: bool,
@@ -151,7 +134,6 @@ pub struct Rollout {
     /// still be on its way.
     pub resumed: Timestamp,
     /// When what was sent while nobody watched has had time to arrive: no cohort settles before.
-    #[serde(default, skip_serializing_if = "is_never")]
     pub caught_up: Timestamp,
 }
 
@@ -160,7 +142,7 @@ const RESEND_MAX: Span = Span::mins(5);
 
 impl Rollout {
     pub fn new(id: RolloutId, opening: Opening, policy: &Policy, seq: EventSeq, at: Timestamp) -> Rollout {
-        let watches = policy.guardrails.iter().map(|g| Watch::new(g, opening.engine())).collect();
+        let watches = policy.guardrails.iter().map(Watch::new).collect();
         Rollout {
             id,
             baseline: opening.from.clone(),
@@ -227,8 +209,7 @@ impl Rollout {
         let length = policy.evidence.cohort;
         let early = planted(Bug::MissingEarly) && matches!(guardrail.rule, Rule::Missing { .. });
         let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
-        let caught_up = if self.opening.engine() >= 5 { self.caught_up } else { self.resumed.plus(length) };
-        start.plus(length).plus(maturity).max(caught_up)
+        start.plus(length).plus(maturity).max(self.caught_up)
     }
 
     /// Index of the step whose traffic is, or is about to be, served.
@@ -321,7 +302,7 @@ impl Rollout {
     /// Folds a new command: it waits for every actuator.
     pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
         self.to_issue = None;
-        if self.opening.engine() >= 4 && !matches!(self.moves.back(), Some((_, None))) {
+        if !matches!(self.moves.back(), Some((_, None))) {
             self.moves.push_back((at, None));
             if self.moves.len() > MOVES_MAX {
                 self.moves.pop_front();
@@ -461,7 +442,7 @@ impl Rollout {
         if let Stage::Applying { step } = self.stage {
             let segment = |step: u16| policy.steps[usize::from(step)].segment;
             let begins = self.serving_step().is_some_and(|before| segment(before) != segment(step));
-            if begins && self.opening.engine() >= 2 && !planted(Bug::AheadCounts) {
+            if begins && !planted(Bug::AheadCounts) {
                 // Requests that a clock ahead of the log's puts into the time from now on are of the part before.
                 self.watches.iter_mut().for_each(|watch| watch.drop_from(at));
             }
@@ -546,15 +527,10 @@ impl Rollout {
     /// Folds that nobody watched for so long until `at`: the daemon was down, or the clock was set forward.
     pub fn apply_gap(&mut self, policy: &Policy, gap: Span, at: Timestamp) {
         self.resumed = at;
-        if self.opening.engine() >= 5 {
-            // Of a daemon that restarts again and again, the times in between add up: else nothing would ever settle.
-            let before = Timestamp(at.0.saturating_sub(gap.0));
-            self.caught_up = if before < self.caught_up {
-                self.caught_up.plus(gap)
-            } else {
-                at.plus(policy.evidence.cohort)
-            };
-        }
+        // Of a daemon that restarts again and again, the times in between add up: else nothing would ever settle.
+        let before = Timestamp(at.0.saturating_sub(gap.0));
+        self.caught_up =
+            if before < self.caught_up { self.caught_up.plus(gap) } else { at.plus(policy.evidence.cohort) };
         if self.paused.is_none()
             && let Some(bake) = self.bake_mut()
         {

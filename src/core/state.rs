@@ -12,7 +12,6 @@ use super::conclusion::{Blocked, Decision, Opening, Outcome};
 use super::fact::{Ack, Act, FreezeOrder, Intent};
 use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use super::intake::Intake;
-use super::is_default;
 use super::makeup::Makeup;
 use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy, Windows};
@@ -31,9 +30,8 @@ pub const SERIES_MAX: usize = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub log: Uuid,
-    /// The engine adopted last; 0 for none, which is the first. See [`State::engine`].
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub adopted: u32,
+    /// The rules by which conclusions follow from here on; 0 until some are adopted.
+    pub engine: u32,
     /// Sequence and time of the last event folded.
     pub last: EventSeq,
     pub now: Timestamp,
@@ -44,7 +42,6 @@ pub struct State {
     /// Open rollouts.
     pub rollouts: BTreeMap<RolloutId, Rollout>,
     /// Open rollouts that name a scope, in the order in which they came. The first has it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scopes: BTreeMap<Scope, Vec<RolloutId>>,
     /// The last [`ENDED_MAX`], oldest first.
     pub ended: VecDeque<Ended>,
@@ -52,10 +49,8 @@ pub struct State {
     pub intents: BTreeMap<IntentId, (Digest, EventSeq)>,
     pub intake: Intake,
     /// What the windows of the policies in use say, as last worked out.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub windows: BTreeMap<Digest, Bounds>,
     /// Freezes that are on: at most one for everything and one a service.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freezes: Vec<Freeze>,
     /// The fact that waits to be answered.
     pub question: Option<Question>,
@@ -74,12 +69,10 @@ pub struct ServiceState {
     /// What serves when no rollout is active.
     pub serving: Option<Version>,
     /// What that is made of, as far as it is known.
-    #[serde(default, skip_serializing_if = "Makeup::is_empty")]
     pub makeup: Makeup,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
     /// Versions that a guardrail or a deadline took back, until they complete.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<Version, Quarantine>,
     /// The last commands issued, newest last, at most 32: a late or repeated confirmation of one is
     /// nothing to complain of.
@@ -122,24 +115,15 @@ pub struct Ended {
     pub ended_at: Timestamp,
     /// The decision that ended it, with its sequence.
     pub decision: Option<(EventSeq, Decision)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<RolloutId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Claim>,
     /// Why it was not begun when its turn came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overtaken: Option<String>,
     /// When telemetry had shown what its last command asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Timestamp>,
 }
 
 impl State {
-    /// The rules by which conclusions follow from here on.
-    pub fn engine(&self) -> u32 {
-        self.adopted.max(1)
-    }
-
     /// The policy that a rollout was created under.
     pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
         if planted(Bug::NewestPolicy) {

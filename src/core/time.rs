@@ -27,10 +27,6 @@ impl Timestamp {
 impl Span {
     pub const ZERO: Span = Span(0);
 
-    pub fn is_zero(&self) -> bool {
-        *self == Span::ZERO
-    }
-
     pub const fn secs(n: u64) -> Span {
         Span(n * 1_000)
     }

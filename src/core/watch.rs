@@ -23,9 +23,6 @@ use super::verdict::Verdict;
 /// What one guardrail of one rollout holds and has learned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
-    /// The engine it works by; 0 for those before the third.
-    #[serde(default, skip_serializing_if = "is_early")]
-    pub engine: u32,
     pub reference: Option<Reference>,
     /// Epoch in which it was frozen.
     pub reference_epoch: u32,
@@ -34,7 +31,6 @@ pub struct Watch {
     /// Why no reference could be frozen, until one can.
     pub unusable: Option<String>,
     /// How many baseline observations were gathered when that was last tried.
-    #[serde(default)]
     pub tried: u64,
     pub evidence: Evidence,
     /// By start; each belongs to one step.
@@ -44,25 +40,20 @@ pub struct Watch {
     /// Observations that came after their cohort was scored: stored, counted, not bet on.
     pub late: u64,
     /// Observations that the guardrail's kind cannot use, such as a sum where values are needed.
-    #[serde(default)]
     pub left_out: u64,
     /// Grades outside of 0 to 1, which count as the nearer of the two.
-    #[serde(default)]
     pub clamped: u64,
     /// Canary observations that came in at all, and when the last one did.
     pub canary_seen: u64,
     pub last_canary: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_baseline: Option<Timestamp>,
     /// The same by value of a tag. At most [`SLICES_MAX`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub slices: BTreeMap<String, Watch>,
     /// Absolute guards only.
     pub recent: Option<Recent>,
     /// What it last said. `Fail` stays.
     pub verdict: Option<Verdict>,
     /// Who promoted past its failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<String>,
     /// The step at which it was shown safe. One crossing suffices for a promotion, whatever follows; it does
     /// not count against evidence of harm, nor at the next step.
@@ -72,18 +63,13 @@ pub struct Watch {
 /// Values of a tag that are followed, or that a policy may name; observations with others count in the whole only.
 pub const SLICES_MAX: usize = 16;
 
-fn is_early(engine: &u32) -> bool {
-    *engine == 0
-}
-
 impl Watch {
-    pub fn new(guardrail: &Guardrail, engine: u32) -> Watch {
+    pub fn new(guardrail: &Guardrail) -> Watch {
         let recent = match guardrail.rule {
             Rule::Absolute { of_last, .. } => Some(Recent::new(of_last)),
             _ => None,
         };
-        let engine = if engine >= 3 { engine } else { 0 };
-        Watch { engine, recent, ..Watch::default() }
+        Watch { recent, ..Watch::default() }
     }
 
     /// Bets on the part's own cohort that starts at `start`, when the whole's has been.
@@ -120,10 +106,7 @@ impl Watch {
         if self.reference.is_some() {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
             if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {
-                evidence.enter_segment(guardrail.benefit.is_some() && self.engine >= 3);
-                if self.engine >= 4 {
-                    evidence.capped = [0; 2];
-                }
+                evidence.enter_segment(guardrail.benefit.is_some());
             }
             evidence.enter_step(step);
         }
@@ -191,19 +174,7 @@ impl Watch {
                 let share = policy.steps[usize::from(step)].to.as_share();
                 vec![(start, Portion::Labels { x_a, x_b, share })]
             }
-            Rule::Missing { .. } if self.engine >= 4 => cohort.missing(start).into_iter().collect(),
-            Rule::Missing { .. } => {
-                let counts = cohort.counts(start, length);
-                let missing = |n: u64, came: u64| n.saturating_sub(came);
-                let portion = |(at, portion)| match portion {
-                    Portion::Counts { n_a, f_a, n_b, f_b } => {
-                        let (f_a, f_b) = (missing(n_a, f_a), missing(n_b, f_b));
-                        (at, Portion::Counts { n_a, f_a, n_b, f_b })
-                    }
-                    other => (at, other),
-                };
-                counts.map(portion).collect()
-            }
+            Rule::Missing { .. } => cohort.missing(start).into_iter().collect(),
             Rule::Proportion { .. } | Rule::Absolute { .. } => cohort.counts(start, length).collect(),
         }
     }
@@ -221,8 +192,7 @@ impl Watch {
         let surely = match next {
             _ if held.bounds[next] == limit => up_to,
             // What lies below the first bound may lie on either side of the limit.
-            0 if self.engine >= 4 => 0,
-            0 => up_to,
+            0 => 0,
             _ => held.canary[next - 1],
         };
         Some(match guardrail.better {
@@ -279,11 +249,10 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::ENGINE;
     use crate::core::policy::Margin;
 
     fn watching(reference: Reference) -> Watch {
-        Watch { engine: 4, reference: Some(Reference { engine: 4, ..reference }), ..Watch::default() }
+        Watch { reference: Some(reference), ..Watch::default() }
     }
 
     /// What is below the first bound may lie on either side of the canary's limit.
@@ -306,8 +275,8 @@ mod tests {
         let pass = Guardrail::new("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) });
         let pass = Guardrail { benefit: Some(0.02), ..pass };
         let of = |sum: f64| Gathered { n: 512, sum, ..Gathered::default() };
-        let first = Reference::first(&pass, &of(510.0), ENGINE).unwrap();
-        let mut watch = Watch::new(&pass, ENGINE);
+        let first = Reference::first(&pass, &of(510.0)).unwrap();
+        let mut watch = Watch::new(&pass);
         watch.apply_reference(&first, 0);
         assert_eq!((first.other_grid.len(), &watch.evidence.other), (0, &None));
         let next = first.refreshed(&pass, &of(460.0));
@@ -321,7 +290,7 @@ mod tests {
     fn one_arm_does_not_wait_over_a_gap_for_the_other() {
         let pass = Guardrail::new("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) });
         let gathered = Gathered { n: 500, sum: 450.0, ..Gathered::default() };
-        let reference = Reference::first(&pass, &gathered, 4).unwrap();
+        let reference = Reference::first(&pass, &gathered).unwrap();
         let mut evidence = Evidence::default();
         evidence.start(&reference, 0);
         let hours = |h: u64| Timestamp(h * 3_600_000);

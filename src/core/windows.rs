@@ -26,7 +26,6 @@ pub struct Bounds {
     /// Which window or freeze says so, in words, with the next change.
     pub why: String,
     /// When it opens, or closes, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Timestamp>,
 }
 

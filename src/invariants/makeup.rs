@@ -29,7 +29,7 @@ impl Made {
 
     /// Whether there is something to roll out where `serving` serves, and no more of it at once than the policy allows.
     pub fn leaves_something(&self, opening: &Opening, policy: &Policy, serving: Option<&Version>) -> bool {
-        if opening.engine() >= 2 && serving == Some(&opening.to) {
+        if serving == Some(&opening.to) {
             return false;
         }
         let limit = usize::from(policy.parts_at_once);

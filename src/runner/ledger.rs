@@ -12,6 +12,7 @@ use super::{Runner, Taken};
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
 use crate::core::planted::{Bug, planted};
+use crate::core::rules::Rules;
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
 use crate::wire::envelope::{Envelope, Group, Head, TooLarge};
@@ -91,7 +92,9 @@ pub fn recover<J: Journal>(journal: &J) -> Result<(State, bool), J::Error> {
     if let Some((head, bytes)) = journal.snapshot()? {
         // A snapshot saves time, no more: one that another build wrote is left aside.
         match rmp_serde::from_slice::<State>(&bytes) {
-            Ok(snapshot) if snapshot.last == head.seq => state = snapshot,
+            Ok(snapshot) if snapshot.last == head.seq && Rules::of(snapshot.engine).is_some() => {
+                state = snapshot;
+            }
             _ => unused = true,
         }
     }

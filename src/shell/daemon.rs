@@ -18,7 +18,8 @@ use super::policies::{self, PoliciesError};
 use super::recover::recover;
 use super::writer::{self, OUTBOX_MAX, Writer};
 use super::{clock, http, smoke};
-use crate::core::event::{ENGINE, Event};
+use crate::core::event::Event;
+use crate::core::rules::ENGINE;
 use crate::core::state::State;
 
 /// How long the broker may take to accept what is on its way when the daemon stops.
@@ -51,10 +52,6 @@ pub enum DaemonError {
     Micro(#[from] MicroError),
     #[error("cannot listen on http://{address}: {cause}")]
     Listen { address: SocketAddr, cause: std::io::Error },
-    #[error(
-        "the log was last written under engine {0}, and this sluice has engines 1 to {ENGINE}; use a newer sluice"
-    )]
-    Engine(u32),
     #[error("HTTP failed: {0}")]
     Http(std::io::Error),
     #[error("a part of sluice panicked; start it again, it recovers all that was acknowledged")]
@@ -79,9 +76,6 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
         tracing::warn!("going on with a log that disagrees with its anchor, as told to: {accepted}");
     }
     let state = recover(&opened.log)?;
-    if state.engine() > ENGINE {
-        return Err(DaemonError::Engine(state.engine()));
-    }
     tracing::info!(log = %opened.log.id(), events = opened.log.head().seq, "log recovered");
     let bus = match &settings.nats {
         Some(nats) => Some(bus::connect(nats).await?),
@@ -176,7 +170,7 @@ fn first_facts(log: &Log, state: &State, policies: Vec<policies::Loaded>) -> Vec
     let mut facts = Vec::new();
     if state.last == 0 {
         facts.extend(Event::begin(log.id(), &build()));
-    } else if state.engine() < ENGINE {
+    } else if state.engine != ENGINE {
         facts.push(Event::EngineAdopted { engine: ENGINE });
     }
     facts.push(Event::DaemonStarted { build: build() });

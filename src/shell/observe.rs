@@ -23,9 +23,10 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use super::writer::{News, Writer};
-use crate::core::event::{ENGINE, Event};
+use crate::core::event::Event;
 use crate::core::ids::RolloutId;
 use crate::core::line;
+use crate::core::rules::ENGINE;
 use crate::wire::names::is_traceparent;
 
 /// Bounds of `sluice_log_append_seconds`: from a fast SSD's sync to the point where the log gives up.

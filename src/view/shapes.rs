@@ -252,9 +252,9 @@ pub struct GuardrailView {
     pub waiting: u64,
     pub late: u64,
     /// Those that the kind cannot use, and grades that counted as 0 or 1 because they lie outside.
-    #[serde(default, skip_serializing_if = "crate::core::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub left_out: u64,
-    #[serde(default, skip_serializing_if = "crate::core::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub clamped: u64,
     /// Kind count: the canary's rate over the baseline's. Kind split: the share that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -302,4 +302,9 @@ pub struct SliceView {
 pub struct ArmView {
     pub n: u64,
     pub mean: f64,
+}
+
+/// Whether a field says nothing, so that it is left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

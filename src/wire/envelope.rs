@@ -4,10 +4,11 @@
 //! length u32 | format u8 | kind u8 | version u8 | sequence u64 | recorded at u64 | previous hash 32 |
 //! payload | hash 32
 //! ```
-//! Integers are little endian; `length` counts everything after itself; `hash` is BLAKE3 of everything
-//! before it, the length included. Records follow each other without gaps, in a page of the log as in
+//! Integers are little endian; `length` counts everything after itself; `hash` is BLAKE3 of the header (all before the
+//! payload, the length included) and of the payload's own BLAKE3 hash, so that a chain verifies where a payload has been
+//! archived and only its hash is left. Records follow each other without gaps, in a page of the log as in
 //! an exported file. Every format to come keeps the length first, the format byte after it and the
-//! hash last, so that a damaged record is told from one of the future.
+//! hash, made alike, last, so that a damaged record is told from one of the future.
 //!
 //! Invariant: [`Head::accept`] lets a record through only if it continues the chain.
 //! Not here: where records are kept (`shell::log`), what a payload holds (`events`).
@@ -96,11 +97,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the record is sound but of a build newer than this one.
+    /// Whether the record is sound but of another build than this one.
     pub fn is_from_the_future(&self) -> bool {
         matches!(
             self,
-            Fault::Format(_) | Fault::Payload(PayloadError::Version { .. } | PayloadError::Kind(_))
+            Fault::Format(_)
+                | Fault::Payload(
+                    PayloadError::Version { .. } | PayloadError::Kind(_) | PayloadError::Engine(_)
+                )
         )
     }
 }
@@ -140,9 +144,18 @@ pub fn encode(
     }
     out[start..start + 4].copy_from_slice(&(bytes as u32 - 4).to_le_bytes());
     out[start + 5..start + 7].copy_from_slice(&[kind, version]);
-    let hash = Digest::of(&out[start..]);
+    let hash = hash(&out[start..]);
     out.extend_from_slice(&hash.0);
     Ok(hash)
+}
+
+/// The hash that ends a record. `bytes`: the record up to there, at least its header.
+pub fn hash(bytes: &[u8]) -> Digest {
+    let (header, payload) = bytes.split_at(HEADER);
+    let mut hashed = [0; HEADER + HASH];
+    hashed[..HEADER].copy_from_slice(header);
+    hashed[HEADER..].copy_from_slice(&Digest::of(payload).0);
+    Digest::of(&hashed)
 }
 
 /// An event that does not fit a record.
@@ -173,7 +186,7 @@ pub fn header<'a>(bytes: &'a [u8], offset: &mut usize) -> Result<Record<'a>, Env
     let digest = |at: usize| Digest(bytes[at..at + HASH].try_into().expect("32 bytes"));
     if bytes[4] != FORMAT {
         // Only a sound record of another format deserves to be called that.
-        let sound = Digest::of(&bytes[..need - HASH]) == digest(need - HASH);
+        let sound = hash(&bytes[..need - HASH]) == digest(need - HASH);
         return Err(fault(if sound { Fault::Format(bytes[4]) } else { Fault::Hash }));
     }
     let record = Record {
@@ -204,7 +217,7 @@ pub fn decode(bytes: &[u8], offset: &mut usize) -> Result<Envelope, EnvelopeErro
 impl Record<'_> {
     /// Whether the hash is that of the bytes.
     pub fn is_sound(&self) -> bool {
-        Digest::of(&self.bytes[..self.bytes.len() - HASH]) == self.hash
+        hash(&self.bytes[..self.bytes.len() - HASH]) == self.hash
     }
 
     /// Decodes the payload.

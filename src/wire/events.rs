@@ -19,6 +19,7 @@ use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service
 use crate::core::policy::Policy;
 use crate::core::reading::GuardrailReading;
 use crate::core::reference::Reference;
+use crate::core::rules::{ENGINE, Rules};
 use crate::core::smoke::{SmokeAsk, SmokeResult};
 use crate::core::time::{Span, Timestamp};
 use crate::core::windows::{Bounds, Freeze};
@@ -31,6 +32,10 @@ pub enum PayloadError {
     Version { found: u8, newest: u8 },
     #[error("is of kind {0}, which this build does not know; use a newer sluice")]
     Kind(u8),
+    #[error(
+        "was decided by engine {0}, and this build has engine {ENGINE}; use a sluice that has engine {0}"
+    )]
+    Engine(u32),
     #[error("holds a payload that does not decode: {0}")]
     Damaged(String),
 }
@@ -45,11 +50,27 @@ pub fn encode(event: &Event, out: &mut Vec<u8>) -> Result<(u8, u8), rmp_serde::e
 
 /// Reads the payload of one event and lifts it to the newest form.
 pub fn decode(kind: u8, version: u8, payload: &[u8]) -> Result<Event, PayloadError> {
-    match (kind, version) {
+    let event = match (kind, version) {
         // A later version of one kind adds its arms here, before the general one.
-        (kind, 1) => decode_v1(kind, payload),
-        (kind, found) if name(kind).is_some() => Err(PayloadError::Version { found, newest: NEWEST }),
-        (kind, _) => Err(PayloadError::Kind(kind)),
+        (kind, 1) => decode_v1(kind, payload)?,
+        (kind, found) if name(kind).is_some() => {
+            return Err(PayloadError::Version { found, newest: NEWEST });
+        }
+        (kind, _) => return Err(PayloadError::Kind(kind)),
+    };
+    match engine(&event).filter(|engine| Rules::of(*engine).is_none()) {
+        Some(engine) => Err(PayloadError::Engine(engine)),
+        None => Ok(event),
+    }
+}
+
+/// The engine that an event says conclusions follow by.
+fn engine(event: &Event) -> Option<u32> {
+    match event {
+        Event::EngineAdopted { engine } => Some(*engine),
+        Event::RolloutCreated { opening, .. } => Some(opening.engine),
+        Event::DecisionMade { decision, .. } => Some(decision.engine),
+        _ => None,
     }
 }
 

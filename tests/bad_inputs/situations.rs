@@ -2,13 +2,15 @@
 
 use sluice::cli::replay::differs;
 use sluice::core::columns::{Builder, Row};
-use sluice::core::event::{ENGINE, Event};
+use sluice::core::event::Event;
 use sluice::core::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, EventSeq, RolloutId, Service};
+use sluice::core::rules::ENGINE;
 use sluice::core::state::State;
 use sluice::core::time::Timestamp;
 use sluice::replay::Verifier;
 use sluice::runner::{Runner, Taken};
+use sluice::wire::envelope::{self, Group, Head};
 use sluice::wire::{intent, policy_file};
 use uuid::Uuid;
 
@@ -106,12 +108,12 @@ fn a_version_in_neither_arm_counts_for_nothing() {
 #[test]
 fn a_message_delivered_three_times_counts_once() {
     let (mut runner, mut log) = begun();
-    assert_eq!(take(&mut runner, &mut log, 1, samples("p@1", Some("s-1"), 1)), Taken::Recorded(3));
+    assert_eq!(take(&mut runner, &mut log, 1, samples("p@1", Some("s-1"), 1)), Taken::Recorded(4));
     assert_eq!(take(&mut runner, &mut log, 2, samples("p@1", Some("s-1"), 1)), Taken::Duplicate);
     assert_eq!(take(&mut runner, &mut log, 3, samples("p@1", Some("s-1"), 2)), Taken::Duplicate);
     let known = &runner.state.services[&Service::from("chat")];
     assert_eq!(known.series.values().map(|seen| seen.n).sum::<u64>(), 40);
-    assert_eq!(log.len(), 3);
+    assert_eq!(log.len(), 4);
 }
 
 #[test]
@@ -153,13 +155,19 @@ fn a_recorded_decision_that_differs_is_shown_beside_the_replayed_one() {
         told.ends_with("\nfirst difference: DecisionMade.decision.weight_to: RECORDED 1100, REPLAYED 1000"),
         "{told}"
     );
+}
 
-    let Event::DecisionMade { decision, .. } = &mut log[4].2 else { unreachable!() };
+/// Nor is it folded as if it had been this build's.
+#[test]
+fn what_another_engine_decided_is_not_read() {
+    let (mut runner, mut log) = begun();
+    take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
+    let (seq, at, event) = log.iter_mut().find(|(_, _, event)| event.kind() == "decision.made").unwrap();
+    let Event::DecisionMade { decision, .. } = event else { unreachable!() };
     decision.engine = 9;
-    let told = differs(replay(&log).unwrap_err()).message;
-    let engines = format!("this build has engines 1 to {ENGINE}");
-    assert_eq!(
-        told,
-        format!("seq 6 was decided by engine 9; {engines}; replay it with a sluice that has engine 9")
-    );
+    let mut group = Group::after(Head { seq: *seq - 1, ..Head::default() });
+    group.push(event, *at).unwrap();
+    let told = envelope::decode(group.bytes(), &mut 0).unwrap_err().to_string();
+    let has = format!("this build has engine {ENGINE}");
+    assert_eq!(told, format!("seq 6 was decided by engine 9, and {has}; use a sluice that has engine 9"));
 }

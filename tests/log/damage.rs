@@ -27,7 +27,7 @@ fn verify_names_the_first_bad_record() {
     let future: Change = |mut records| {
         records[4][6] = 99;
         let end = records[4].len() - 32;
-        let hash = Digest::of(&records[4][..end]);
+        let hash = envelope::hash(&records[4][..end]);
         records[4][end..].copy_from_slice(&hash.0);
         records
     };

@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data::{Arms, Arrivals};
 use play::{Ended, Play, Word};
-use sluice::core::event::ENGINE;
 use sluice::core::policy::Policy;
+use sluice::core::rules::ENGINE;
 use sluice::wire::policy_file::parse_policy;
 use truth::Truth;
 

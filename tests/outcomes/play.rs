@@ -100,7 +100,7 @@ impl Play {
 
     /// The version of the rules that it is decided by.
     pub fn engine(&self) -> Option<u32> {
-        self.runner.state.rollouts.values().next().map(|rollout| rollout.opening.engine())
+        self.runner.state.rollouts.values().next().map(|rollout| rollout.opening.engine)
     }
 
     /// Time passes up to `now`, and then telemetry comes in.

@@ -28,7 +28,7 @@ impl State {
         (self.last, self.now) = (seq, at);
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
-            Event::EngineAdopted { engine } => self.adopted = *engine,
+            Event::EngineAdopted { engine } => self.engine = *engine,
             Event::DaemonStarted { .. } => {
                 if planted(Bug::ForgetsFreeze) {
                     self.freezes.clear();
@@ -354,15 +354,13 @@ impl State {
         }
         // Versions that nobody serves or waits for are forgotten: a service may have a thousand series, not a thousand in its
         // life.
-        if self.adopted >= 4 {
-            let line = service.active.iter().chain(&service.queue).filter_map(|id| self.rollouts.get(id));
-            let known: Vec<&Version> = line
-                .flat_map(|r| [&r.baseline, &r.opening.from, &r.opening.to])
-                .chain([&rollout.baseline, &rollout.opening.to])
-                .chain(&service.serving)
-                .collect();
-            service.series.retain(|series, _| known.contains(&&series.version));
-        }
+        let line = service.active.iter().chain(&service.queue).filter_map(|id| self.rollouts.get(id));
+        let known: Vec<&Version> = line
+            .flat_map(|r| [&r.baseline, &r.opening.from, &r.opening.to])
+            .chain([&rollout.baseline, &rollout.opening.to])
+            .chain(&service.serving)
+            .collect();
+        service.series.retain(|series, _| known.contains(&&series.version));
         self.ended.push_back(Ended {
             id: id.clone(),
             opening: rollout.opening,
@@ -442,11 +440,10 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
             rollout.parked = decision.segment.clone();
             // What was found is about the part that is taken back, and so is what it has served and what is on its way.
-            if rollout.opening.engine() >= 2 && !planted(Bug::StragglersCount) {
+            if !planted(Bug::StragglersCount) {
                 rollout.steps = vec![(at, step)];
             }
-            let engine = rollout.opening.engine();
-            rollout.watches = policy.guardrails.iter().map(|g| Watch::new(g, engine)).collect();
+            rollout.watches = policy.guardrails.iter().map(Watch::new).collect();
             rollout.resumed = at;
             rollout.alerts.clear();
             rollout.approvals.clear();

@@ -64,21 +64,18 @@ impl Watch {
         }
         let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
         self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
-        let (third, fourth) = (self.engine >= 3, self.engine >= 4);
         // That something came is no judgement.
-        let judged =
-            !fourth || !matches!(guardrail.rule, Rule::Missing { .. } | Rule::Count { .. } | Rule::Split);
+        let judged = !matches!(guardrail.rule, Rule::Missing { .. } | Rule::Count { .. } | Rule::Split);
         let Some(cohort) = self.waiting(o.cohort, settled, 1) else { return false };
         let mut left_out = 0;
-        if third && judged && !planted(Bug::MixesJudges) {
-            let Some(dropped) = cohort.admit(o.judge, fourth) else {
+        if judged && !planted(Bug::MixesJudges) {
+            let Some(dropped) = cohort.admit(o.judge) else {
                 self.left_out += 1;
                 return false;
             };
             left_out = dropped;
         }
-        // Engines before the fourth took of two at the same moment whichever came first.
-        let place = if fourth { (o.place >> 32) as u32 } else { 0 };
+        let place = (o.place >> 32) as u32;
         let offset = o.served_at.since(o.cohort);
         match (&guardrail.rule, o.unit) {
             (Rule::Proportion { .. }, None) => {
@@ -86,7 +83,7 @@ impl Watch {
             }
             // A sample says how many events there were; a unit of which there were any counts once.
             (Rule::Count { .. }, None) => cohort.count(o.arm, offset, length, events(o.value), 0),
-            (Rule::Count { .. }, Some(_)) if third && events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
+            (Rule::Count { .. }, Some(_)) if events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
             (Rule::Split, None) => cohort.count(o.arm, offset, length, 1, 0),
             // Requests are counted as such; of their values, that they came.
             (Rule::Missing { .. }, _) => match o.role {
@@ -107,7 +104,7 @@ impl Watch {
     /// Takes the observation into the part it belongs to as well.
     pub fn observe_slice(&mut self, receipt: &Receipt, o: Observation, slice: &str) {
         // What came too late for the whole is too late for a part of it.
-        if self.engine >= 4 && !self.cohorts.contains_key(&o.cohort) {
+        if !self.cohorts.contains_key(&o.cohort) {
             return;
         }
         if !self.slices.contains_key(slice) {
@@ -118,7 +115,7 @@ impl Watch {
             if !follows {
                 return;
             }
-            self.slices.insert(slice.to_owned(), Watch { engine: self.engine, ..Watch::default() });
+            self.slices.insert(slice.to_owned(), Watch::default());
         }
         if let Some(part) = self.slices.get_mut(slice) {
             part.observe(receipt, o);
@@ -152,7 +149,7 @@ impl Watch {
         let mean = match (&guardrail.rule, sums) {
             // The means of few values scatter more than those of many, and the cap cuts what scatters: where the arms sum
             // different numbers of requests, it would cut more of one.
-            (Rule::Mean { .. }, _) if self.engine >= 4 && !planted(Bug::SumsOfMeans) => {
+            (Rule::Mean { .. }, _) if !planted(Bug::SumsOfMeans) => {
                 self.leave_out(o.arm, now, n);
                 return false;
             }
@@ -224,7 +221,7 @@ impl Watch {
         let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
         let before = recent.fired;
         let ones_are_bad = better == Better::Lower;
-        if self.engine < 3 || planted(Bug::SumsAtOnce) {
+        if planted(Bug::SumsAtOnce) {
             recent.run(ones_are_bad, ones, above);
             recent.run(!ones_are_bad, n - ones, above);
         } else {
@@ -259,7 +256,7 @@ mod tests {
     /// Higher is better: zeros are the bad ones.
     #[test]
     fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
-        let mut watch = Watch { engine: 3, recent: Some(Recent::new(10)), ..Watch::default() };
+        let mut watch = Watch { recent: Some(Recent::new(10)), ..Watch::default() };
         watch.observe_absolute(Better::Higher, 0.5, 1_000, 900);
         assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
         watch.observe_absolute(Better::Higher, 0.5, 1_000, 300);
@@ -269,7 +266,7 @@ mod tests {
     /// The mean of fifty scatters more than that of a thousand, and a cap would cut more of it.
     #[test]
     fn sums_of_a_mean_are_left_out_and_counted() {
-        let mut watch = Watch { engine: 4, reference: Some(Reference::default()), ..Watch::default() };
+        let mut watch = Watch { reference: Some(Reference::default()), ..Watch::default() };
         let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
         let sums = Sums::Moments { sum: 5.0, sumsq: 1.0 };
         let o = at(Arm::Canary, 1_000, Role::Value, 0.0);

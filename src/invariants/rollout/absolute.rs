@@ -56,7 +56,7 @@ impl Followed {
     /// What goes back by itself leaves requests out that a guard would have counted; then nothing is said.
     pub(super) fn fails_on_enough(&self, guardrail: &Guardrail) -> Checked {
         let Rule::Absolute { above, of_last } = guardrail.rule else { return Ok(()) };
-        if self.returned_once || self.opening.engine() < 3 {
+        if self.returned_once {
             return Ok(());
         }
         let most = self.latest.get(&guardrail.name).map_or(0.0, |latest| latest.most);

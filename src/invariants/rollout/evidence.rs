@@ -194,8 +194,6 @@ impl Followed {
         cohort: Timestamp,
         scored: &Scored,
     ) -> Checked {
-        // What a later engine promises, rollouts that began under those before never did.
-        let (third, fourth) = (self.opening.engine() >= 3, self.opening.engine() >= 4);
         let guardrail = named(policy, name)?;
         let arms = [(self.baseline.clone(), scored.baseline.n), (self.opening.to.clone(), scored.canary.n)];
         let watched = self.watched.entry(name.to_owned()).or_default();
@@ -227,11 +225,9 @@ impl Followed {
             ensure(counts || *n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
-            if fourth {
-                self.comparable.check(guardrail, version, *n, served, segment.is_some(), &seconds)?;
-            }
+            self.comparable.check(guardrail, version, *n, served, segment.is_some(), &seconds)?;
         }
-        if let Some(graded) = self.graded.get(counted(guardrail)).filter(|_| third) {
+        if let Some(graded) = self.graded.get(counted(guardrail)) {
             let mut judges: BTreeMap<&str, u64> = BTreeMap::new();
             for (judge, n) in graded.range(seconds.clone()).flat_map(|(_, judges)| judges) {
                 *judges.entry(judge).or_default() += n;
@@ -267,11 +263,11 @@ impl Followed {
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
-        watched.held = if third { scored.evidence.open.n_a } else { 0 };
+        watched.held = scored.evidence.open.n_a;
         let segment = policy.steps[usize::from(scored.step)].segment;
         if watched.segment.replace(segment) != Some(segment) {
             watched.of_segment = [0; 2];
-            watched.benefit &= !third;
+            watched.benefit = false;
         }
         watched.of_segment[0] += scored.baseline.n;
         watched.of_segment[1] += scored.canary.n;
@@ -308,7 +304,6 @@ impl Followed {
         })?;
         for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
             let received = match counts {
-                true if !third => total,
                 true => self.events.get(&(version.clone(), guardrail.metric.clone())).copied().unwrap_or(0),
                 false => self.received_of(&version, counted(guardrail)),
             };

@@ -21,7 +21,6 @@ use crate::core::windows::{Bounds, Freeze};
 
 fn reference() -> Reference {
     Reference {
-        engine: 3,
         theta: 0.9,
         variance: 0.09,
         cap: Some(1.5),
@@ -270,7 +269,7 @@ fn one_of_each() -> Vec<Event> {
         },
         Event::LogCreated { log: Uuid::from_u128(1), build: "0.1.0".into() },
         Event::DaemonStarted { build: "0.1.0".into() },
-        Event::EngineAdopted { engine: 2 },
+        Event::EngineAdopted { engine: ENGINE },
         Event::ClockStepped { by: Span::hours(1) },
         Event::PolicyStored { digest, policy: policy(), source: "a: b\n".into() },
         Event::IntentReceived {
@@ -381,7 +380,7 @@ fn one_of_each() -> Vec<Event> {
                 from_makeup: makeup(),
                 behind: Some(rollout()),
                 supersedes: vec![rollout()],
-                rules: 2,
+                engine: ENGINE,
                 blocked: Some(Blocked { scope: "vector-db".into(), by: rollout() }),
                 traceparent: None,
             },
@@ -480,16 +479,6 @@ fn a_payload_is_a_map_of_the_fields_by_name() {
     assert_eq!(encode(&event, &mut payload).unwrap(), (30, 1));
     let stored = [b"\x82\xa7rollout\xa3r-1\xa7command\xc4\x10".as_slice(), &[0; 16]].concat();
     assert_eq!(payload, stored);
-}
-
-/// A delivery as the first logs hold it, without the broker's time: still read, and written the same.
-#[test]
-fn a_delivery_without_its_time_is_read() {
-    let delivery = b"\x81\xa8delivery\x82\xa6stream\xa4acks\xa3seq\x09";
-    let origin: Origin = rmp_serde::from_slice(delivery).unwrap();
-    let expected = Delivery { stream: Inbound::Acks, seq: 9, published: None };
-    assert_eq!(origin, Origin { delivery: Some(expected), ..Origin::default() });
-    assert_eq!(rmp_serde::to_vec_named(&origin).unwrap(), delivery);
 }
 
 #[test]

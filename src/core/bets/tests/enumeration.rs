@@ -2,7 +2,6 @@
 //! the truth under the null is. On the boundary, where the bound is nearly reached, and beyond it.
 
 use super::*;
-use crate::core::event::ENGINE;
 use crate::core::evidence::{Evidence, Portion};
 use crate::core::judge::harm_ln;
 use crate::core::labels;
@@ -249,10 +248,10 @@ fn a_missing_share_within_its_points_pays_one_at_most() {
     for theta in [0.01, 0.05, 0.4] {
         let n = 9_999;
         let gathered = Gathered { n, sum: theta * (n + 1) as f64 - 0.5, ..Gathered::default() };
-        let reference = Reference::first(&guardrail, &gathered, ENGINE).expect("a sound baseline");
+        let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
         for (n_a, n_b) in [(1, 1), (8, 8), (30, 2), (2, 30), (60, 40)] {
             let after = |f_a: u32, f_b: u32| {
-                let mut watch = Watch { evidence: Evidence::default(), ..Watch::new(&guardrail, ENGINE) };
+                let mut watch = Watch { evidence: Evidence::default(), ..Watch::new(&guardrail) };
                 watch.evidence.start(&reference, 0);
                 let [n_a, f_a, n_b, f_b] = [n_a, f_a, n_b, f_b].map(u64::from);
                 let portion = Portion::Counts { n_a, f_a, n_b, f_b };

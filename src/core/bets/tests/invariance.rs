@@ -3,7 +3,6 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::core::event::ENGINE;
 use crate::core::evidence::{Evidence, Portion};
 use crate::core::policy::{Better, Guardrail, Margin, Rule};
 use crate::core::reference::{Gathered, Reference};
@@ -36,7 +35,7 @@ fn reference(guardrail: &Guardrail) -> Reference {
         _ => (1_000.0, 550.0),
     };
     let gathered = Gathered { n: 2_000, sum, sumsq, values, ..Gathered::default() };
-    Reference::first(guardrail, &gathered, ENGINE).expect("a sound baseline")
+    Reference::first(guardrail, &gathered).expect("a sound baseline")
 }
 
 /// Observations of one cohort, too few to close a block before it ends: arm and value, both arms present.
@@ -151,7 +150,7 @@ proptest! {
                 let values: Vec<f64> = costs.iter().map(|cost| cost * unit).collect();
                 let (sum, sumsq) = (values.iter().sum(), values.iter().map(|x| x * x).sum());
                 let gathered = Gathered { n: values.len() as u64, sum, sumsq, values, ..Gathered::default() };
-                let reference = Reference::first(&guardrail, &gathered, ENGINE).expect("a sound baseline");
+                let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
                 let cost = |(canary, x): &(bool, f64)| (*canary, x * 60.0 * unit);
                 let blocks: Vec<Block> = blocks.iter().map(|b| b.iter().map(cost).collect()).collect();
                 let evidence = fold(begun(&reference), &guardrail, &reference, &blocks);
