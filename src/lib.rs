@@ -12,18 +12,12 @@
 //! same bytes. Missing evidence is a reason to hold, never to promote. A log written by any released version
 //! still opens.
 //!
-//! Start at [`core`], then [`runner`]: inputs in, effects out, one owner of the state.
+//! This half touches the world: the daemon ([`shell`]) and the command line ([`cli`]). What decides is pure and stands in a crate
+//! of its own, `sluice_engine`, whose modules are found here under the same names. Start at [`core`], then [`runner`]: inputs in, effects out, one owner of the state.
 
 #![deny(unsafe_code)] // `shell::durable` alone may, and says why
 
 pub mod cli;
-pub mod core;
-pub mod invariants;
-pub mod replay;
-pub mod retrace;
-pub mod runner;
 pub mod shell;
-pub mod sim;
-pub mod view;
-pub mod windows;
-pub mod wire;
+
+pub use sluice_engine::{core, invariants, replay, retrace, runner, sim, view, windows, wire};

@@ -27,12 +27,12 @@ const STORED_MAX: usize = RECORD_MAX - 1_024;
 /// The policies that ship with sluice, by file name: the defaults of every change kind.
 pub fn shipped() -> [(&'static str, &'static str); 6] {
     [
-        ("model.yaml", include_str!("../../../policies/model.yaml")),
-        ("prompt.yaml", include_str!("../../../policies/prompt.yaml")),
-        ("prompt-significant.yaml", include_str!("../../../policies/prompt-significant.yaml")),
-        ("vector-store.yaml", include_str!("../../../policies/vector-store.yaml")),
-        ("cache.yaml", include_str!("../../../policies/cache.yaml")),
-        ("serving.yaml", include_str!("../../../policies/serving.yaml")),
+        ("model.yaml", include_str!("../../../../policies/model.yaml")),
+        ("prompt.yaml", include_str!("../../../../policies/prompt.yaml")),
+        ("prompt-significant.yaml", include_str!("../../../../policies/prompt-significant.yaml")),
+        ("vector-store.yaml", include_str!("../../../../policies/vector-store.yaml")),
+        ("cache.yaml", include_str!("../../../../policies/cache.yaml")),
+        ("serving.yaml", include_str!("../../../../policies/serving.yaml")),
     ]
 }
 
