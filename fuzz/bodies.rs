@@ -6,15 +6,15 @@
 
 use std::io::Write;
 
-use sluice::core::columns::Columns;
 use sluice::core::event::Event;
-use sluice::core::fact::{Delivery, Inbound, Origin};
+use sluice::core::event::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, Service};
-use sluice::core::line;
-use sluice::core::line::is_hidden;
 use sluice::core::policy::Step;
 use sluice::core::state::State;
+use sluice::core::telemetry::columns::Columns;
+use sluice::core::text::is_hidden;
 use sluice::core::time::{Span, Timestamp};
+use sluice::core::words::line;
 use sluice::runner::Runner;
 use sluice::shell::log::{Export, LogError};
 use sluice::wire::envelope::{self, EnvelopeError, FRAMING, Group, Head, RECORD_MAX};

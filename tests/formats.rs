@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use sluice::core::event::Event;
-use sluice::core::fact::{Ack, AckStatus, Origin, Rejection};
+use sluice::core::event::fact::{Ack, AckStatus, Origin, Rejection};
 use sluice::core::ids::CommandId;
 use sluice::replay::Verifier;
 use sluice::shell::log::{Export, Log, OpenOptions, export};

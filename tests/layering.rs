@@ -3,6 +3,7 @@
 //! Reads every path in `src` and `engine/src` (in `use` trees and in the code), comments, strings and unit tests left
 //! out, and names the ones out of place.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,19 @@ const LAYERS: [&[&str]; 10] = [
     &["sim", "shell"],
     &["cli"],
     &["main"],
+];
+
+/// The rooms of the core, each above those before it; what stands in one line does not know each other.
+const ROOMS: [&[&str]; 9] = [
+    &["ids", "time", "text", "rules"],
+    &["planted"],
+    &["policy", "telemetry"],
+    &["evidence"],
+    &["event"],
+    &["words"],
+    &["state"],
+    &["decide"],
+    &["invariants"],
 ];
 
 /// The half whose results depend on their arguments alone. That it can depend on no crate that touches the world is
@@ -67,6 +81,89 @@ fn imports_point_one_way_and_nothing_pure_touches_the_world() {
     assert!(files > 10, "found only {files} files");
     misplaced.sort();
     assert!(misplaced.is_empty(), "out of place:\n{}", misplaced.join("\n"));
+}
+
+/// Where a path in the core leads, as a file of a room: `["state", "rollout"]`. `module` is that of the file it stands in.
+fn core_file<'a>(path: &'a str, module: &[&'a str], known: &BTreeSet<Vec<&str>>) -> Option<Vec<&'a str>> {
+    let parts: Vec<&str> = path.split("::").collect();
+    let ups = parts.iter().take_while(|part| **part == "super").count();
+    let mut whole = match parts[0] {
+        "crate" => parts[1..].to_vec(),
+        "super" if ups <= module.len() => [&module[..module.len() - ups], &parts[ups..]].concat(),
+        _ => return None,
+    };
+    while !whole.is_empty() && !known.contains(&whole) {
+        whole.pop();
+    }
+    (whole.first() == Some(&"core") && whole.len() > 1).then(|| whole[1..].to_vec())
+}
+
+/// Rooms are known downward only, and files of the core make no circle. What checks the core from outside knows nothing but it.
+#[test]
+fn the_rooms_of_the_core_know_what_is_below_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(PURE);
+    let (mut files, mut folders) = (Vec::new(), vec![root.join("core"), root.join("invariants")]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("list the core") {
+            let path = entry.expect("an entry of the core").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).expect("below it").display().to_string();
+                files.push((name, code_only(&fs::read_to_string(&path).expect("read a source file"))));
+            }
+        }
+    }
+    let module = |name: &'static str| -> Vec<&'static str> {
+        name.trim_end_matches(".rs").split('/').filter(|part| *part != "mod").collect()
+    };
+    let files: Vec<(&'static str, String)> =
+        files.into_iter().map(|(name, text)| (&*name.leak(), text)).collect();
+    let known: BTreeSet<Vec<&str>> = files.iter().map(|(name, _)| module(name)).collect();
+    let place = |room: &str| ROOMS.iter().position(|rooms| rooms.contains(&room));
+    let (mut wrong, mut knows) = (Vec::new(), BTreeMap::<Vec<&str>, BTreeSet<Vec<&str>>>::new());
+    for (name, text) in files.iter().filter(|(name, _)| !name.contains("tests") && *name != "core/mod.rs") {
+        let own = module(name);
+        let room = if own[0] == "core" { own[1] } else { own[0] };
+        let Some(level) = place(room) else {
+            wrong.push(format!("{name}: `{room}` is no room; add it to ROOMS in tests/layering.rs"));
+            continue;
+        };
+        for (line, path) in paths(text) {
+            let path: &'static str = path.leak();
+            if own[0] == "invariants"
+                && path.starts_with("crate::")
+                && top_module(path, &own).as_deref() != Some("core")
+                && top_module(path, &own).as_deref() != Some("invariants")
+            {
+                wrong.push(format!("{name}:{line}: `{path}`: invariants know the core, and nothing else"));
+            }
+            let Some(target) = core_file(path, &own, &known) else { continue };
+            if own[0] == "core" && target == own[1..] {
+                continue;
+            }
+            if target[0] != room && place(target[0]).is_none_or(|at| at >= level) {
+                wrong.push(format!("{name}:{line}: `{path}`: `{room}` must not know `{}`", target[0]));
+            }
+            knows.entry(own[1..].to_vec()).or_default().insert(target);
+        }
+    }
+    // What only leads to files that have gone is in no circle; what is left when nothing more goes, is.
+    loop {
+        let before = knows.len();
+        let left: BTreeSet<Vec<&str>> = knows.keys().cloned().collect();
+        knows.retain(|_, targets| {
+            targets.retain(|target| left.contains(target));
+            !targets.is_empty()
+        });
+        if knows.len() == before {
+            break;
+        }
+    }
+    wrong.extend(
+        knows.iter().map(|(file, targets)| format!("in or above a circle: {file:?} knows {targets:?}")),
+    );
+    assert!(wrong.is_empty(), "out of place:\n{}", wrong.join("\n"));
 }
 
 /// The complaints about one file; `file` is its path.

@@ -4,12 +4,12 @@
 //! The simulator draws histories that could be; here nothing has to make sense.
 
 use proptest::prelude::*;
-use sluice::core::columns::{Builder, Row};
+use sluice::core::event::fact::*;
+use sluice::core::event::smoke::{SmokeOutcome, SmokeResult};
 use sluice::core::event::*;
-use sluice::core::fact::*;
 use sluice::core::ids::{CommandId, Digest, RolloutId, Scope, Service, SmokeId};
 use sluice::core::policy::{ChangeKind, Policy};
-use sluice::core::smoke::{SmokeOutcome, SmokeResult};
+use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::{Span, Timestamp};
 use sluice::invariants::Checker;
 use sluice::replay::Verifier;

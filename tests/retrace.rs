@@ -1,11 +1,11 @@
 //! The evidence behind an event, worked out again, is what was recorded; and what is not is told.
 
-use sluice::core::conclusion::Choice;
 use sluice::core::event::Event;
-use sluice::core::judge;
-use sluice::core::policy::OnFail;
-use sluice::core::reading::GuardrailReading;
-use sluice::core::verdict::Verdict;
+use sluice::core::event::decision::Choice;
+use sluice::core::event::reading::GuardrailReading;
+use sluice::core::evidence::score;
+use sluice::core::evidence::verdict::Verdict;
+use sluice::core::policy::guardrail::OnFail;
 use sluice::retrace::{Factor, Retrace, RetraceError, Stand, Tracer, subject};
 use sluice::shell::api::EvidenceAnswer;
 use sluice::sim::script;
@@ -51,7 +51,7 @@ fn check(trace: &Retrace) {
     };
     let same = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
     for (ln, (moved, start)) in [
-        (judge::harm_ln(&stand.guardrail, &stand.evidence), factors(&|f| f.harm_ln)),
+        (score::harm_ln(&stand.guardrail, &stand.evidence), factors(&|f| f.harm_ln)),
         (stand.evidence.safe.ln(), factors(&|f| f.safe_ln)),
     ] {
         same(ln, start + moved);
@@ -106,7 +106,7 @@ fn a_changed_fact_is_told_by_the_first_event_that_it_makes_differ() {
         Event::BatchReceived { columns, .. } => columns,
         _ => unreachable!(),
     };
-    *columns = sluice::core::columns::Builder::new(columns.base).finish();
+    *columns = sluice::core::telemetry::columns::Builder::new(columns.base).finish();
     let traced = trace(&history, second, None).expect("evidence");
     let differs = traced.differs.expect("a difference");
     assert_eq!(differs.seq(), history[second].0);

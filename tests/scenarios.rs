@@ -7,8 +7,8 @@
 use std::path::PathBuf;
 
 use sluice::core::event::Event;
-use sluice::core::line;
 use sluice::core::state::State;
+use sluice::core::words::line;
 use sluice::invariants::Checker;
 use sluice::replay::Verifier;
 use sluice::sim::script::{self, Entry};

@@ -1,12 +1,12 @@
 //! A guardrail told apart in slices: shown, they decide nothing; judged, one that fails holds.
 
 use proptest::prelude::*;
-use sluice::core::bets::discoveries;
-use sluice::core::columns::{Builder, Row};
 use sluice::core::event::Event;
-use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
+use sluice::core::event::fact::{Ack, AckStatus, Intent, Origin};
+use sluice::core::evidence::bets::discoveries;
 use sluice::core::ids::{Digest, Service};
 use sluice::core::policy::ChangeKind;
+use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::{Span, Timestamp};
 use sluice::runner::Runner;
 use sluice::sim::random::Random;

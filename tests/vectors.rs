@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sluice::core::bets::{Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted};
-use sluice::core::display::{Display, normal_mixture_bound};
-use sluice::core::evidence::EPOCH_CANARY;
-use sluice::core::labels;
-use sluice::core::policy::{Better, Guardrail, Margin, Rule};
-use sluice::core::reference::{Gathered, Reference, harm_lean};
+use sluice::core::evidence::bets::{
+    Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted,
+};
+use sluice::core::evidence::block::EPOCH_CANARY;
+use sluice::core::evidence::interval::{Display, normal_mixture_bound};
+use sluice::core::evidence::label_bets;
+use sluice::core::evidence::reference::{Gathered, Reference, harm_lean};
+use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Rule};
 use sluice::sim::random::Random;
 
 fn vectors(name: &str) -> Value {
@@ -152,7 +154,7 @@ fn label_bets() {
         let name = vector["name"].as_str().expect("a name");
         let ratios = numbers(&vector["ratios"]);
         let split = vector["kind"] == "srm";
-        let used: &[&[f64]] = &[&labels::SPLITS, &labels::RATIOS_ABOVE, &labels::RATIOS_BELOW];
+        let used: &[&[f64]] = &[&label_bets::SPLITS, &label_bets::RATIOS_ABOVE, &label_bets::RATIOS_BELOW];
         let bets = used.iter().find(|bets| bets.len() == ratios.len()).expect("a grid of ours");
         bets.iter().zip(&ratios).for_each(|(have, want)| close(*have, *want, name));
         let mut wealth = Wealth::staked(bets.len(), 1.0);
@@ -162,9 +164,11 @@ fn label_bets() {
                 true => (1.0, 1.0 - number(&block["q"]), number(&block["q"])),
                 false => (number(&block["rho"]), number(&block["EA"]), number(&block["EB"])),
             };
-            let t0 = labels::chance(rho, e_a, e_b);
+            let t0 = label_bets::chance(rho, e_a, e_b);
             let (x_a, x_b) = (number(&block["xA"]), number(&block["xB"]));
-            wealth.add(bets.iter().map(|r| labels::pay(t0, labels::chance(rho * r, e_a, e_b), x_a, x_b)));
+            wealth.add(
+                bets.iter().map(|r| label_bets::pay(t0, label_bets::chance(rho * r, e_a, e_b), x_a, x_b)),
+            );
             close(wealth.ln(), number(&want["log_e"]), name);
             for (word, want) in wealth.words.iter().zip(numbers(&want["log_w"])) {
                 close(*word as f64 / WORD, want, name);

@@ -1,8 +1,8 @@
 //! The view that is kept up to date shows what a whole look at the state shows.
 
 use sluice::core::ids::RolloutId;
-use sluice::core::rollout::Rollout;
 use sluice::core::state::State;
+use sluice::core::state::rollout::Rollout;
 use sluice::core::time::{Span, Timestamp};
 use sluice::sim::script;
 use sluice::view::{Views, view};

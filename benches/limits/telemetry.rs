@@ -1,6 +1,6 @@
 //! Telemetry as senders make it: a pool of messages, sent again and again with the time of the moment put in.
 
-use sluice::core::columns::{Builder, Columns, Row};
+use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::Timestamp;
 use sluice::sim::random::Random;
 

@@ -1,7 +1,7 @@
 //! What is simulated: streams of two arms, the guardrail that judges them, and what is asked of the outcome.
 
-use sluice::core::labels;
-use sluice::core::policy::{Better, Guardrail, Margin, Rule};
+use sluice::core::evidence::label_bets;
+use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Rule};
 use sluice::core::time::Span;
 
 use crate::law::Law;
@@ -254,7 +254,7 @@ fn others() -> Vec<Scenario> {
         let events = |ratio: f64| Phase {
             requests: 0,
             step: 0,
-            share: labels::chance(ratio, 1.0 - share, share),
+            share: label_bets::chance(ratio, 1.0 - share, share),
             baseline: Law::Event,
             canary: Law::Event,
         };

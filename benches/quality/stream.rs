@@ -1,18 +1,21 @@
 //! One simulated stream, judged by the production engine. A stream follows from its scenario and its number alone.
 
-use sluice::core::cohort::{Arm, unit_key};
-use sluice::core::conclusion::Opening;
-use sluice::core::evidence::{Portion, pair_y};
+use sluice::core::decide::readings::judge;
+use sluice::core::event::opening::Opening;
+use sluice::core::evidence::block::pair_y;
+use sluice::core::evidence::ingest::{Observation, Receipt, Role};
+use sluice::core::evidence::monitor::Watch;
+use sluice::core::evidence::reference;
+use sluice::core::evidence::score::harm_ln;
 use sluice::core::ids::{Digest, Weight};
-use sluice::core::judge::{harm_ln, judge};
-use sluice::core::policy::{
-    ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, Policy, Retry, Rule, Step,
-};
-use sluice::core::reference;
-use sluice::core::rollout::Rollout;
+use sluice::core::policy::actuator::OnDeadline;
+use sluice::core::policy::guardrail::{EvidenceRules, Guardrail, Rule};
+use sluice::core::policy::{ChangeKind, Concurrency, Policy, Retry, Step};
 use sluice::core::rules::ENGINE;
+use sluice::core::state::rollout::Rollout;
+use sluice::core::telemetry::arm::{Arm, Portion};
+use sluice::core::telemetry::cohort::unit_key;
 use sluice::core::time::{Span, Timestamp};
-use sluice::core::watch::{Observation, Receipt, Role, Watch};
 use sluice::sim::random::Random;
 
 use crate::law::Law;

@@ -2,9 +2,9 @@
 //! 1945), with KL_inf the divergence from the true pair of laws to the nearest pair on the boundary, weighed by the
 //! arms' shares of the traffic (Honda and Takemura 2010 for one bounded mean).
 
-use sluice::core::labels;
-use sluice::core::policy::{Guardrail, Rule};
-use sluice::core::reference::{canary_factor, exceeds};
+use sluice::core::evidence::label_bets;
+use sluice::core::evidence::reference::{canary_factor, exceeds};
+use sluice::core::policy::guardrail::{Guardrail, Rule};
 
 use crate::law::Law;
 use crate::scenario::Phase;
@@ -20,7 +20,7 @@ pub fn canary_per_nat(guardrail: &Guardrail, phase: &Phase, planned: f64) -> f64
         _ => None,
     };
     if let Some(ratio) = ratio {
-        let at_boundary = labels::chance(ratio, 1.0 - planned, planned);
+        let at_boundary = label_bets::chance(ratio, 1.0 - planned, planned);
         return phase.share / kl_inf(&Law::Share(phase.share).points(), at_boundary);
     }
     if let Rule::Paired { points } = guardrail.rule {

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::core::conclusion::Choice;
 use crate::core::decide::decide;
 use crate::core::event::Event;
-use crate::core::fact::AckStatus;
+use crate::core::event::decision::Choice;
+use crate::core::event::fact::AckStatus;
 use crate::core::ids::{CommandId, Digest, EventSeq, RolloutId, Weight};
-use crate::core::line::{plain, text};
 use crate::core::policy::Policy;
 use crate::core::state::State;
+use crate::core::text::plain;
 use crate::core::time::Timestamp;
 use crate::core::words;
+use crate::core::words::line::text;
 use crate::runner::Runner;
 use crate::wire::events;
 use crate::wire::outgoing::rfc3339;
@@ -286,6 +287,6 @@ fn note(steps: &mut BTreeMap<RolloutId, Vec<Step>>, at: Timestamp, event: &Event
     }
 }
 
-fn step(at: Timestamp, decision: &crate::core::conclusion::Decision) -> Step {
+fn step(at: Timestamp, decision: &crate::core::event::decision::Decision) -> Step {
     Step { at, choice: decision.choice, to: decision.weight_to, summary: words::decision(decision) }
 }

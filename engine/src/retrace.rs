@@ -2,21 +2,23 @@
 //! what the guardrails came to together. Pure; nothing is taken from the record but facts: every conclusion about the
 //! rollout is drawn again, its references too, and compared with what is recorded.
 
-use crate::core::bets::{discoveries, enough};
-use crate::core::cohort::Arm;
-use crate::core::conclusion::{AlertKind, ArmCount, Choice, Decision, Reason};
 use crate::core::decide::decide;
+use crate::core::decide::readings::{self, Together};
 use crate::core::event::Event;
-use crate::core::evidence::Evidence;
+use crate::core::event::alert::AlertKind;
+use crate::core::event::decision::{Choice, Decision, Reason};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::bets::{discoveries, enough};
+use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::reference::Reference;
+use crate::core::evidence::score::{self, Evidence};
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{EventSeq, RolloutId};
-use crate::core::judge::{self, Together};
-use crate::core::policy::{Guardrail, OnFail, Policy, Rule};
-use crate::core::reading::GuardrailReading;
-use crate::core::reference::Reference;
-use crate::core::rollout::Rollout;
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Guardrail, OnFail, Rule};
+use crate::core::state::rollout::Rollout;
+use crate::core::telemetry::arm::{Arm, ArmCount};
 use crate::core::time::Timestamp;
-use crate::core::verdict::Verdict;
-use crate::core::watch::Watch;
 use crate::core::words;
 use crate::replay::{Divergence, Verifier};
 
@@ -305,7 +307,7 @@ impl Tracer {
                 decision.readings.iter().find(|r| r.name == name).cloned()
             }
             _ if slice => None,
-            _ => judge::judge(rollout, policy, self.verifier.state.now).readings.into_iter().nth(i),
+            _ => readings::judge(rollout, policy, self.verifier.state.now).readings.into_iter().nth(i),
         };
         let because = |reason: &Reason| matches!(reason, Reason::Guardrail { name: by } if *by == name);
         let rolled_back = match again {
@@ -409,7 +411,7 @@ fn work_out(
             step,
             baseline: grown(before, after, Arm::Baseline),
             canary: grown(before, after, Arm::Canary),
-            harm_ln: [judge::harm_ln(guardrail, before), judge::harm_ln(guardrail, after)],
+            harm_ln: [score::harm_ln(guardrail, before), score::harm_ln(guardrail, after)],
             safe_ln: change(|e| e.safe.ln()),
             sides_ln: missing.then(|| [change(|e| e.harm.ln()), other_ln]),
             benefit_ln: guardrail.benefit.map(|_| other_ln),

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::client::{Answer, without_password};
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
-use crate::core::fact::Verb;
-use crate::core::words::count;
+use crate::core::event::fact::Verb;
+use crate::core::text::count;
 
 #[derive(clap::Args)]
 pub struct Args {

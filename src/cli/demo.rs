@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::exit;
-use crate::core::conclusion::{Choice, Outcome};
 use crate::core::event::Event;
-use crate::core::fact::{Intent, Origin};
+use crate::core::event::decision::Choice;
+use crate::core::event::fact::{Intent, Origin};
+use crate::core::event::opening::Outcome;
 use crate::core::ids::{Digest, EventSeq, Service, Version};
 use crate::core::policy::ChangeKind;
 use crate::core::state::State;
 use crate::core::time::{Span, Timestamp};
-use crate::core::words;
+use crate::core::{text, words};
 use crate::replay::Verifier;
 use crate::runner::Runner;
 use crate::shell::clock;
@@ -218,9 +219,9 @@ impl Stage {
         let counts = verifier.counts;
         println!(
             "replay  {} events, {} observations, {} decisions decided again from the log: {}",
-            words::count(counts.events),
-            words::count(counts.observations),
-            words::count(counts.decisions),
+            text::count(counts.events),
+            text::count(counts.observations),
+            text::count(counts.decisions),
             if same { "identical byte for byte" } else { "the folded state DIFFERS" }
         );
         println!("        log head {}", self.log.head().hash.short());

@@ -7,14 +7,13 @@ use serde_json::{Value, json};
 
 use super::act::Who;
 use super::client::{Answer, Client};
-use super::git;
 use super::output::{self, Format};
 use super::wait::{self, Goal};
-use super::{CliError, Common, exit};
-use crate::core::fact::Intent;
-use crate::core::makeup::Part;
+use super::{CliError, Common, exit, git};
+use crate::core::event::bundle::Part;
+use crate::core::event::fact::Intent;
 use crate::core::policy::ChangeKind;
-use crate::core::words::count;
+use crate::core::text::count;
 use crate::shell::clock;
 use crate::wire::intent::{INTENT_MAX, parse_intent};
 

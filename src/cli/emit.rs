@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::output::{self, Progress};
 use super::{CliError, Common, exit};
-use crate::core::words::count;
+use crate::core::text::count;
 use crate::shell::clock;
 use crate::wire::error::shown;
 use crate::wire::names::is_metric;

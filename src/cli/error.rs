@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::io;
 
 use super::exit;
-use crate::core::line::plain;
+use crate::core::text::plain;
 use crate::shell::log::LogError;
 use crate::wire::yaml::FileError;
 

@@ -5,9 +5,9 @@ use serde_json::json;
 use super::output::{self, Format, table, time};
 use super::rollouts::{difference, effect, limit, percent, smoke, verdict, word};
 use super::{CliError, Common, exit};
-use crate::core::policy::OnFail;
-use crate::core::verdict::Verdict;
-use crate::core::words::{count, digits};
+use crate::core::evidence::verdict::Verdict;
+use crate::core::policy::guardrail::OnFail;
+use crate::core::text::{count, digits};
 use crate::shell::api::{
     AccountView, CountView, EvidenceAnswer, FactorView, MoveView, RankView, TogetherView,
 };

@@ -27,7 +27,6 @@ mod windows;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-
 use client::{Client, Target};
 use error::CliError;
 use output::Format;
@@ -247,7 +246,7 @@ async fn run(cli: Cli) -> Result<u8, CliError> {
 }
 
 async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
-    use crate::core::fact::Verb as Act;
+    use crate::core::event::fact::Verb as Act;
     match verb {
         Verb::Ls(args) => rollouts::list(common, args).await,
         Verb::Status(args) => rollouts::status(common, args).await,

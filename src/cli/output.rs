@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use super::error::CliError;
-use crate::core::line::plain;
+use crate::core::text::plain;
 use crate::core::time::Timestamp;
 use crate::shell::clock;
 use crate::wire::outgoing::rfc3339;

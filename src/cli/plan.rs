@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::output::{self, table};
 use super::{CliError, Common, exit};
-use crate::core::plan::rough;
+use crate::core::text::count;
 use crate::core::time::Span;
-use crate::core::words::count;
 use crate::shell::api::{PlanAnswer, PlannedGateView, PlannedStepView};
+use crate::view::forecast::rough;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, Common, exit, policy_test};
-use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::ids::{Actuator, Digest};
-use crate::core::policy::{
-    Better, Concurrency, Declared, Effective, Guardrail, Judged, Margin, OnDeadline, OnFail, Policy, Retry,
-    Rule, Run, Smoke, Unless, Window, Windows, quiet_below,
-};
+use crate::core::policy::actuator::{Declared, Effective, OnDeadline, Run, Smoke};
+use crate::core::policy::guardrail::{Better, Guardrail, Judged, Margin, OnFail, Rule, Unless, quiet_below};
+use crate::core::policy::segment::{OnSegmentFailure, Segment, SegmentKind, Test};
+use crate::core::policy::windows::{Window, Windows};
+use crate::core::policy::{Concurrency, Policy, Retry};
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::event::Event;
-use crate::core::verdict::Verdict;
+use crate::core::evidence::verdict::Verdict;
 use crate::shell::policies::{self, Loaded};
 use crate::sim::script;
 

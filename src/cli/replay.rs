@@ -6,8 +6,7 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, exit};
-use crate::core::line::plain;
-use crate::core::words::count;
+use crate::core::text::{count, plain};
 use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf};
 use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::api::EvidenceAnswer;

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::output::{self, Format, meter, table, time};
 use super::{CliError, Common, exit};
+use crate::core::event::bundle::Part;
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Version;
-use crate::core::makeup::Part;
-use crate::core::policy::{GuardrailKind, OnFail};
+use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::text::count;
 use crate::core::time::Span;
-use crate::core::verdict::Verdict;
-use crate::core::words::count;
 use crate::view::{EffectView, GuardrailView, RolloutView, SmokeView, Standing};
 
 #[derive(clap::Args)]

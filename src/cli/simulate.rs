@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::{Common, exit, output};
-use crate::core::policy::GuardrailKind;
-use crate::core::words::count;
+use crate::core::policy::guardrail::GuardrailKind;
+use crate::core::text::count;
 use crate::sim::history::{History, run};
 use crate::sim::minimize::shortest;
 use crate::sim::plan::{EVENTS_MIN, Fault, Plan, Truth};

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::act::{Who, arguments, host};
 use super::output::{self, Format, time};
 use super::{CliError, Common, exit};
-use crate::core::words::count;
+use crate::core::text::count;
 use crate::shell::api::{WindowsAnswer, when};
 use crate::shell::{clock, policies};
 use crate::windows;

@@ -39,12 +39,11 @@ use super::writer::News;
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
 use crate::core::policy::ChangeKind;
-use crate::core::words;
+use crate::core::text;
 use crate::wire::ack::ACK_MAX;
 use crate::wire::error::{inert, shown};
-use crate::wire::intent::{INTENT_MAX, media_type};
-use crate::wire::telemetry::MESSAGE_MAX;
-use crate::wire::{intent, telemetry};
+use crate::wire::intent::{self, INTENT_MAX, media_type};
+use crate::wire::telemetry::{self, MESSAGE_MAX};
 
 /// Connections at a time, streams included; more wait to be accepted. Half of the files that a process may usually
 /// open: the log needs some too.
@@ -254,7 +253,7 @@ async fn body(what: &str, body: Body, limit: usize) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => {
-            let limit = words::count(limit as u64);
+            let limit = text::count(limit as u64);
             Err(ApiError::new("E1011", format!("{what}: body exceeds the {limit}-byte limit")))
         }
         Ok(Err(error)) => Err(ApiError::new("E1002", format!("{what}: the body broke off: {error}"))),

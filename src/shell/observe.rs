@@ -2,6 +2,7 @@
 //!
 //! Everything about rollouts is in the durable log; what is here may be lost.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -13,9 +14,7 @@ use opentelemetry::trace::{
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use std::io::IsTerminal;
 use tokio::sync::broadcast;
-
 use tracing::{Span, error, info, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -25,8 +24,8 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use super::writer::{News, Writer};
 use crate::core::event::Event;
 use crate::core::ids::RolloutId;
-use crate::core::line;
 use crate::core::rules::ENGINE;
+use crate::core::words::line;
 use crate::wire::names::is_traceparent;
 
 /// Bounds of `sluice_log_append_seconds`: from a fast SSD's sync to the point where the log gives up.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +26,12 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::clock;
 use super::writer::Writer;
+use crate::core::decide::smoke;
 use crate::core::event::Event;
+use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::ids::{RolloutId, SmokeId};
-use crate::core::policy::{Policy, Run};
-use crate::core::smoke::{self, SmokeAsk, SmokeOutcome, SmokeResult};
+use crate::core::policy::Policy;
+use crate::core::policy::actuator::Run;
 use crate::wire::smoke as wire;
 
 /// Tests that run at a time; the time of the others begins when it is their turn.
@@ -218,7 +221,6 @@ async fn tail(mut output: pipe::Receiver, said: &mut Vec<u8>) {
 
 /// `exit code 3`, `killed by signal 9`
 fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, signal) => format!("killed by signal {}", signal.unwrap_or_default()),

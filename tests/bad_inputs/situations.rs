@@ -1,12 +1,12 @@
 //! Inputs that are sound by themselves and wrong where they come: the history decides.
 
 use sluice::cli::replay::differs;
-use sluice::core::columns::{Builder, Row};
 use sluice::core::event::Event;
-use sluice::core::fact::{Delivery, Inbound, Origin};
+use sluice::core::event::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, EventSeq, RolloutId, Service};
 use sluice::core::rules::ENGINE;
 use sluice::core::state::State;
+use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::Timestamp;
 use sluice::replay::Verifier;
 use sluice::runner::{Runner, Taken};

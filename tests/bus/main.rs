@@ -15,14 +15,14 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{HeaderMap, Subscriber};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use sluice::core::columns::{Builder, Columns, Row};
 use sluice::core::event::Event;
-use sluice::core::fact::{Delivery, Inbound, Origin, Rejection};
+use sluice::core::event::fact::{Delivery, Inbound, Origin, Rejection};
 use sluice::core::ids::{Digest, Weight};
-use sluice::core::policy::{
-    Better, ChangeKind, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
-};
+use sluice::core::policy::actuator::OnDeadline;
+use sluice::core::policy::guardrail::{Better, EvidenceRules, Guardrail, OnFail, Rule};
+use sluice::core::policy::{ChangeKind, Concurrency, Policy, Retry, Step};
 use sluice::core::state::State;
+use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::Span;
 use sluice::shell::bus::{self, BusError, NatsSettings, Running, streams};
 use sluice::shell::clock;

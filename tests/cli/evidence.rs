@@ -1,13 +1,14 @@
 //! What is printed of the evidence behind an event, read as by somebody who is no statistician.
 
-use super::*;
-use sluice::core::conclusion::Choice;
 use sluice::core::event::Event;
-use sluice::core::verdict::Verdict;
+use sluice::core::event::decision::Choice;
+use sluice::core::evidence::verdict::Verdict;
 use sluice::shell::log::{Log, OpenOptions};
 use sluice::sim::script;
 use sluice::wire::envelope::Group;
 use sluice::wire::policy_file;
+
+use super::*;
 
 /// Two guardrails share a budget of 1 in 16; the canary is worse in both, and neither has enough by itself.
 const WORSE: &str = "\

@@ -1,11 +1,12 @@
 //! Verbs and mistakes that need no daemon.
 
-use super::*;
 use sluice::core::event::Event;
-use sluice::core::fact::{Act, Origin, Verb};
+use sluice::core::event::fact::{Act, Origin, Verb};
 use sluice::core::time::Timestamp;
 use sluice::shell::log::{Export, Log, OpenOptions};
 use sluice::wire::envelope::Group;
+
+use super::*;
 
 /// All verbs, the ones of `log` and `policy` too, as the help lists them.
 fn verbs() -> Vec<Vec<String>> {

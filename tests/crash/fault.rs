@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use serde_json::json;
 use sluice::core::event::Event;
-use sluice::core::fact::Inbound;
+use sluice::core::event::fact::Inbound;
 use sluice::core::state::State;
 use sluice::shell::bus::streams::OUT;
 use sluice::shell::clock;

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 
-use sluice::core::columns::{Builder, Row};
 use sluice::core::event::Event;
-use sluice::core::fact::Origin;
+use sluice::core::event::fact::Origin;
 use sluice::core::ids::{Digest, EventSeq};
+use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::Timestamp;
 use sluice::runner::Runner;
 use sluice::shell::log::LogError;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use sluice::core::columns::{Builder, Row};
 use sluice::core::event::Event;
-use sluice::core::fact::Origin;
+use sluice::core::event::fact::Origin;
 use sluice::core::ids::{Digest, EventSeq};
+use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::{Span, Timestamp};
 use sluice::shell::log::{Log, OpenOptions, Opened, Verified};
 use sluice::wire::envelope::{self, Envelope, Group, Head};

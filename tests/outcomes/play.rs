@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::conclusion::{AlertKind, Choice, Outcome as End, Reason};
 use sluice::core::event::Event;
-use sluice::core::fact::{Ack, AckStatus, Intent, Origin};
+use sluice::core::event::alert::AlertKind;
+use sluice::core::event::decision::{Choice, Reason};
+use sluice::core::event::fact::{Ack, AckStatus, Intent, Origin};
+use sluice::core::event::opening::Outcome as End;
+use sluice::core::evidence::verdict::Verdict;
 use sluice::core::ids::{Digest, Service, Weight};
-use sluice::core::policy::{ChangeKind, OnFail, Policy};
+use sluice::core::policy::guardrail::OnFail;
+use sluice::core::policy::{ChangeKind, Policy};
+use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::{Span, Timestamp};
-use sluice::core::verdict::Verdict;
 use sluice::runner::Runner;
 use sluice::sim::random::Random;
 use sluice::sim::script::START;

@@ -1,7 +1,8 @@
 //! What is right where everything that is served is known: the differences of the two populations against the limits
 //! of the policy.
 
-use sluice::core::policy::{Better, Guardrail, OnFail, Policy, Rule};
+use sluice::core::policy::Policy;
+use sluice::core::policy::guardrail::{Better, Guardrail, OnFail, Rule};
 
 use super::data::{METRICS, Outcome};
 use super::play::Word;

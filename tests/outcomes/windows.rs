@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use sluice::core::columns::{Builder, Row as Sample, Sums};
 use sluice::core::policy::Policy;
+use sluice::core::telemetry::columns::{Builder, Row as Sample, Sums};
 use sluice::core::time::Span;
 use sluice::sim::random::Random;
 

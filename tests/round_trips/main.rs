@@ -6,11 +6,11 @@ mod policies;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use sluice::core::columns::{Builder, Columns, Row};
-use sluice::core::conclusion::Reason;
 use sluice::core::event::Event;
+use sluice::core::event::decision::Reason;
 use sluice::core::policy::{ChangeKind, Policy};
 use sluice::core::state::State;
+use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::Timestamp;
 use sluice::sim::script;
 use sluice::wire::envelope::{Fault, Group, Head};

@@ -5,6 +5,9 @@ use std::fmt::Write;
 
 use proptest::prelude::*;
 use sluice::core::ids::{Actuator, Metric, Scope, Weight};
+use sluice::core::policy::actuator::*;
+use sluice::core::policy::guardrail::*;
+use sluice::core::policy::windows::*;
 use sluice::core::policy::*;
 use sluice::core::time::Span;
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checked, ensure};
-use crate::core::columns::Columns;
-use crate::core::conclusion::Command;
-use crate::core::effect::Shown;
+use crate::core::event::command::{Command, Shown};
+use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::ids::{Actuator, CommandId, Metric, SmokeId, Version, Weight};
-use crate::core::policy::{OnDeadline, Policy, Rule};
-use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
+use crate::core::policy::Policy;
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::Rule;
+use crate::core::telemetry::columns::Columns;
 use crate::core::time::{Span, Timestamp};
 
 /// Who has said nothing about the open command, and who has been told.
@@ -173,7 +174,7 @@ impl Effect {
         policy: &Policy,
         canary: &Version,
         baseline: &Version,
-        series: &crate::core::columns::Series,
+        series: &crate::core::telemetry::columns::Series,
         n: u64,
     ) {
         let metric = &series.metric;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Checked, ensure};
-use crate::core::conclusion::{ArmCount, Decision};
-use crate::core::condition::Figures;
-use crate::core::policy::{GuardrailKind, OnFail, Policy};
-use crate::core::reading::GuardrailReading;
+use crate::core::event::decision::Decision;
+use crate::core::event::reading::GuardrailReading;
+use crate::core::policy::Policy;
+use crate::core::policy::condition::Figures;
+use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::telemetry::arm::ArmCount;
 
 /// A promotion that nobody ordered leaves no condition behind that holds, or that cannot be told.
 pub fn allow(policy: &Policy, decision: &Decision) -> Checked {

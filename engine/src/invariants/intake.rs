@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Checked, ensure};
 use crate::core::event::Event;
-use crate::core::fact::Inbound;
+use crate::core::event::fact::Inbound;
 use crate::core::ids::Service;
-use crate::core::intake::IDS_MAX;
+use crate::core::state::dedup::IDS_MAX;
 
 /// What has come in.
 #[derive(Clone, Debug, Default)]

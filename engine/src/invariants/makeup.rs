@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Checked, ensure};
-use crate::core::conclusion::Opening;
-use crate::core::fact::Intent;
+use crate::core::event::bundle::{Part, Parts};
+use crate::core::event::fact::Intent;
+use crate::core::event::opening::Opening;
 use crate::core::ids::{RolloutId, Version};
-use crate::core::makeup::{Part, Parts};
 use crate::core::policy::Policy;
 
 /// The parts of each bundle that an intent has named. A fingerprint stands for one bundle for ever.

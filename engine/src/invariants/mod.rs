@@ -11,18 +11,20 @@ mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use uuid::Uuid;
-
-use crate::core::answer::QUEUE_MAX;
-use crate::core::conclusion::{AlertKind, Choice, Decision, Outcome, Reason};
-use crate::core::event::Event;
-use crate::core::fact::{Act, FreezeOrder, Verb};
-use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
-use crate::core::policy::{Policy, Retry};
-use crate::core::time::{Span, Timestamp};
 use intake::Intake;
 use makeup::Made;
 use rollout::Followed;
+use uuid::Uuid;
+
+use crate::core::decide::intents::QUEUE_MAX;
+use crate::core::event::Event;
+use crate::core::event::alert::AlertKind;
+use crate::core::event::decision::{Choice, Decision, Reason};
+use crate::core::event::fact::{Act, FreezeOrder, Verb};
+use crate::core::event::opening::Outcome;
+use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
+use crate::core::policy::{Policy, Retry};
+use crate::core::time::{Span, Timestamp};
 
 /// What was promised and is not so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -256,7 +258,7 @@ impl Checker {
         &mut self,
         seq: EventSeq,
         id: &RolloutId,
-        opening: &crate::core::conclusion::Opening,
+        opening: &crate::core::event::opening::Opening,
     ) -> Checked {
         let known = self.intents.get(&opening.intent);
         ensure(known.is_none(), "I23", || format!("intent {} had its effect: {known:?}", opening.intent))?;

@@ -91,8 +91,8 @@ pub fn recover<J: Journal>(journal: &J) -> Result<(State, bool), J::Error> {
     let (mut state, mut unused) = (State::default(), false);
     if let Some((head, bytes)) = journal.snapshot()? {
         // A snapshot saves time, no more: one that another build wrote is left aside.
-        match rmp_serde::from_slice::<State>(&bytes) {
-            Ok(snapshot) if snapshot.last == head.seq && Rules::of(snapshot.engine).is_some() => {
+        match State::stored(&bytes) {
+            Some(snapshot) if snapshot.last == head.seq && Rules::of(snapshot.engine).is_some() => {
                 state = snapshot;
             }
             _ => unused = true,

@@ -8,15 +8,15 @@ pub mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::admission::Admission;
-use crate::core::conclusion::Refusal;
 use crate::core::decide::decide;
 use crate::core::event::Event;
-use crate::core::fact::{Origin, Rejection};
+use crate::core::event::fact::{Origin, Rejection};
+use crate::core::event::opening::Refusal;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
+use crate::core::state::admission::Admission;
+use crate::core::state::agenda::Touched;
 use crate::core::time::Timestamp;
-use crate::core::touched::Touched;
 use crate::windows;
 
 /// Conclusions one fact may lead to. A fault in the rules that never settles must not fill the disk.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::fact::Inbound;
+use crate::core::event::fact::Inbound;
 
 /// How long a message id is remembered, in ms: what the real streams are set to.
 const DUPLICATE_WINDOW: u64 = 120_000;

@@ -1,7 +1,7 @@
 //! What a seed's policies say of actuators, of what telemetry has to show, and of smoke tests; and how these end.
 
 use super::plan::{Draw, random};
-use crate::core::smoke::{SmokeAsk, SmokeOutcome};
+use crate::core::event::smoke::{SmokeAsk, SmokeOutcome};
 
 /// The list of actuators as the policy file has it.
 pub fn actuators(seed: u64, names: &[&str]) -> String {

@@ -7,16 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use judged::Judged;
 
 use super::rare::Rare;
-use crate::core::conclusion::{AlertKind, Choice, Decision, Opening, Outcome, Reason};
 use crate::core::event::Event;
-use crate::core::exposure::Task;
-use crate::core::fact::{Ack, AckStatus, Verb};
+use crate::core::event::alert::AlertKind;
+use crate::core::event::decision::{Choice, Decision, Reason};
+use crate::core::event::fact::{Ack, AckStatus, Verb};
+use crate::core::event::opening::{Opening, Outcome};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::event::smoke::SmokeOutcome;
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, CommandId, Digest, RolloutId, Service, SmokeId, Version, Weight};
-use crate::core::policy::{GuardrailKind, Policy, Rule};
-use crate::core::reading::GuardrailReading;
-use crate::core::smoke::SmokeOutcome;
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{GuardrailKind, Rule};
+use crate::core::policy::segment::Task;
 use crate::core::time::Timestamp;
-use crate::core::verdict::Verdict;
 use crate::invariants::Violation;
 use crate::wire::envelope::Envelope;
 

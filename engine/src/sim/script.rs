@@ -31,13 +31,13 @@
 use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Conduct, Draw, Obedience, Traffic, World};
-use crate::core::conclusion::Choice;
 use crate::core::event::Event;
-use crate::core::fact::{Act, FreezeOrder, Intent, Origin, Verb};
+use crate::core::event::bundle::{Commit, Makeup, Part, Parts, fingerprint};
+use crate::core::event::decision::Choice;
+use crate::core::event::fact::{Act, FreezeOrder, Intent, Origin, Verb};
+use crate::core::event::smoke::SmokeOutcome;
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
-use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::{ChangeKind, Policy};
-use crate::core::smoke::SmokeOutcome;
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
 use crate::view::{self, Standing};

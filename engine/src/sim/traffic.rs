@@ -8,10 +8,10 @@ use super::broker::Stored;
 use super::plan::{Effect, Form, MINUTE, OFTENER, POINTS, SLOWER, ServicePlan, TICK, Truth};
 use super::random::Random;
 use super::script::START;
-use crate::core::columns::{Builder, Columns, Row, Sums};
-use crate::core::fact::Inbound;
+use crate::core::event::fact::Inbound;
 use crate::core::ids::Version;
-use crate::core::policy::GuardrailKind;
+use crate::core::policy::guardrail::GuardrailKind;
+use crate::core::telemetry::columns::{Builder, Columns, Row, Sums};
 use crate::core::time::{Span, Timestamp};
 
 const COST: f64 = 0.01;

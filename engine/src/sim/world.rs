@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::random::Random;
-use crate::core::columns::{Builder, Row};
-use crate::core::conclusion::Command;
 use crate::core::event::Event;
-use crate::core::exposure::Task;
-use crate::core::fact::{Ack, AckStatus, Origin};
+use crate::core::event::command::Command;
+use crate::core::event::fact::{Ack, AckStatus, Origin};
+use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::ids::{Actuator, CommandId, RolloutId, Service, Version, Weight};
-use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
+use crate::core::policy::segment::Task;
+use crate::core::telemetry::columns::{Builder, Row};
 use crate::core::time::{Span, Timestamp};
 
 /// How a version answers: what each metric of a request looks like.

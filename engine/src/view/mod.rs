@@ -1,29 +1,31 @@
 //! What people and programs see of the state: one snapshot, published by the writer, read by the API, the CLI
 //! and the metrics. Pure; every sentence comes from `core::words`.
 
+pub mod forecast;
 mod shapes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::core::bets::discoveries;
-use crate::core::conclusion::{AlertKind, ArmCount, Decision, Opening, Outcome, Reason};
-use crate::core::evidence::BENEFIT_LN;
+use crate::core::decide::{gates, readings, slices, windows};
+use crate::core::event::alert::AlertKind;
+use crate::core::event::bundle::{self, Commit};
+use crate::core::event::decision::{Decision, Gate, Reason};
+use crate::core::event::opening::{Opening, Outcome};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::bets::discoveries;
+use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::score::BENEFIT_LN;
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, EventSeq, RolloutId, Scope};
-use crate::core::judge::{self, Gate};
-use crate::core::makeup::{self, Commit};
-use crate::core::plan;
-use crate::core::policy::{GuardrailKind, Policy};
-use crate::core::reading::GuardrailReading;
-use crate::core::rollout::{Rollout, Stage};
-use crate::core::slices;
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::GuardrailKind;
+use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::state::{Ended, State};
+use crate::core::telemetry::arm::ArmCount;
 use crate::core::time::{Span, Timestamp};
-use crate::core::verdict::Verdict;
-use crate::core::watch::Watch;
-use crate::core::windows;
-use crate::core::words;
+use crate::core::{text, words};
 pub use shapes::*;
 
 /// Everything that is shown, as of one event.
@@ -146,8 +148,8 @@ pub enum NotFound {
 
 fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     let policy = state.policy_of(rollout);
-    let judgement = judge::judge(rollout, policy, now);
-    let mut gates = judge::gates(state, rollout, &judgement.readings, now);
+    let judgement = readings::judge(rollout, policy, now);
+    let mut gates = gates::gates(state, rollout, &judgement.readings, now);
     // What keeps everything where it is comes first: nothing is wrong with the canary then.
     gates.sort_by_key(|gate| (gate.met, gate.time, !windows::shuts(gate)));
     let standing = match &rollout.stage {
@@ -297,14 +299,14 @@ fn stands(rollout: &Rollout, alert: &AlertKind) -> bool {
 
 fn git_view(opening: &Opening) -> Option<GitView> {
     let Commit { repository, path, commit } = opening.makeup.git.clone()?;
-    let range = makeup::range(opening.from_makeup.git.as_ref(), opening.makeup.git.as_ref()?);
+    let range = bundle::range(opening.from_makeup.git.as_ref(), opening.makeup.git.as_ref()?);
     Some(GitView { repository, path, commit, range })
 }
 
 /// What it changes, where both are known.
 fn changes(opening: &Opening) -> Vec<String> {
     let (from, to) = (&opening.from_makeup.parts, &opening.makeup.parts);
-    if from.is_empty() || to.is_empty() { Vec::new() } else { makeup::changed(from, to) }
+    if from.is_empty() || to.is_empty() { Vec::new() } else { bundle::changed(from, to) }
 }
 
 /// `waits for index-eu (1,200 of 8,000 done), index-us to confirm`
@@ -317,7 +319,7 @@ fn waits_for(policy: &Policy, rollout: &Rollout, now: Timestamp) -> String {
     let waiting = rollout.sent.iter().flat_map(|sent| sent.waiting.iter().map(move |name| (name, sent)));
     let told = waiting.map(|(name, sent)| match sent.progress.get(name) {
         Some((_, Some((done, of)))) => {
-            format!("{name} ({} of {} done)", words::count(*done), words::count(*of))
+            format!("{name} ({} of {} done)", text::count(*done), text::count(*of))
         }
         Some((_, None)) if !mute(name) => format!("{name} (at work)"),
         _ if mute(name) => format!("{name} (silent)"),
@@ -327,7 +329,7 @@ fn waits_for(policy: &Policy, rollout: &Rollout, now: Timestamp) -> String {
 }
 
 fn silent(policy: &Policy, rollout: &Rollout, now: Timestamp) -> Vec<String> {
-    let silent = rollout.sent.iter().flat_map(|sent| sent.silent(policy, rollout, now));
+    let silent = rollout.silent(policy, now).into_iter();
     silent.map(|actuator| actuator.0.clone()).collect()
 }
 
@@ -486,8 +488,8 @@ fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Ti
         return None;
     }
     let evidence = &watch.evidence;
-    let n = |n: u64| plan::rounded(n as f64);
-    let Some((best, worst)) = plan::outlook(evidence, true, reading.safe_need_ln) else {
+    let n = |n: u64| forecast::rounded(n as f64);
+    let Some((best, worst)) = forecast::outlook(evidence, true, reading.safe_need_ln) else {
         return Some("evidence of safety does not grow at present".into());
     };
     let samples = match worst {
@@ -499,7 +501,7 @@ fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Ti
     let time = (evidence.step_canary > 0 && watched > Span::ZERO).then(|| {
         let each = watched.0 as f64 / evidence.step_canary as f64;
         let [best, worst] =
-            [best, worst.unwrap_or(best)].map(|n| plan::rough(Span((n as f64 * each) as u64)));
+            [best, worst.unwrap_or(best)].map(|n| forecast::rough(Span((n as f64 * each) as u64)));
         let range = if best == worst { best } else { format!("{best} to {worst}") };
         if range.starts_with("under") { format!(", {range}") } else { format!(", about {range}") }
     });

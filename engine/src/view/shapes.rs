@@ -3,12 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::conclusion::Choice;
+use crate::core::event::bundle::Parts;
+use crate::core::event::decision::Choice;
+use crate::core::event::smoke::SmokeOutcome;
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::EventSeq;
-use crate::core::makeup::Parts;
-use crate::core::policy::{ChangeKind, GuardrailKind, OnFail};
-use crate::core::smoke::SmokeOutcome;
-use crate::core::verdict::Verdict;
+use crate::core::policy::ChangeKind;
+use crate::core::policy::guardrail::{GuardrailKind, OnFail};
 
 /// What a person has frozen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

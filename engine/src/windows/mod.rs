@@ -14,9 +14,9 @@ use cron::Schedule;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::core::policy::{Period, Window, Windows};
+use crate::core::event::windows::Bounds;
+use crate::core::policy::windows::{Period, Window, Windows};
 use crate::core::time::{Span, Timestamp};
-use crate::core::windows::Bounds;
 pub use read::{Bad, database, fires, local, moment, zone, zones};
 
 const DAY: Span = Span::hours(24);

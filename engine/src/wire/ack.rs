@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::error::{InputError, shown};
 use super::{json, names};
-use crate::core::fact::{Ack, AckStatus};
+use crate::core::event::fact::{Ack, AckStatus};
 use crate::core::ids::CommandId;
 
 /// Bytes of an ack: a few names and a sentence.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::envelope::Head;
 use crate::core::ids::{Digest, EventSeq};
+use crate::core::text::count;
 use crate::core::time::Timestamp;
-use crate::core::words::count;
 
 const SLOT: usize = 16 + 8 + 8 + 32 + 32;
 /// Slots lie in different blocks of the disk.

@@ -171,7 +171,7 @@ words!(LogFormat, &[], "text" => LogFormat::Text, "json" => LogFormat::Json);
 
 impl Scalar for FilePath {
     fn parse(text: &str) -> Result<FilePath, Unfit> {
-        if text.is_empty() || text.chars().any(crate::core::line::is_hidden) {
+        if text.is_empty() || text.chars().any(crate::core::text::is_hidden) {
             return Unfit::new(format!("must be a path, got {:?}", shown(text)));
         }
         Ok(FilePath(text.to_owned()))

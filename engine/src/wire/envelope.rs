@@ -18,8 +18,8 @@ use std::fmt;
 use super::events::{self, PayloadError};
 use crate::core::event::Event;
 use crate::core::ids::{Digest, EventSeq};
+use crate::core::text::count;
 use crate::core::time::Timestamp;
-use crate::core::words::count;
 
 /// The envelope format this build writes, and the newest it reads.
 pub const FORMAT: u8 = 1;

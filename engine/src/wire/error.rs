@@ -3,8 +3,8 @@
 //! Codes: E10xx the form of a message and the fields of an intent or ack, E20xx telemetry, E30xx policy
 //! files, E31xx the config file. A code keeps its meaning for ever; texts may improve.
 
-use crate::core::fact::Rejection;
-use crate::core::line::plain;
+use crate::core::event::fact::Rejection;
+use crate::core::text::plain;
 
 /// Bytes of an input that a message or a rejection echoes.
 pub const EXCERPT_MAX: usize = 64;

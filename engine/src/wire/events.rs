@@ -5,24 +5,27 @@
 //! kind changes, its old fields stay as a frozen struct of that version, the kind's newest version
 //! rises, and [`decode`] gets one arm that lifts the old form into the new.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde::ser::{SerializeMap, Serializer as _};
-use serde::{Deserialize, de::IgnoredAny};
 use uuid::Uuid;
 
-use crate::core::columns::Columns;
-use crate::core::conclusion::{Alert, Command, Decision, Opening, Outcome, Refusal};
-use crate::core::effect::Shown;
 use crate::core::event::Event;
-use crate::core::evidence::Scored;
-use crate::core::fact::{Ack, Act, FreezeOrder, Intent, Origin, Rejection, Verb};
+use crate::core::event::alert::Alert;
+use crate::core::event::command::{Command, Shown};
+use crate::core::event::decision::Decision;
+use crate::core::event::fact::{Ack, Act, FreezeOrder, Intent, Origin, Rejection, Verb};
+use crate::core::event::opening::{Opening, Outcome, Refusal};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::event::smoke::{SmokeAsk, SmokeResult};
+use crate::core::event::windows::{Bounds, Freeze};
+use crate::core::evidence::reference::Reference;
+use crate::core::evidence::score::Scored;
 use crate::core::ids::{Actuator, CommandId, Digest, IntentId, RolloutId, Service};
 use crate::core::policy::Policy;
-use crate::core::reading::GuardrailReading;
-use crate::core::reference::Reference;
 use crate::core::rules::{ENGINE, Rules};
-use crate::core::smoke::{SmokeAsk, SmokeResult};
+use crate::core::telemetry::columns::Columns;
 use crate::core::time::{Span, Timestamp};
-use crate::core::windows::{Bounds, Freeze};
 use crate::wire::error::inert;
 
 /// Why a payload cannot be read.
@@ -167,11 +170,14 @@ stored_v1! {
 }
 
 /// Decodes `payload` and insists that nothing follows.
+///
+/// Through one erased deserializer: the decoder's own code is there once, not once for each type that an event holds, which was
+/// half of what this crate had to compile.
 fn whole<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, PayloadError> {
     let mut decoder = rmp_serde::Deserializer::from_read_ref(payload);
+    let read = erased_serde::deserialize(&mut <dyn erased_serde::Deserializer>::erase(&mut decoder));
     // The decoder quotes what it found, whatever and however long that is.
-    let damaged = |error: rmp_serde::decode::Error| PayloadError::Damaged(inert(&error.to_string(), WHY_MAX));
-    let value = T::deserialize(&mut decoder).map_err(damaged)?;
+    let value = read.map_err(|error| PayloadError::Damaged(inert(&error.to_string(), WHY_MAX)))?;
     match IgnoredAny::deserialize(&mut decoder) {
         Err(_) => Ok(value),
         Ok(_) => Err(PayloadError::Damaged("bytes follow its last field".into())),

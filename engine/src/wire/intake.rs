@@ -3,7 +3,7 @@
 use super::error::InputError;
 use super::{ack, intent, names, telemetry};
 use crate::core::event::Event;
-use crate::core::fact::{Delivery, Origin, Rejection};
+use crate::core::event::fact::{Delivery, Origin, Rejection};
 use crate::core::time::Timestamp;
 
 /// Bytes of a message id that are remembered; a longer id is ignored.

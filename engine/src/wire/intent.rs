@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::error::{InputError, shown};
 use super::{json, names};
-use crate::core::fact::Intent;
+use crate::core::event::bundle::{Commit, Makeup, Part, Parts, fingerprint};
+use crate::core::event::fact::Intent;
 use crate::core::ids::{Digest, Scope, Version};
-use crate::core::makeup::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::policy::ChangeKind;
 use crate::core::time::Timestamp;
 

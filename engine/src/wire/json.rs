@@ -5,10 +5,10 @@
 //! 128 levels. So every text is scanned once before it is deserialised; the scan needs about a
 //! nanosecond a byte.
 
-use crate::core::words::count;
 use serde::de::DeserializeOwned;
 
 use super::error::{InputError, head, shown, unknown};
+use crate::core::text::count;
 
 /// Deepest nesting of any input.
 pub const NESTING_MAX: usize = 32;

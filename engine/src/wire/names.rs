@@ -2,7 +2,7 @@
 
 use super::error::{InputError, shown};
 use crate::core::ids::{Actuator, IntentId, Metric, Service, Version};
-use crate::core::line::is_hidden;
+use crate::core::text::is_hidden;
 
 /// Longest service, policy, actuator or metric name, in bytes: one DNS label.
 pub const NAME_MAX: usize = 63;

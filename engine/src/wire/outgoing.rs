@@ -7,11 +7,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::core::conclusion::{Choice, Decision, Reason};
 use crate::core::event::Event;
-use crate::core::exposure::{SegmentShare, Task, Test};
+use crate::core::event::bundle::Parts;
+use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, derived_id};
-use crate::core::makeup::Parts;
+use crate::core::policy::segment::{SegmentShare, Task, Test};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::core::words;
@@ -217,7 +217,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
             commands(state, seq, rollout, *command, actuators.iter().map(|a| a.as_str()).collect())
         }
         Event::AlertRaised { rollout, alert } => {
-            use crate::core::conclusion::AlertKind;
+            use crate::core::event::alert::AlertKind;
             let service = service_of(rollout);
             let body = AlertMessage {
                 v: 1,

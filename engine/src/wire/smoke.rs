@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::InputError;
 use super::json;
+use crate::core::event::smoke::SmokeAsk;
 use crate::core::ids::RolloutId;
-use crate::core::line::plain;
-use crate::core::smoke::SmokeAsk;
+use crate::core::text::plain;
 
 /// Bytes of an answer.
 pub const ANSWER_MAX: usize = 16 * 1024;

@@ -7,7 +7,6 @@
 //! Codes: E3001 not finite, E3002 aliases, E3003 nesting, E3004 key twice, E3005 unknown key, E3017 key
 //! missing, E3018 not YAML or not such a value, E3019 not supported yet, E3023 too large.
 
-use crate::core::words::count;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -18,7 +17,7 @@ use serde_saphyr::{Error as Yaml, Options, Spanned};
 
 use super::error::{InputError, did_you_mean, head, shown};
 use super::json::NESTING_MAX;
-use crate::core::line::is_hidden;
+use crate::core::text::{count, is_hidden};
 use crate::core::time::Span;
 
 /// Bytes of a file. A long policy with all its comments has ten thousand.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tracing::{Instrument, info_span};
 
 use super::{ActAnswer, ActRequest, Api, ApiError, Caller, full, trace};
-use crate::core::conclusion::Decision;
 use crate::core::event::Event;
-use crate::core::fact::{Act, Origin, Verb};
+use crate::core::event::decision::Decision;
+use crate::core::event::fact::{Act, Origin, Verb};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
@@ -182,7 +182,7 @@ fn part(state: &State, id: &RolloutId) -> State {
     let service = state.rollouts.get(id).map(|r| &r.opening).or(ended).map(|opening| &opening.service);
     let scopes = state.rollouts.get(id).map_or(&[] as &[_], |rollout| &rollout.opening.scopes);
     // With those that share a scope: one of them may have it.
-    let of_service = |rollout: &&crate::core::rollout::Rollout| {
+    let of_service = |rollout: &&crate::core::state::rollout::Rollout| {
         let shares = rollout.opening.scopes.iter().any(|scope| scopes.contains(scope));
         shares || Some(&rollout.opening.service) == service
     };

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use super::shapes::{ApiError, EventAnswer, EventView, EventsPage, FollowLine};
-use crate::core::columns::Columns;
 use crate::core::event::Event;
 use crate::core::ids::{EventSeq, RolloutId};
-use crate::core::line;
+use crate::core::telemetry::columns::Columns;
+use crate::core::words::line;
 use crate::shell::log::{LogError, Reader};
 use crate::shell::writer::{Gone, News, Writer};
 use crate::wire::envelope::Envelope;
@@ -67,13 +67,13 @@ fn series(columns: &Columns) -> Value {
     columns.samples().for_each(|sample| counts[sample.series as usize] += 1);
     columns.aggregates.iter().for_each(|aggregate| counts[aggregate.series as usize] += aggregate.n);
     let of = |(s, n)| {
-        let s: &crate::core::columns::Series = s;
+        let s: &crate::core::telemetry::columns::Series = s;
         json!({"version": s.version, "metric": s.metric, "n": n})
     };
     columns.series.iter().zip(counts).map(of).collect()
 }
 
-fn sample(columns: &Columns, sample: &crate::core::columns::Sample) -> Value {
+fn sample(columns: &Columns, sample: &crate::core::telemetry::columns::Sample) -> Value {
     let series = &columns.series[sample.series as usize];
     let mut shown = json!({
         "version": series.version,
@@ -258,7 +258,7 @@ fn chunk(log: &Reader, next: EventSeq, until: EventSeq) -> Result<(Vec<Arc<News>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::conclusion::Outcome;
+    use crate::core::event::opening::Outcome;
     use crate::core::time::Timestamp;
     use crate::shell::log::{Log, OpenOptions};
     use crate::wire::envelope::Group;

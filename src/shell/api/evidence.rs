@@ -4,13 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::shapes::ApiError;
-use crate::core::bets::{WORD, Wealth};
-use crate::core::conclusion::ArmCount;
-use crate::core::evidence::BENEFIT_LN;
+use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::bets::{WORD, Wealth};
+use crate::core::evidence::score::{self, BENEFIT_LN};
 use crate::core::ids::EventSeq;
-use crate::core::judge;
-use crate::core::policy::Rule;
-use crate::core::reading::GuardrailReading;
+use crate::core::policy::guardrail::Rule;
+use crate::core::telemetry::arm::ArmCount;
 use crate::core::words;
 use crate::retrace::{Factor, Member, Retrace, RetraceError, Share, Stand, Tracer, Weighing, subject};
 use crate::shell::log::Reader;
@@ -214,7 +213,7 @@ impl EvidenceAnswer {
             |need_ln| evidence.other.as_ref().map(|other| account(other, &reference.other_grid, need_ln));
         let above = account(&evidence.harm, &reference.harm_grid, needs(|r| r.harm_need_ln));
         let harm = match guardrail.filter(|_| missing) {
-            Some(guardrail) => balance(judge::harm_ln(guardrail, &evidence), above.need_ln),
+            Some(guardrail) => balance(score::harm_ln(guardrail, &evidence), above.need_ln),
             None => above.clone(),
         };
         let benefit = guardrail.and_then(|g| g.benefit);

@@ -1,15 +1,17 @@
 //! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
 
-use crate::core::conclusion::{Outcome, Reason};
+use crate::core::decide::{gates, readings, windows};
+use crate::core::event::decision::{Gate, Reason};
+use crate::core::event::opening::Outcome;
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::RolloutId;
-use crate::core::judge::{self, Gate};
-use crate::core::policy::{GuardrailKind, OnDeadline, OnFail, Policy};
-use crate::core::rollout::{Rollout, Stage};
+use crate::core::policy::Policy;
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::{GuardrailKind, OnFail};
 use crate::core::state::State;
+use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::time::Timestamp;
-use crate::core::verdict::Verdict;
-use crate::core::windows;
-use crate::core::words;
+use crate::core::{text, words};
 use crate::view::{WaitView, waits};
 use crate::wire::outgoing::rfc3339;
 
@@ -123,8 +125,8 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
 /// When the next promotion can come, and what else it waits for.
 fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
     let policy = state.policy_of(rollout);
-    let judgement = judge::judge(rollout, policy, now);
-    let gates = judge::gates(state, rollout, &judgement.readings, now);
+    let judgement = readings::judge(rollout, policy, now);
+    let gates = gates::gates(state, rollout, &judgement.readings, now);
     let does = match rollout.step().map(|step| step + 1) {
         Some(next) if usize::from(next) < policy.steps.len() => {
             format!("promotes to {}", policy.step_name(next))
@@ -153,7 +155,7 @@ fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
                 waits.push(format!("condition {name} {holds}"));
             }
             Reason::Samples { metric, have, need } => {
-                waits.push(format!("{metric} has {} more observations", words::count(need - have)));
+                waits.push(format!("{metric} has {} more observations", text::count(need - have)));
             }
             Reason::Approvals { have, need } => waits.push(match need - have {
                 1 => "one more approves".into(),
@@ -247,7 +249,7 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         if rollout.paused.is_some() { "resume" } else { "pause" }
     ));
     if matches!(rollout.stage, Stage::Baking(_)) {
-        if judge::approvals(rollout, policy).1 > 0 {
+        if gates::approvals(rollout, policy).1 > 0 {
             can.push(format!("sluice approve {id} --reason TEXT"));
         }
         can.push(format!("sluice promote {id} --reason TEXT"));
@@ -257,7 +259,7 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         can.push(format!("sluice claim {id}"));
     }
     let shut = |gate: &Gate| !gate.met && windows::shuts(gate);
-    let gates: Vec<Gate> = judge::gates(state, rollout, &[], now).into_iter().filter(shut).collect();
+    let gates: Vec<Gate> = gates::gates(state, rollout, &[], now).into_iter().filter(shut).collect();
     let frozen = gates.iter().any(|gate| matches!(gate.reason, Reason::Frozen { .. }));
     for gate in gates.iter().filter(|gate| !(frozen && matches!(gate.reason, Reason::Window { .. }))) {
         can.push(match &gate.reason {

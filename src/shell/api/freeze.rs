@@ -5,12 +5,13 @@ use super::{
     Api, ApiError, Caller, FreezeAnswer, FreezeRequest, OpeningView, WindowsAnswer, WindowsRequest, full,
     trace,
 };
+use crate::core::decide::windows::freezes;
 use crate::core::event::Event;
-use crate::core::fact::{FreezeOrder, Origin};
+use crate::core::event::fact::{FreezeOrder, Origin};
+use crate::core::event::windows::Bounds;
 use crate::core::ids::Service;
-use crate::core::policy::Windows;
+use crate::core::policy::windows::Windows;
 use crate::core::time::{Span, Timestamp};
-use crate::core::windows::{Bounds, freezes};
 use crate::core::words;
 use crate::shell::clock;
 use crate::shell::intake::{self, Answer};

@@ -26,14 +26,15 @@ use super::intake::{self, Answer, Kind, Message};
 use super::log::{LogError, Reader};
 use super::writer::{Gone, News, Writer};
 use super::{clock, observe};
-use crate::core::conclusion::{Decision, Opening};
 use crate::core::event::Event;
+use crate::core::event::decision::Decision;
+use crate::core::event::opening::Opening;
 use crate::core::ids::{EventSeq, IntentId, RolloutId, Service};
-use crate::core::plan::{self, Plan};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::rules::ENGINE;
 use crate::core::state::{ServiceState, State};
 use crate::core::time::{Span, Timestamp};
+use crate::view::forecast::{self, Plan};
 use crate::view::{NotFound, RolloutView};
 use crate::wire::{json, names, outgoing};
 
@@ -151,7 +152,7 @@ impl Api {
                 let none = ServiceState::default();
                 let known = state.services.get(&service).unwrap_or(&none);
                 let policy = &state.policies[&digest];
-                let plan = plan::plan(policy, &known.series, known.serving.as_ref(), clock::now());
+                let plan = forecast::plan(policy, &known.series, known.serving.as_ref(), clock::now());
                 let baseline = known.serving.as_ref().map(|version| version.0.clone());
                 Ok(PlanAnswer::new(service.0.clone(), name.to_owned(), baseline, plan))
             })
@@ -212,7 +213,7 @@ impl Api {
         let plan = self.writer.read(move |state, _| {
             let policy = state.policies.get(&digest)?;
             let known = state.services.get(&service)?;
-            let plan = plan::plan(policy, &known.series, Some(&from), clock::now());
+            let plan = forecast::plan(policy, &known.series, Some(&from), clock::now());
             Some((ramp(policy), outlook(&plan)))
         });
         let (plan, outlook) = plan.await?.unwrap_or_default();
@@ -414,7 +415,7 @@ fn first_answer(
 /// How long a plan takes, and what it says about that.
 fn outlook(plan: &Plan) -> Vec<String> {
     let total = plan.total.map(|total| {
-        format!("about {} to 100% at the traffic of late, if it is as good as before", plan::rough(total))
+        format!("about {} to 100% at the traffic of late, if it is as good as before", forecast::rough(total))
     });
     total.into_iter().chain(plan.advice.iter().cloned()).collect()
 }
@@ -441,7 +442,7 @@ fn ramp(policy: &Policy) -> String {
 }
 
 fn full(free: u64) -> ApiError {
-    let free = crate::core::words::count(free);
+    let free = crate::core::text::count(free);
     ApiError::new(
         "E5021",
         format!("storage unavailable: {free} bytes free are kept for decisions; nothing was accepted"),

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::evidence::{EvidenceAnswer, EvidenceRequest};
-use crate::core::fact::Verb;
+use crate::core::event::fact::Verb;
 use crate::core::ids::EventSeq;
-use crate::core::plan::{Plan, PlannedGate, PlannedStep};
 use crate::core::policy::ChangeKind;
+use crate::view::forecast::{Plan, PlannedGate, PlannedStep};
 use crate::view::{FreezeView, RolloutView, Standing, WaitView};
 use crate::wire::error::InputError;
 use crate::wire::outgoing::DecisionMessage;

@@ -12,7 +12,7 @@ use metrics::{Counter, counter, gauge};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{ANSWER_WITHIN, Bus, BusError, RETRY_FIRST, later, streams, told_to_stop};
-use crate::core::fact::{Delivery, Inbound};
+use crate::core::event::fact::{Delivery, Inbound};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::shell::intake::{self, Kind};

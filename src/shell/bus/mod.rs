@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::clock;
 use super::writer::{Gone, Writer};
-use crate::core::fact::Inbound;
+use crate::core::event::fact::Inbound;
 use crate::wire::outgoing::Outgoing;
 
 /// How long to look for a broker at the start. Later it is looked for until it is back.

@@ -7,16 +7,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy, pull};
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
 };
-use async_nats::jetstream::{ErrorCode, consumer::pull};
+use async_nats::jetstream::{Context, ErrorCode};
 
 use super::BusError;
-use crate::core::fact::Inbound;
+use crate::core::event::fact::Inbound;
 use crate::core::time::Span;
 use crate::wire::outgoing::ROOT;
 use crate::wire::telemetry::MESSAGE_MAX;

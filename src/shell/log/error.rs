@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::core::ids::EventSeq;
-use crate::core::words::count;
+use crate::core::text::count;
 use crate::wire::anchor::AnchorMismatch;
 use crate::wire::envelope::{EnvelopeError, Fault, TooLarge};
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::LogError;
-use crate::core::words::count;
+use crate::core::text::count;
 
 const SEGMENT: usize = 512 << 10;
 const SEGMENT_HEADER: usize = 20;

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use super::LogError;
-use crate::core::words::count;
+use crate::core::text::count;
 
 /// Runs `work`; what sled reports or dies of comes back as an error.
 pub fn guard<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, LogError> {

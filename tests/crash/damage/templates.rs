@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use sluice::core::columns::{Builder, Row};
 use sluice::core::event::Event;
-use sluice::core::fact::Origin;
+use sluice::core::event::fact::Origin;
+use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::Timestamp;
 use sluice::shell::log::{Export, Log};
 use sluice::shell::recover;

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State};
-use crate::core::columns::{Columns, Sums};
-use crate::core::conclusion::{AlertKind, Choice, Decision, Opening, Outcome};
+use super::rollout::{Bake, Rollout, Stage};
+use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State, observe, smoke};
 use crate::core::event::Event;
-use crate::core::fact::{Ack, AckStatus, Verb};
+use crate::core::event::alert::AlertKind;
+use crate::core::event::bundle::Makeup;
+use crate::core::event::decision::{Choice, Decision};
+use crate::core::event::fact::{Ack, AckStatus, Verb};
+use crate::core::event::opening::{Opening, Outcome};
+use crate::core::evidence::monitor::Watch;
 use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
-use crate::core::makeup::Makeup;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::{Policy, Retry};
-use crate::core::rollout::{Bake, Rollout, Stage};
+use crate::core::telemetry::columns::{Columns, Sums};
 use crate::core::time::{Span, Timestamp};
-use crate::core::watch::Watch;
-use crate::core::{effect, smoke, words};
+use crate::core::{text, words};
 
 const COMMANDS_MAX: usize = 32;
 /// Values of a message that are looked at for plans.
@@ -180,7 +182,7 @@ impl State {
         if rollout.observe(policy, seq, at, columns) {
             self.touched.insert(id.clone());
         }
-        self.touched.extend(effect::observe(rollout, policy, at, columns));
+        self.touched.extend(observe::observe(rollout, policy, at, columns));
     }
 
     fn apply_ack(&mut self, at: Timestamp, ack: &Ack) {
@@ -205,8 +207,8 @@ impl State {
                     (AckStatus::Applied, Some((done, of))) => {
                         let why = format!(
                             "says that it is done, with {} of {}",
-                            words::count(done),
-                            words::count(of)
+                            text::count(done),
+                            text::count(of)
                         );
                         rollout.apply_ack(ack.command, &ack.actuator, Some(&why));
                     }

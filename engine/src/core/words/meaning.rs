@@ -1,11 +1,12 @@
 //! What evidence means, and what it does not.
 
-use super::{count, digits};
-use crate::core::conclusion::{Choice, Decision, Reason};
-use crate::core::policy::{Better, Guardrail, GuardrailKind, Margin, Policy, Rule};
-use crate::core::reading::GuardrailReading;
-use crate::core::reference::{Reference, canary_factor};
-use crate::core::verdict::Verdict;
+use crate::core::event::decision::{Choice, Decision, Reason};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::reference::{Reference, canary_factor};
+use crate::core::evidence::verdict::Verdict;
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Margin, Rule};
+use crate::core::text::{count, digits};
 
 /// What the evidence of a guardrail means, and what it does not.
 pub fn meaning(g: &Guardrail, r: &GuardrailReading) -> Vec<String> {

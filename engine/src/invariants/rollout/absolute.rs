@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use super::{Checked, Followed, ensure};
-use crate::core::columns::{Columns, Sums};
-use crate::core::policy::{Better, Guardrail, Policy, Rule};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Better, Guardrail, Rule};
+use crate::core::telemetry::columns::{Columns, Sums};
 
 /// The last requests of the canary. Of a sum each counts as bad by the share of the whole.
 #[derive(Clone, Debug, Default)]

@@ -3,11 +3,13 @@
 use uuid::Uuid;
 
 use super::{Checked, Followed, ensure};
-use crate::core::conclusion::{AlertKind, Choice, Command};
-use crate::core::exposure::Task;
-use crate::core::fact::{Ack, AckStatus};
+use crate::core::event::alert::AlertKind;
+use crate::core::event::command::Command;
+use crate::core::event::decision::Choice;
+use crate::core::event::fact::{Ack, AckStatus};
 use crate::core::ids::{Actuator, CommandId, Weight, derived_id};
 use crate::core::policy::Policy;
+use crate::core::policy::segment::Task;
 use crate::core::time::{Span, Timestamp};
 use crate::invariants::carried_out::{Effect, Silence, Smokes};
 

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use super::evidence::segment_of;
 use super::{Checked, ensure};
-use crate::core::columns::{Columns, Sums};
 use crate::core::ids::{Metric, Version};
-use crate::core::policy::{Guardrail, Policy, Rule};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Guardrail, Rule};
+use crate::core::telemetry::columns::{Columns, Sums};
 use crate::core::time::Timestamp;
 
 /// By how many ms the clocks of senders may differ from the log's.

@@ -1,13 +1,15 @@
 //! What may be decided.
 
 use super::{Checked, Followed, commands, ensure, place};
-use crate::core::conclusion::{Choice, Decision};
-use crate::core::exposure::{OnSegmentFailure, Task};
-use crate::core::fact::{Act, Verb};
+use crate::core::event::decision::{Choice, Decision};
+use crate::core::event::fact::{Act, Verb};
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{EventSeq, Weight};
-use crate::core::policy::{Guardrail, OnDeadline, OnFail, Policy, Rule, Unless};
+use crate::core::policy::Policy;
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::{Guardrail, OnFail, Rule, Unless};
+use crate::core::policy::segment::{OnSegmentFailure, Task};
 use crate::core::time::Timestamp;
-use crate::core::verdict::Verdict;
 use crate::invariants::carried_out::Smokes;
 use crate::invariants::conditions;
 

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use super::comparable::{events, events_summed};
 use super::{Checked, Followed, ensure, named, place};
-use crate::core::bets::{INITIAL_STAKE, WORD};
-use crate::core::columns::{Columns, Series};
-use crate::core::evidence::{EPOCH_CANARY, Evidence, Scored};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::bets::{INITIAL_STAKE, WORD};
+use crate::core::evidence::block::EPOCH_CANARY;
+use crate::core::evidence::label_bets;
+use crate::core::evidence::reference::Reference;
+use crate::core::evidence::score::{Evidence, Scored};
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Metric, Version};
-use crate::core::labels;
-use crate::core::policy::{Guardrail, OnFail, Policy, Rule, Unless};
-use crate::core::reading::GuardrailReading;
-use crate::core::reference::Reference;
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Guardrail, OnFail, Rule, Unless};
+use crate::core::telemetry::columns::{Columns, Series};
 use crate::core::time::Timestamp;
-use crate::core::verdict::Verdict;
 
 /// One guardrail, as the events tell it.
 #[derive(Clone, Debug, Default)]
@@ -454,9 +456,10 @@ fn labels_words(
     let (a, b) = (scored.baseline.n as f64, scored.canary.n as f64);
     if share > 0.0 && share < 1.0 && a + b > 0.0 {
         let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
-        let t0 = labels::chance(boundary, 1.0 - share, share);
+        let t0 = label_bets::chance(boundary, 1.0 - share, share);
         for (word, ratio) in words.iter_mut().zip(ratios) {
-            *word += floor(labels::pay(t0, labels::chance(boundary * ratio, 1.0 - share, share), a, b));
+            *word +=
+                floor(label_bets::pay(t0, label_bets::chance(boundary * ratio, 1.0 - share, share), a, b));
         }
         let since = if entered { 0 } else { u64::from(before.epoch_canary) };
         if since + scored.canary.n >= EPOCH_CANARY {

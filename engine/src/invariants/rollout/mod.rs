@@ -8,18 +8,22 @@ mod evidence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::carried_out::{Effect, Silence, Smokes};
-use super::{Checked, ensure};
-use crate::core::conclusion::{Alert, AlertKind, Choice, Command, Opening, Outcome};
-use crate::core::effect::Shown;
-use crate::core::fact::{Act, Verb};
-use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
-use crate::core::policy::{Guardrail, OnFail, Policy};
-use crate::core::time::{Span, Timestamp};
-use crate::core::verdict::Verdict;
 use absolute::Latest;
 use comparable::Comparable;
 use evidence::Watched;
+
+use super::carried_out::{Effect, Silence, Smokes};
+use super::{Checked, ensure};
+use crate::core::event::alert::{Alert, AlertKind};
+use crate::core::event::command::{Command, Shown};
+use crate::core::event::decision::Choice;
+use crate::core::event::fact::{Act, Verb};
+use crate::core::event::opening::{Opening, Outcome};
+use crate::core::evidence::verdict::Verdict;
+use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Guardrail, OnFail};
+use crate::core::time::{Span, Timestamp};
 pub use evidence::segment_of;
 
 /// One open rollout, as the events tell it.

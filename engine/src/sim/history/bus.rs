@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{ACK_WAIT, Happening, RESEND, Run, Stop, Ticket, broken, key, message_id};
-use crate::core::exposure::SegmentShare;
-use crate::core::fact::{Delivery, Inbound};
+use crate::core::event::fact::{Delivery, Inbound};
 use crate::core::ids::Service;
+use crate::core::policy::segment::SegmentShare;
 use crate::core::time::Span;
 use crate::runner::ledger::Released;
 use crate::sim::broker::Stored;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Happening, Node, Run, Sending, Stop, Ticket, broken, key, whole};
-use crate::core::conclusion::Choice;
 use crate::core::event::Event;
-use crate::core::fact::{Delivery, Origin};
+use crate::core::event::decision::Choice;
+use crate::core::event::fact::{Delivery, Origin};
+use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::ids::{Digest, EventSeq, RolloutId, SmokeId};
-use crate::core::line;
-use crate::core::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::time::Span;
+use crate::core::words::line;
 use crate::invariants::{Checker, Violation};
 use crate::runner::Taken;
 use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::{Happening, Run, Stop, Ticket};
-use crate::core::conclusion::Outcome;
 use crate::core::event::Event;
-use crate::core::fact::{Act, FreezeOrder, Inbound, Origin, Verb};
+use crate::core::event::fact::{Act, FreezeOrder, Inbound, Origin, Verb};
+use crate::core::event::opening::Outcome;
 use crate::core::ids::{Digest, EventSeq, RolloutId};
-use crate::core::policy::OnFail;
-use crate::core::rollout::Stage;
+use crate::core::policy::guardrail::OnFail;
+use crate::core::state::rollout::Stage;
 use crate::core::time::{Span, Timestamp};
 use crate::sim::broker::Stored;
 use crate::sim::disk::Mishap;

@@ -1,8 +1,9 @@
 //! What evidence made of canaries whose truth is known.
 
 use super::{Notice, Seen};
-use crate::core::exposure::Task;
-use crate::core::policy::{GuardrailKind, Policy};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::GuardrailKind;
+use crate::core::policy::segment::Task;
 use crate::sim::plan::{DEARER, Effect, Fault, OFTENER, Plan, SLOWER, ServicePlan, Truth};
 
 /// The truth about a canary, and what evidence made of it.

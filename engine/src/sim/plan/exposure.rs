@@ -1,7 +1,7 @@
 //! The ways of exposure of a seed, and the segments that its traffic has.
 
 use super::{Draw, MINUTE, random};
-use crate::core::policy::GuardrailKind;
+use crate::core::policy::guardrail::GuardrailKind;
 use crate::sim::random::Random;
 
 /// Segments of the traffic, the last everybody else.

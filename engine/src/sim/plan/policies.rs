@@ -1,7 +1,8 @@
 //! The policies of a seed.
 
 use super::{Draw, Way, Ways, random};
-use crate::core::policy::{GuardrailKind, Policy};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::GuardrailKind;
 use crate::sim::random::Random;
 use crate::wire::policy_file;
 

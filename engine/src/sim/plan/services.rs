@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Draw, Fault, Kinds, MINUTE, Segments, random, scaled};
+use crate::core::event::bundle::{Part, Parts, fingerprint};
 use crate::core::ids::Version;
-use crate::core::makeup::{self, Part, fingerprint};
 use crate::sim::random::Random;
 
 const SERVICES: [&str; 2] = ["assistant", "search"];
@@ -145,7 +145,7 @@ pub fn version(i: usize, bundles: bool) -> Version {
 }
 
 /// What the `i`th version is made of: some differ in one part, some in both.
-pub fn bundle(i: usize) -> makeup::Parts {
+pub fn bundle(i: usize) -> Parts {
     let (model, prompt) = [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0)][i];
     let part = |name: &str, i: usize| Version(format!("{name}@{i}"));
     [(Part::Model, part("model", model)), (Part::Prompt, part("prompt", prompt))].into()

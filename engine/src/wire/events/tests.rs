@@ -1,23 +1,29 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::core::columns::{Row, Sums};
-use crate::core::conclusion::*;
-use crate::core::condition::Expression;
-use crate::core::display::Range;
+use crate::core::event::alert::*;
+use crate::core::event::bundle::{Commit, Makeup, Part};
+use crate::core::event::command::*;
+use crate::core::event::decision::*;
+use crate::core::event::fact::*;
+use crate::core::event::opening::*;
+use crate::core::event::reading::Silence;
+use crate::core::event::smoke::SmokeOutcome;
+use crate::core::event::windows::{Bounds, Freeze};
 use crate::core::event::*;
-use crate::core::evidence::Evidence;
-use crate::core::exposure::*;
-use crate::core::fact::*;
+use crate::core::evidence::interval::Range;
+use crate::core::evidence::score::Evidence;
+use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{SmokeId, Weight};
-use crate::core::makeup::{Commit, Makeup, Part};
-use crate::core::policy::GuardrailKind;
+use crate::core::policy::actuator::*;
+use crate::core::policy::condition::Expression;
+use crate::core::policy::guardrail::{GuardrailKind, *};
+use crate::core::policy::segment::*;
+use crate::core::policy::windows::*;
 use crate::core::policy::*;
-use crate::core::reading::Silence;
-use crate::core::smoke::SmokeOutcome;
+use crate::core::telemetry::arm::*;
+use crate::core::telemetry::columns::{Row, Sums};
 use crate::core::time::Span;
-use crate::core::verdict::Verdict;
-use crate::core::windows::{Bounds, Freeze};
 
 fn reference() -> Reference {
     Reference {
@@ -188,7 +194,7 @@ fn policy() -> Policy {
 }
 
 fn columns() -> Columns {
-    let mut builder = crate::core::columns::Builder::new(Timestamp(5));
+    let mut builder = crate::core::telemetry::columns::Builder::new(Timestamp(5));
     let (unit, tags) = (Some("user-1"), Some("region=eu"));
     builder.push(Row { version: "v@1", metric: "m", served_at: Timestamp(4), unit, tags, value: 0.1 });
     builder.aggregate("v@2", "m", Timestamp(0), Timestamp(9), 10, Sums::Ones(3));

@@ -6,7 +6,7 @@ use super::check::at_least_a_second;
 use super::grammar::{DeclaredBody, Short, SmokeAt, SmokeBody, Spec};
 use super::scalars::{Label, Subject, Words};
 use crate::core::ids::Actuator;
-use crate::core::policy::{Declared, Effective, OnDeadline, Run, Smoke};
+use crate::core::policy::actuator::{Declared, Effective, OnDeadline, Run, Smoke};
 use crate::core::time::Span;
 use crate::wire::yaml::{At, Checker, Scalar, Unfit};
 

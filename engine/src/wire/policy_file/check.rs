@@ -7,11 +7,11 @@ use super::grammar::{PolicyFile, Spec};
 use super::guardrails::guardrails;
 use super::scalars::{Exposed, Label};
 use super::windows::windows;
+use crate::core::event::bundle::Part;
 use crate::core::ids::{Scope, Weight};
-use crate::core::makeup::Part;
-use crate::core::policy::{
-    Approval, Concurrency, EvidenceRules, Guardrail, OnDeadline, OnFail, Policy, Retry, Rule, Step,
-};
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::{EvidenceRules, Guardrail, OnFail, Rule};
+use crate::core::policy::{Approval, Concurrency, Policy, Retry, Step};
 use crate::core::time::{Span, Timestamp};
 use crate::wire::intent::SCOPES_MAX;
 use crate::wire::yaml::{Checker, Node, Scalar};

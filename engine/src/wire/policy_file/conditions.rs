@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::grammar::Spec;
 use super::scalars::Label;
-use crate::core::condition::{Expression, FIGURES, Figures};
-use crate::core::policy::{Condition, Guardrail, OnFail, Unless};
+use crate::core::policy::condition::{Expression, FIGURES, Figures};
+use crate::core::policy::guardrail::{Condition, Guardrail, OnFail, Unless};
 use crate::wire::error::{did_you_mean, inert, shown};
 use crate::wire::yaml::{Checker, Node, Place};
 

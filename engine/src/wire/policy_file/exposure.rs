@@ -7,9 +7,10 @@ use super::grammar::{
     TaskBody, WhereBody,
 };
 use super::scalars::{Exposed, Label, MetricName, Words};
-use crate::core::exposure::{OnSegmentFailure, Segment, SegmentKind, Segments, Task, Test};
 use crate::core::ids::{Metric, Weight};
-use crate::core::policy::{Guardrail, Step};
+use crate::core::policy::Step;
+use crate::core::policy::guardrail::Guardrail;
+use crate::core::policy::segment::{OnSegmentFailure, Segment, SegmentKind, Segments, Task, Test};
 use crate::core::time::Span;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::yaml::{At, Checker, Node, Place};

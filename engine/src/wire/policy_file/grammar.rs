@@ -13,8 +13,10 @@ use super::scalars::{
     ApiVersion, CronLine, Exposed, Label, LocalTime, MetricName, Name, PolicyKind, Subject, TagValue, Words,
     Zone,
 };
-use crate::core::exposure::OnSegmentFailure;
-use crate::core::policy::{Better, ChangeKind, Concurrency, GuardrailKind, OnDeadline, OnFail, Retry};
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::{Better, GuardrailKind, OnFail};
+use crate::core::policy::segment::OnSegmentFailure;
+use crate::core::policy::{ChangeKind, Concurrency, Retry};
 use crate::core::time::Span;
 use crate::wire::yaml::{At, Node, Percent, Points, Scalar};
 

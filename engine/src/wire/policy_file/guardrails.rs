@@ -4,9 +4,10 @@ use super::conditions::excuses;
 use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
 use super::scalars::{MetricName, TagValue};
 use crate::core::ids::Metric;
-use crate::core::policy::{Better, Guardrail, GuardrailKind, Judged, Margin, OnFail, Rule, Unless};
+use crate::core::policy::guardrail::{
+    Better, Guardrail, GuardrailKind, Judged, Margin, OnFail, Rule, SLICES_MAX, Unless,
+};
 use crate::core::time::Span;
-use crate::core::watch::SLICES_MAX;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names::is_metric;
 use crate::wire::yaml::{At, Checker, Node, Percent, Place, Points, Scalar, Unfit};

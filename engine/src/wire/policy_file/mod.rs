@@ -17,8 +17,8 @@ mod windows;
 use super::envelope::RECORD_MAX;
 use super::yaml::{Checker, FileError, Place};
 use crate::core::policy::Policy;
+use crate::core::text::count;
 use crate::core::time::Timestamp;
-use crate::core::words::count;
 pub use grammar::PolicyFile;
 
 /// Bytes of a policy and its text together: both stand in one record, beside its framing and field names.

@@ -3,9 +3,11 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::grammar::SmokeAt;
-use crate::core::exposure::OnSegmentFailure;
 use crate::core::ids::Weight;
-use crate::core::policy::{Better, ChangeKind, Concurrency, GuardrailKind, OnDeadline, OnFail, Retry};
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::{Better, GuardrailKind, OnFail};
+use crate::core::policy::segment::OnSegmentFailure;
+use crate::core::policy::{ChangeKind, Concurrency, Retry};
 use crate::windows;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names;

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::ids::Weight;
-use crate::core::policy::{ChangeKind, Margin, Rule};
+use crate::core::policy::ChangeKind;
+use crate::core::policy::guardrail::{Margin, Rule};
 use crate::core::time::Span;
 use crate::wire::yaml::Place;
 

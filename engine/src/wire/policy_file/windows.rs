@@ -2,7 +2,7 @@
 
 use super::grammar::{FreezeBody, Spec, WindowBody};
 use super::scalars::{CronLine, LocalTime, Name, Zone};
-use crate::core::policy::{Period, Window, Windows};
+use crate::core::policy::windows::{Period, Window, Windows};
 use crate::core::time::{Span, Timestamp};
 use crate::windows::{self, Bad};
 use crate::wire::yaml::{Checker, Node, Place};

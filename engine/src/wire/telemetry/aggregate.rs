@@ -1,11 +1,11 @@
 //! Metrics summed by the sender: `{"n","k"}`, `{"n","sum","sumsq"}` or `{"n","le":{..,"inf":n}}`.
 
-use crate::core::words;
 use std::collections::BTreeMap;
 
 use super::sample::{TimeShape, number};
 use super::values::{Part, Value};
-use crate::core::columns::{Aggregate, Sums};
+use crate::core::telemetry::columns::{Aggregate, Sums};
+use crate::core::text;
 use crate::wire::error::{shown, unknown};
 use crate::wire::json::KEYS_MAX;
 use crate::wire::names;
@@ -107,7 +107,7 @@ fn summary(metric: String, sums: Part) -> Result<Summary, Fault> {
 /// What makes sums impossible, however they came in.
 pub fn check(n: u64, sums: &Sums) -> Result<(), (&'static str, String)> {
     if n == 0 || n > COUNT_MAX {
-        return Err(("E2005", format!("n must be 1 to {}, got {n}", words::count(COUNT_MAX))));
+        return Err(("E2005", format!("n must be 1 to {}, got {n}", text::count(COUNT_MAX))));
     }
     match sums {
         Sums::Ones(k) if *k > n => Err(("E2007", format!("k ({k}) exceeds n ({n})"))),
@@ -156,7 +156,7 @@ fn count(path: &str, value: &Part) -> Result<u64, Fault> {
     match value {
         Part::Scalar(Value::Unsigned(n)) if *n <= COUNT_MAX => Ok(*n),
         Part::Scalar(Value::Unsigned(n)) => {
-            fault("E2005", path, &format!("{n} is over the limit {}", words::count(COUNT_MAX)))
+            fault("E2005", path, &format!("{n} is over the limit {}", text::count(COUNT_MAX)))
         }
         Part::Scalar(Value::Signed(n)) => fault("E2005", path, &format!("must be 0 or more, got {n}")),
         Part::Scalar(Value::Float(n)) => fault("E2005", path, &format!("must be a whole number, got {n}")),

@@ -5,10 +5,9 @@ use rmp::decode::{read_int, read_map_len, read_str_from_slice};
 use serde::{Deserialize, Serialize};
 
 use super::{Parsed, UNIT_MAX, aggregate, broken_msgpack, check_bounds, check_time, split};
-use crate::core::columns::Columns;
-use crate::core::line::is_hidden;
+use crate::core::telemetry::columns::Columns;
+use crate::core::text::{count, is_hidden};
 use crate::core::time::Timestamp;
-use crate::core::words::count;
 use crate::wire::error::{InputError, shown};
 use crate::wire::names;
 

@@ -8,8 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::aggregate::{self, Summary};
 use super::values::{Part, Slot, Value, rfc3339};
 use super::{SAMPLES_MAX, TAGS_MAX, UNIT_MAX, check_time, too_many_samples};
-use crate::core::columns::{Builder, Row};
-use crate::core::line::is_hidden;
+use crate::core::telemetry::columns::{Builder, Row};
+use crate::core::text::is_hidden;
 use crate::core::time::Timestamp;
 use crate::wire::error::{InputError, shown};
 use crate::wire::json::KEYS_MAX;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::batch::Batch;
 use super::*;
-use crate::core::columns::{Row, Sample, Sums};
+use crate::core::telemetry::columns::{Row, Sample, Sums};
 
 const NOW: Timestamp = Timestamp(1_763_473_562_000);
 

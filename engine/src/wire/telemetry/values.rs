@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::core::columns::{Columns, Row, Sample};
+use crate::core::telemetry::columns::{Columns, Row, Sample};
 use crate::core::time::Timestamp;
 
 /// A scalar. Its text, where it is one, is in the [`Slot`] it was read into.

@@ -1,0 +1,94 @@
+//! What the conditions of a policy see, and whether they hold.
+
+use std::collections::BTreeMap;
+
+use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::reference::canary_factor;
+use crate::core::ids::Weight;
+use crate::core::planted::{Bug, planted};
+use crate::core::policy::Policy;
+use crate::core::policy::condition::Figures;
+use crate::core::policy::guardrail::{Better, Condition, Guardrail, Rule};
+use crate::core::state::rollout::{Rollout, Stage};
+use crate::core::telemetry::arm::ArmCount;
+
+/// What conditions see, by name of the guardrail.
+pub fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figures> {
+    let figures = |(watch, guardrail): (&Watch, &'a Guardrail)| {
+        let evidence = &watch.evidence;
+        let (baseline, canary) = (evidence.baseline, evidence.canary);
+        let of_mean = matches!(guardrail.rule, Rule::Mean { .. });
+        // What the limit of a quantile allows is a value, and not a difference.
+        let of_quantile = matches!(guardrail.rule, Rule::Quantile { .. });
+        let scale = if of_mean { 100.0 / baseline.mean() } else { 100.0 };
+        let judged =
+            watch.reference.is_some() && evidence.blocks > 0 && !of_part_before(rollout, policy, watch);
+        let (baseline, canary) = if judged { (baseline, canary) } else { Default::default() };
+        let compared = judged && !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split);
+        let range = if compared { evidence.display.range(watch.scale()) } else { None };
+        let mean = |arm: ArmCount| (arm.n > 0).then(|| arm.mean());
+        let figures = Figures {
+            diff: range.map(|range| range.diff * scale),
+            low: range.map(|range| range.lo * scale),
+            high: range.map(|range| range.hi * scale),
+            limit: limit_of(guardrail, watch).filter(|_| compared && !of_quantile).map(|limit| limit * scale),
+            ratio: estimate(guardrail, watch),
+            canary: mean(canary),
+            baseline: mean(baseline),
+            canary_n: canary.n as f64,
+            baseline_n: baseline.n as f64,
+        };
+        (guardrail.name.as_str(), figures)
+    };
+    rollout.watches.iter().zip(&policy.guardrails).map(figures).collect()
+}
+
+/// Whether what a watch has found is of the segment before the one that is exposed now.
+pub fn of_part_before(rollout: &Rollout, policy: &Policy, watch: &Watch) -> bool {
+    let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
+    rollout.serving_step().is_some_and(|step| segment(step) != segment(watch.evidence.step))
+}
+
+/// Every condition of the policy, and whether it holds; `None`: that cannot be told yet. Without traffic of the canary
+/// there is nothing they could be about, and with all of it nothing left to decide.
+pub fn conditions<'a>(rollout: &Rollout, policy: &'a Policy) -> Vec<(&'a Condition, Option<bool>)> {
+    let baking = match &rollout.stage {
+        Stage::Baking(bake) => policy.steps[usize::from(bake.step)].to > Weight::ZERO,
+        _ => false,
+    };
+    if policy.conditions.is_empty() || !baking || planted(Bug::ConditionIgnored) {
+        return Vec::new();
+    }
+    let observed = observed(rollout, policy);
+    policy.conditions.iter().map(|condition| (condition, condition.when.holds(&observed).ok())).collect()
+}
+
+/// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
+pub fn estimate(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
+    let display = &watch.evidence.display;
+    matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
+        .then(|| display.sum / display.weight)
+        .filter(|ratio| ratio.is_finite())
+}
+
+/// How far from the baseline the canary may be, in the metric's own unit; for an absolute guard, the share; for a
+/// quantile, what the canary's may be.
+pub fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
+    match (&guardrail.rule, &watch.reference) {
+        (Rule::Absolute { above, .. }, _) => Some(*above),
+        (Rule::Quantile { .. }, Some(reference)) => {
+            reference.threshold.map(|threshold| threshold * canary_factor(guardrail))
+        }
+        (Rule::Proportion { .. } | Rule::Score { .. }, Some(reference)) => {
+            Some(reference.setting(guardrail).boundary() - reference.theta)
+        }
+        (Rule::Paired { .. }, Some(reference)) => Some(reference.pair_setting(guardrail).d),
+        (Rule::Count { ratio }, _) => Some(*ratio),
+        (Rule::Missing { points, .. }, _) => Some(*points),
+        (Rule::Mean { handicap }, Some(_)) => {
+            let sign = if guardrail.better == Better::Lower { 1.0 } else { -1.0 };
+            Some(sign * handicap * watch.evidence.baseline.mean())
+        }
+        _ => None,
+    }
+}

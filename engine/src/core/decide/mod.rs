@@ -1,0 +1,312 @@
+//! What follows from the facts so far. `decide` gives the next conclusion; folding it and asking again until
+//! there is none carries one fact to its end.
+//!
+//! Precedence, highest first: an operator's abort or rollback; harm; a failed smoke test; the deadline; hold guardrails; sample
+//! minimum; bake time; freezes and change windows; approval. Nothing on this list but an abort or a rollback keeps a rollback from happening.
+
+pub mod acts;
+pub mod alert;
+pub mod conditions;
+pub mod decision;
+pub mod delivery;
+pub mod effect;
+pub mod freezes;
+pub mod gates;
+pub mod intents;
+pub mod readings;
+pub mod slices;
+pub mod smoke;
+pub mod windows;
+
+use self::decision::{made, ordered};
+use self::readings::Judgement;
+use super::event::Event;
+use super::ids::{CommandId, Weight, derived_id};
+use super::planted::{Bug, planted};
+use super::policy::Policy;
+use super::state::{Question, State};
+use super::words;
+use crate::core::event::alert::{Alert, AlertKind};
+use crate::core::event::command::Command;
+use crate::core::event::decision::{Choice, Gate, Reason, same_reasons};
+use crate::core::event::fact::Verb;
+use crate::core::event::opening::Outcome;
+use crate::core::event::reading::GuardrailReading;
+use crate::core::event::windows::Freeze;
+use crate::core::evidence::verdict::Verdict;
+use crate::core::policy::actuator::OnDeadline;
+use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::policy::segment::Task;
+use crate::core::state::effect::Effect;
+use crate::core::state::rollout::{Rollout, Stage};
+
+/// The next conclusion that follows from `state`, or `None` when everything has been drawn.
+pub fn decide(state: &State) -> Option<Event> {
+    match &state.question {
+        Some(Question::Intent(intent, trace)) => return Some(intents::intent(state, intent, trace)),
+        Some(Question::Act(act)) => return Some(acts::act(state, act)),
+        Some(Question::Ack(ack)) => return Some(delivery::stray_ack(state, ack)),
+        Some(Question::Freeze(order)) => return Some(freezes::freeze(state, order)),
+        None => {}
+    }
+    let over = |freeze: &&Freeze| freeze.until.is_some_and(|until| until <= state.now);
+    if let Some(freeze) = state.freezes.iter().find(over) {
+        return Some(Event::FreezeEnded { service: freeze.service.clone(), by: None });
+    }
+    state.touched.open().filter_map(|id| state.rollouts.get(id)).find_map(|rollout| next(state, rollout))
+}
+
+/// The next conclusion about one rollout.
+fn next(state: &State, rollout: &Rollout) -> Option<Event> {
+    let policy = state.policy_of(rollout);
+    let id = || rollout.id.clone();
+    if let Stage::Ended(outcome) = rollout.stage {
+        return Some(Event::RolloutEnded { rollout: id(), outcome });
+    }
+    if let Some((decision, weight)) = rollout.to_issue {
+        let (segments, task) = match rollout.stage {
+            Stage::Applying { step } => {
+                (policy.exposure_at(step).segments, policy.steps[usize::from(step)].task)
+            }
+            Stage::Releasing => (Vec::new(), Some(Task::Release)),
+            _ => (Vec::new(), None),
+        };
+        let weight = match task {
+            Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
+            _ => weight,
+        };
+        let early = planted(Bug::ReleaseEarly) && policy.release && weight == Weight::FULL;
+        let task = if early { Some(Task::Release) } else { task };
+        let command = Command {
+            id: CommandId(derived_id(state.log, "command", decision)),
+            service: rollout.opening.service.clone(),
+            decision,
+            baseline: rollout.baseline.clone(),
+            canary: rollout.opening.to.clone(),
+            bundle: rollout.opening.makeup.parts.clone(),
+            weight,
+            segments,
+            task,
+            actuators: policy.actuators.clone(),
+        };
+        return Some(Event::CommandIssued { rollout: id(), command });
+    }
+    match rollout.order.as_ref().map(|act| act.verb) {
+        Some(Verb::Abort) => return Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted }),
+        Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
+        _ => {}
+    }
+    // What is on its way to its end gets there.
+    let ending = matches!(rollout.stage, Stage::RollingBack | Stage::Releasing);
+    if let Some(by) = rollout.superseded.as_ref().filter(|_| !ending) {
+        let because = vec![Reason::Superseded { by: by.clone() }];
+        return Some(match rollout.exposed() {
+            true => {
+                made(state, rollout, Choice::Rollback, because, &readings::judge(rollout, policy, state.now))
+            }
+            false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
+        });
+    }
+    if let Some(event) = smoke::ask(rollout, policy).or_else(|| effect::next(state, rollout, policy)) {
+        return Some(event);
+    }
+    if rollout.armed()
+        && let Some(event) = weigh(state, rollout, policy)
+    {
+        return Some(event);
+    }
+    if let Some(event) = delivery::chase(state, rollout, policy) {
+        return Some(event);
+    }
+    match &rollout.stage {
+        Stage::Releasing if rollout.sent.is_none() => {
+            Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Completed })
+        }
+        // Confirmed is not done, where telemetry has to show it.
+        Stage::RollingBack
+            if rollout.sent.is_none() && rollout.effect.as_ref().is_none_or(Effect::is_shown) =>
+        {
+            let superseded = rollout.superseded.is_some();
+            let outcome = if superseded { Outcome::Superseded } else { Outcome::RolledBack };
+            Some(Event::RolloutEnded { rollout: id(), outcome })
+        }
+        Stage::Queued => {
+            if let Some(why) = intents::overtaken(state, rollout) {
+                let alert = Alert { kind: AlertKind::Overtaken, summary: why, reading: None };
+                return Some(match rollout.alerts.contains_key(&alert.kind) {
+                    false => Event::AlertRaised { rollout: id(), alert },
+                    true => Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted },
+                });
+            }
+            if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
+                return Some(ordered(state, rollout, Choice::Promote));
+            }
+            let open = windows::gates(state, rollout, state.now).iter().all(|gate| gate.met);
+            (state.turn_of(rollout) && rollout.paused.is_none() && open).then(|| {
+                made(
+                    state,
+                    rollout,
+                    Choice::Promote,
+                    Vec::new(),
+                    &readings::judge(rollout, policy, state.now),
+                )
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Freezes references, scores what has settled, then reads the guardrails and chooses.
+fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
+    let (id, now) = (|| rollout.id.clone(), state.now);
+    // A reference first: the cohorts that waited meanwhile can then be bet on.
+    for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
+        match watch.next_reference(guardrail, &policy.evidence) {
+            Some(Ok(reference)) => {
+                return Some(Event::ReferenceFrozen {
+                    rollout: id(),
+                    guardrail: guardrail.name.clone(),
+                    reference,
+                });
+            }
+            Some(Err(why)) => {
+                let kind = AlertKind::Unjudgeable(guardrail.name.clone());
+                let summary = format!("{} cannot be judged: {why}", guardrail.name);
+                return Some(Event::AlertRaised {
+                    rollout: id(),
+                    alert: Alert { kind, summary, reading: None },
+                });
+            }
+            None => {}
+        }
+    }
+    if let Some((i, cohort)) = rollout.settled(policy, now) {
+        let guardrail = &policy.guardrails[i];
+        let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
+        let scored = Box::new(rollout.watches[i].score(guardrail, policy, cohort, step));
+        return Some(Event::CohortScored {
+            rollout: id(),
+            guardrail: guardrail.name.clone(),
+            cohort,
+            scored,
+        });
+    }
+    let judgement = readings::judge(rollout, policy, now);
+    // Having too little evidence is where everything starts: it is no news until something else was said.
+    let said = rollout.watches.iter().map(|watch| watch.verdict.unwrap_or(Verdict::Insufficient));
+    if let Some((reading, _)) = judgement.readings.iter().zip(said).find(|(r, said)| *said != r.verdict) {
+        return Some(Event::VerdictReached { rollout: id(), reading: reading.clone() });
+    }
+    choose(state, rollout, policy, &judgement)
+}
+
+fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgement) -> Option<Event> {
+    let failing = |on_fail: OnFail| {
+        judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.does() == on_fail)
+    };
+    let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
+    let (have, need) = gates::approvals(rollout, policy);
+    let shut = || windows::gates(state, rollout, state.now).iter().any(|gate| !gate.met);
+    let waits = planted(Bug::PausedHarm) && rollout.paused.is_some()
+        || planted(Bug::GateBeforeHarm) && have < need
+        || planted(Bug::WindowBeforeHarm) && shut();
+    if judgement.harm && !waits {
+        let because = failing(OnFail::Rollback).map(named).collect();
+        return Some(made(state, rollout, Choice::Rollback, because, judgement));
+    }
+    let failed: Vec<Reason> = smoke::failed(rollout, policy, OnDeadline::Rollback).collect();
+    if !failed.is_empty() {
+        return Some(made(state, rollout, Choice::Rollback, failed, judgement));
+    }
+    if let Some(event) = smoke::alert(rollout, policy) {
+        return Some(event);
+    }
+    for reading in failing(OnFail::Alert).chain(failing(OnFail::Hold)) {
+        let kind = AlertKind::Guardrail(reading.name.clone());
+        if !rollout.alerts.contains_key(&kind) {
+            let alert = Alert { kind, summary: words::reading(reading), reading: Some(reading.clone()) };
+            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
+        }
+    }
+    if let Some(event) = slices::alert(rollout, policy, state.now) {
+        return Some(event);
+    }
+    if let Some(event) = above_cap(rollout, policy) {
+        return Some(event);
+    }
+    let conditions = conditions::conditions(rollout, policy);
+    let holding = |on: OnFail| {
+        conditions.iter().filter(move |(condition, holds)| condition.on == on && *holds == Some(true))
+    };
+    for (condition, _) in holding(OnFail::Alert).chain(holding(OnFail::Hold)) {
+        let reason = Reason::Condition { name: condition.name.clone(), known: true };
+        let summary = format!("{}: {}", words::reason(&reason, &[]), condition.when.text());
+        let kind = AlertKind::Condition(condition.name.clone());
+        if let Some(event) = alert::alert(rollout, kind, summary) {
+            return Some(event);
+        }
+    }
+    if let Some(name) = &rollout.parked {
+        let summary = words::reason(&Reason::Segment { name: name.clone() }, &judgement.readings);
+        if let Some(event) = alert::alert(rollout, AlertKind::Segment(name.clone()), summary) {
+            return Some(event);
+        }
+    }
+    let bake = rollout.bake()?;
+    if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
+        return Some(ordered(state, rollout, Choice::Promote));
+    }
+    let gates = gates::gates(state, rollout, &judgement.readings, state.now);
+    let unmet: Vec<&Gate> = gates.iter().filter(|gate| !gate.met).collect();
+    if unmet.is_empty() {
+        return Some(match rollout.stage {
+            Stage::Soaking(_) => made(state, rollout, Choice::Complete, vec![Reason::SoakOver], judgement),
+            _ => made(state, rollout, Choice::Promote, Vec::new(), judgement),
+        });
+    }
+    let mut because: Vec<Reason> = unmet.iter().map(|gate| gate.reason.clone()).collect();
+    // A deadline asks for evidence. A canary that only waits for a window or the end of a freeze has given it.
+    let only_shut = unmet.iter().all(|gate| windows::shuts(gate));
+    let deadline = gates::deadline_passed(rollout, policy, state.now).filter(|_| !only_shut);
+    if let Some(after) = deadline {
+        because.insert(0, Reason::Deadline { after_ms: after.0 });
+        let first = words::reason(&unmet[0].reason, &judgement.readings);
+        let at = policy.step_name(bake.step);
+        let summary = format!("no promotion out of {at} within {after}: {first}");
+        if let Some(event) = alert::alert(rollout, AlertKind::Deadline(bake.step), summary) {
+            return Some(event);
+        }
+        // What a broken split has measured says nothing about the versions.
+        let split = |r: &GuardrailReading| {
+            r.kind == GuardrailKind::Split && r.verdict == Verdict::Fail && r.does() == OnFail::Hold
+        };
+        let unsound = policy.ab && judgement.readings.iter().any(split);
+        if policy.on_deadline == OnDeadline::Rollback && !unsound {
+            return Some(made(state, rollout, Choice::Rollback, because, judgement));
+        }
+    }
+    // Holding means that something other than time is in the way: a failing guardrail at any time, and once
+    // time and counts are served, whatever is left. A pause is a person's, and shown as theirs.
+    let held_by_guardrail = failing(OnFail::Hold).next().is_some() || holding(OnFail::Hold).next().is_some();
+    let served = unmet.iter().all(|gate| !gate.time);
+    let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
+    let stands = unmet.iter().any(|gate| matches!(gate.reason, Reason::Slice { .. }))
+        || rollout.effect.as_ref().is_some_and(|effect| effect.named && !effect.is_shown())
+        || smoke::failed(rollout, policy, OnDeadline::Hold).next().is_some();
+    let holds = held_by_guardrail || stands || deadline.is_some() || served && !only_paused;
+    let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
+    (holds && news).then(|| made(state, rollout, Choice::Hold, because, judgement))
+}
+
+/// A mean counts what is above its cap as the cap, and does not see it grow: people are told, as for an alert guardrail.
+fn above_cap(rollout: &Rollout, policy: &Policy) -> Option<Event> {
+    rollout.watches.iter().zip(&policy.guardrails).find_map(|(watch, guardrail)| {
+        let cap = watch.reference.as_ref()?.cap?;
+        let evidence = &watch.evidence;
+        let ln = evidence.other.as_ref().map_or(0.0, |other| other.ln());
+        let need_ln = libm::log(policy.evidence.rollback);
+        let summary = || words::above_cap(guardrail, cap, evidence, ln, need_ln);
+        (ln >= need_ln)
+            .then(|| alert::alert(rollout, AlertKind::AboveCap(guardrail.name.clone()), summary()))?
+    })
+}

@@ -1,0 +1,234 @@
+//! Weighs one rollout: the evidence and the policy in, readings and gates out. Chooses nothing itself.
+//!
+//! Invariant: missing evidence is never a pass. Pure: the same state gives the same readings, in the policy's
+//! order.
+
+use super::conditions::{estimate, limit_of, observed, of_part_before};
+use crate::core::event::reading::{GuardrailReading, Silence};
+use crate::core::evidence::bets::ln_weighted;
+use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::score::harm_ln;
+use crate::core::evidence::verdict::Verdict;
+use crate::core::ids::Weight;
+use crate::core::planted::{Bug, planted};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Guardrail, GuardrailKind, OnFail, Rule, Unless};
+use crate::core::state::rollout::Rollout;
+use crate::core::telemetry::arm::{Arm, ArmCount};
+use crate::core::time::Timestamp;
+
+/// How all guardrails of a rollout stand at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// In the policy's order.
+    pub readings: Vec<GuardrailReading>,
+    /// Log-evidence (nats) of the rollback guardrails together: the log of their weighted average.
+    pub harm_ln: f64,
+    /// Any rollback guardrail fails, or all together do.
+    pub harm: bool,
+}
+
+/// Reads every guardrail of `rollout` at `now`.
+pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
+    let together = Together::of(rollout, policy);
+    let largest = together.largest();
+    let watches = rollout.watches.iter().zip(&policy.guardrails);
+    let readings: Vec<GuardrailReading> =
+        watches.map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
+    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback);
+    Judgement { readings, harm_ln: together.ln(), harm }
+}
+
+/// The rollback guardrails together: the weighted average of their evidence is what decides.
+pub struct Together<'a> {
+    /// Those that have a reference, in the policy's order.
+    pub parts: Vec<Part<'a>>,
+    /// Log-evidence (nats) that acts.
+    pub need_ln: f64,
+}
+
+/// What one guardrail adds to the average.
+pub struct Part<'a> {
+    pub name: &'a str,
+    pub weight: f64,
+    pub ln: f64,
+    pub excused: bool,
+}
+
+impl Part<'_> {
+    /// Log of weight times evidence.
+    pub fn share_ln(&self) -> f64 {
+        libm::log(self.weight) + self.ln
+    }
+}
+
+impl<'a> Together<'a> {
+    pub fn of(rollout: &Rollout, policy: &'a Policy) -> Together<'a> {
+        let watches = rollout.watches.iter().zip(&policy.guardrails);
+        let weighted = watches.filter(|(w, g)| g.weight > 0.0 && w.reference.is_some());
+        let parts = weighted.map(|(w, g)| Part {
+            name: &g.name,
+            weight: g.weight,
+            ln: w.evidence.harm.ln(),
+            excused: excuse(rollout, policy, g).is_some()
+                || excused_when(rollout, policy, g).is_some()
+                || w.accepted.is_some(),
+        });
+        Together { parts: parts.collect(), need_ln: libm::log(policy.evidence.rollback) }
+    }
+
+    /// Log of the average of all.
+    pub fn ln(&self) -> f64 {
+        average(self.parts.iter())
+    }
+
+    /// The same without those that are excused; `None` when none is.
+    pub fn rest_ln(&self) -> Option<f64> {
+        let rest = || self.parts.iter().filter(|part| !part.excused);
+        (rest().count() < self.parts.len()).then(|| average(rest()))
+    }
+
+    /// When an average has crossed, the guardrail that carries most of it is the one that failed. One that is excused
+    /// must not hide another: without it the rest are asked again. What the largest part of each average is.
+    pub fn largest(&self) -> [Option<f64>; 2] {
+        let culprit = |parts: &mut dyn Iterator<Item = &Part>| {
+            let parts: Vec<&Part> = parts.collect();
+            let crossed = average(parts.iter().copied()) >= self.need_ln && !parts.is_empty();
+            crossed.then(|| parts.iter().map(|part| part.share_ln()).fold(f64::NEG_INFINITY, f64::max))
+        };
+        [culprit(&mut self.parts.iter()), culprit(&mut self.parts.iter().filter(|part| !part.excused))]
+    }
+}
+
+fn average<'p, 'a: 'p>(parts: impl Iterator<Item = &'p Part<'a>>) -> f64 {
+    let parts: Vec<(f64, f64)> = parts.map(|part| (part.weight, part.ln)).collect();
+    if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) }
+}
+
+/// The benefit that turns a failure of `guardrail` into a hold, if it has been shown: the name of the guardrail that
+/// shows it.
+fn excuse(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
+    let Unless::Benefit { guardrail: shows } = guardrail.unless.as_ref()? else { return None };
+    let i = policy.guardrails.iter().position(|g| g.name == *shows)?;
+    (rollout.watches.get(i)?.evidence.benefit_shown || planted(Bug::ExcuseUnshown)).then(|| shows.clone())
+}
+
+/// The condition that does the same, if it holds.
+fn excused_when(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
+    let Unless::When { when } = guardrail.unless.as_ref()? else { return None };
+    when.holds(&observed(rollout, policy)).is_ok_and(|holds| holds).then(|| when.text().to_owned())
+}
+
+pub(super) fn read(
+    rollout: &Rollout,
+    policy: &Policy,
+    watch: &Watch,
+    guardrail: &Guardrail,
+    largest: [Option<f64>; 2],
+    now: Timestamp,
+) -> GuardrailReading {
+    let evidence = &watch.evidence;
+    // A guardrail that shares the rollback alpha needs its weight's worth more by itself.
+    let act_ln = libm::log(match guardrail.rule {
+        Rule::Split => policy.evidence.split,
+        _ => policy.evidence.rollback,
+    });
+    let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
+    let safe_need_ln = libm::log(promote_level(rollout, policy));
+    let (harm_ln, mut safe_ln) = if watch.reference.is_some() {
+        (harm_ln(guardrail, evidence), evidence.safe.ln())
+    } else {
+        (0.0, 0.0)
+    };
+    let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
+    let judged = watch.reference.is_some() && evidence.blocks > 0;
+    let failed = watch.verdict == Some(Verdict::Fail)
+        || watch.recent.as_ref().is_some_and(|recent| recent.fired)
+        || judged && harm_ln >= harm_need_ln
+        || judged
+            && guardrail.weight > 0.0
+            && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
+    // What was shown of the segment before says nothing about the one that is exposed now.
+    let before = of_part_before(rollout, policy, watch);
+    let before = before && !failed && !planted(Bug::SafetyCarries);
+    if before {
+        (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
+    }
+    if let Some(recent) = &watch.recent {
+        canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
+        baseline = ArmCount::default();
+    }
+    let quiet = |arm: Arm| {
+        rollout.quiet_since(policy, watch, arm).is_some_and(|at| now.since(at) >= policy.stale_after)
+    };
+    let silent = quiet(Arm::Canary);
+    // Once everybody is exposed the baseline has nothing to send, and pairs are the canary's alone.
+    let compared = rollout.weight < Weight::FULL && !matches!(guardrail.rule, Rule::Paired { .. });
+    let broken = silent && compared && quiet(Arm::Baseline);
+    let verdict = if failed {
+        Verdict::Fail
+    } else if broken {
+        Verdict::SourceBroken
+    } else if watch.canary_seen == 0 {
+        if silent { Verdict::NoData } else { Verdict::Insufficient }
+    } else if silent {
+        Verdict::Stale
+    } else if watch.recent.is_some() || judged && !guardrail.shows_safety() && canary.n > 0 {
+        Verdict::Pass
+    } else if !judged || before || !guardrail.shows_safety() {
+        Verdict::Insufficient
+    } else if safe_ln >= safe_need_ln
+        || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step()
+    {
+        Verdict::Pass
+    } else {
+        Verdict::Undecided
+    };
+    let display = &evidence.display;
+    GuardrailReading {
+        name: guardrail.name.clone(),
+        metric: guardrail.metric.clone(),
+        kind: GuardrailKind::of(&guardrail.rule),
+        on_fail: guardrail.on_fail,
+        verdict,
+        baseline,
+        canary,
+        range: if judged && !before { display.range(watch.scale()) } else { None }
+            .filter(|_| !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)),
+        harm_ln,
+        harm_need_ln,
+        safe_ln,
+        safe_need_ln,
+        limit: limit_of(guardrail, watch),
+        waiting: watch.cohorts.values().map(|cohort| cohort.waiting()).sum(),
+        late: watch.late,
+        left_out: watch.left_out,
+        clamped: watch.clamped,
+        reference: watch.reference.clone(),
+        epoch: evidence.harm.epoch,
+        blocks: evidence.blocks,
+        estimate: estimate(guardrail, watch),
+        excused: if failed { excuse(rollout, policy, guardrail) } else { None },
+        excused_when: if failed { excused_when(rollout, policy, guardrail) } else { None },
+        accepted: watch.accepted.clone(),
+        silence: silence(rollout, watch, verdict, now),
+        benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),
+    }
+}
+
+/// Who has been silent for how long, when that is what the verdict is about.
+fn silence(rollout: &Rollout, watch: &Watch, verdict: Verdict, now: Timestamp) -> Option<Silence> {
+    let about = matches!(verdict, Verdict::NoData | Verdict::Stale | Verdict::SourceBroken);
+    about.then(|| Silence {
+        canary: rollout.opening.to.clone(),
+        canary_for: watch.last_canary.map(|last| now.since(last)),
+        baseline: rollout.baseline.clone(),
+        baseline_for: watch.last_baseline.map(|last| now.since(last)),
+    })
+}
+
+/// The e-value of safety that the next promotion needs.
+fn promote_level(rollout: &Rollout, policy: &Policy) -> f64 {
+    let next = rollout.serving_step().map_or(0, |step| usize::from(step) + 1);
+    if next + 1 >= policy.steps.len() { policy.evidence.promote_last } else { policy.evidence.promote }
+}

@@ -1,0 +1,123 @@
+//! Guardrails slice by slice: a canary that is well on the whole may fail in one suite or one region.
+//!
+//! Every value that a policy names is one hypothesis, and all of them together are one family. Which are found is said
+//! by e-BH (Wang and Ramdas 2022, arXiv:2009.02824) at the level of a rollback; a slice that has shown nothing has an
+//! e-value of 1. The first find needs an average over the family at that level, and the average of e-processes is one:
+//! a canary that is well in every slice is stopped by any of them in at most 1 of `level` rollouts, however often one
+//! looks (Ville 1939). Of those found at one moment at most 1 of `level` is wrong, on average.
+
+use super::readings;
+use crate::core::event::Event;
+use crate::core::event::alert::{Alert, AlertKind};
+use crate::core::event::decision::{Gate, Reason};
+use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::bets::{discoveries, enough};
+use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::verdict::Verdict;
+use crate::core::planted::{Bug, planted};
+use crate::core::policy::Policy;
+use crate::core::policy::guardrail::{Guardrail, OnFail};
+use crate::core::state::rollout::Rollout;
+use crate::core::time::Timestamp;
+use crate::core::words;
+
+/// One value that a policy names, and how it stands.
+pub struct Slice<'a> {
+    guardrail: &'a Guardrail,
+    tag: &'a str,
+    value: &'a str,
+    on_fail: OnFail,
+    /// `None`: no sample had the value yet.
+    watch: Option<&'a Watch>,
+    /// Beyond its limit, as told to people. Stays.
+    told: bool,
+    /// Beyond its limit now.
+    found: bool,
+    /// Log-evidence (nats) that is enough, among as many.
+    pub need_ln: f64,
+}
+
+impl Slice<'_> {
+    /// `eval_pass[suite=refunds]`
+    pub fn name(&self) -> String {
+        format!("{}[{}={}]", self.guardrail.name, self.tag, self.value)
+    }
+
+    pub fn fails(&self) -> bool {
+        self.told || self.found
+    }
+
+    pub fn is(&self, guardrail: &str, value: &str) -> bool {
+        self.guardrail.name == guardrail && self.value == value
+    }
+
+    fn kind(&self) -> AlertKind {
+        AlertKind::Slice(self.guardrail.name.clone(), self.value.to_owned())
+    }
+
+    /// What it has shown, as that of a guardrail.
+    fn reading(&self, rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<GuardrailReading> {
+        let guardrail = Guardrail {
+            name: self.name(),
+            on_fail: self.on_fail,
+            weight: 0.0,
+            unless: None,
+            benefit: None,
+            ..self.guardrail.clone()
+        };
+        let mut reading = readings::read(rollout, policy, self.watch?, &guardrail, [None; 2], now);
+        (reading.verdict, reading.harm_need_ln) = (Verdict::Fail, self.need_ln);
+        Some(reading)
+    }
+}
+
+/// Every slice that may stop the rollout, in the policy's order.
+pub fn slices<'a>(rollout: &'a Rollout, policy: &'a Policy) -> Vec<Slice<'a>> {
+    let mut slices = Vec::new();
+    let mut lns = Vec::new();
+    for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
+        let (Some(tag), Some(judged)) = (&guardrail.slices, &guardrail.judged) else { continue };
+        for value in &judged.values {
+            let part = watch.slices.get(value);
+            let bet_on = part.filter(|part| part.reference.is_some() && part.evidence.blocks > 0);
+            lns.push(bet_on.map_or(0.0, |part| part.evidence.harm.ln()));
+            slices.push(Slice {
+                guardrail,
+                tag,
+                value,
+                on_fail: judged.on_fail,
+                watch: part,
+                told: rollout.alerts.contains_key(&AlertKind::Slice(guardrail.name.clone(), value.clone())),
+                found: false,
+                need_ln: 0.0,
+            });
+        }
+    }
+    let found = discoveries(&lns, policy.evidence.rollback);
+    let n = found.iter().filter(|found| **found).count().max(1);
+    let need_ln = enough(lns.len(), n, policy.evidence.rollback);
+    for (slice, found) in slices.iter_mut().zip(found) {
+        (slice.found, slice.need_ln) = (found, need_ln);
+    }
+    slices
+}
+
+/// People are told of each that is beyond its limit, once.
+pub fn alert(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<Event> {
+    let slices = slices(rollout, policy);
+    let news = slices.iter().find(|slice| slice.found && !slice.told)?;
+    let reading = news.reading(rollout, policy, now)?;
+    let summary = words::reading(&reading);
+    let alert = Alert { kind: news.kind(), summary, reading: Some(reading) };
+    Some(Event::AlertRaised { rollout: rollout.id.clone(), alert })
+}
+
+/// A slice that holds stands in the way until a person promotes past it.
+pub fn gates<'a>(rollout: &'a Rollout, policy: &'a Policy) -> impl Iterator<Item = Gate> + 'a {
+    let holds = |slice: &Slice| {
+        let accepted = slice.watch.is_some_and(|part| part.accepted.is_some());
+        slice.told && slice.on_fail == OnFail::Hold && !accepted && !planted(Bug::SliceIgnored)
+    };
+    let gate = |slice: Slice| Gate { met: false, time: false, reason: Reason::Slice { name: slice.name() } };
+    slices(rollout, policy).into_iter().filter(holds).map(gate)
+}

@@ -1,0 +1,61 @@
+//! What keeps a rollout from moving forward though nothing is wrong with it: closed change windows, and freezes.
+//!
+//! Invariant: nothing here is asked before a rollback, a pause or an abort. Windows are worked out outside and come as
+//! facts: while none is known that is valid now, the window counts as closed.
+
+use crate::core::event::decision::{Gate, Reason};
+use crate::core::event::windows::{Bounds, Freeze};
+use crate::core::ids::Service;
+use crate::core::planted::{Bug, planted};
+use crate::core::state::State;
+use crate::core::state::rollout::Rollout;
+use crate::core::time::Timestamp;
+
+/// Freezes at a time: one for everything, and one a service.
+pub const FREEZES_MAX: usize = 256;
+
+/// The gates of a forward move that have nothing to do with evidence or time served: a freeze that is on, and the
+/// windows of the policy if it has any.
+pub fn gates(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<Gate> {
+    let gate = |met, reason| Gate { met, time: false, reason };
+    let mut gates: Vec<Gate> = freezes(state, &rollout.opening.service, now)
+        .map(|freeze| {
+            let Freeze { service, by, reason, until, .. } = freeze.clone();
+            gate(false, Reason::Frozen { service, by, reason, until })
+        })
+        .collect();
+    if state.policy_of(rollout).windows.is_some() {
+        let known = state.windows.get(&rollout.opening.policy);
+        let stale = |bounds: &&Bounds| now < bounds.until;
+        gates.push(match known.filter(stale) {
+            Some(Bounds { open, why, turns, .. }) => {
+                gate(*open, Reason::Window { why: why.clone(), turns: *turns })
+            }
+            None => {
+                let why =
+                    "the change windows have not been worked out for now; until then they count as closed";
+                let met = planted(Bug::StaleWindowOpens) && known.is_some();
+                gate(met, Reason::Window { why: why.into(), turns: None })
+            }
+        });
+    }
+    gates
+}
+
+/// The freezes that are on for `service` at `now`.
+pub fn freezes<'a>(
+    state: &'a State,
+    service: &Service,
+    now: Timestamp,
+) -> impl Iterator<Item = &'a Freeze> + use<'a> {
+    let service = service.clone();
+    state.freezes.iter().filter(move |freeze| {
+        freeze.service.as_ref().is_none_or(|of| *of == service)
+            && freeze.until.is_none_or(|until| now < until)
+    })
+}
+
+/// Whether a gate is a closed window or a freeze: then nothing is wrong with the canary.
+pub fn shuts(gate: &Gate) -> bool {
+    matches!(gate.reason, Reason::Window { .. } | Reason::Frozen { .. })
+}

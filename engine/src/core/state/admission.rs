@@ -1,0 +1,59 @@
+//! What may enter the log: redeliveries and broken bounds are turned away here.
+
+use std::collections::BTreeMap;
+
+use super::{SERIES_MAX, State};
+use crate::core::event::Event;
+use crate::core::event::opening::Refusal;
+use crate::core::planted::{Bug, planted};
+
+/// Whether a fact may enter the log as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admission {
+    Accept,
+    /// It has been recorded before; there is nothing to do but confirm it again.
+    Duplicate,
+    /// It would break a bound.
+    Refuse(Refusal),
+}
+
+impl State {
+    /// Decides whether `fact` may be recorded.
+    pub fn admit(&self, fact: &Event) -> Admission {
+        let origin = match fact {
+            Event::IntentReceived { origin, .. }
+            | Event::BatchReceived { origin, .. }
+            | Event::AckReceived { origin, .. }
+            | Event::OperatorActed { origin, .. }
+            | Event::FreezeOrdered { origin, .. }
+            | Event::InputRejected { origin, .. } => origin,
+            _ => return Admission::Accept,
+        };
+        if planted(Bug::CountsTwice) {
+            return Admission::Accept;
+        }
+        if self.intake.has(origin) {
+            return Admission::Duplicate;
+        }
+        if let Event::BatchReceived { service, columns, .. } = fact {
+            if self.intake.has_id(service, origin) {
+                return Admission::Duplicate;
+            }
+            let seen = self.services.get(service).map(|known| &known.series);
+            let new =
+                columns.series.iter().filter(|s| !seen.is_some_and(|seen| seen.contains_key(s))).count();
+            let have = seen.map_or(0, BTreeMap::len);
+            if new > 0 && have + new > SERIES_MAX {
+                let first = columns.series.iter().find(|s| !seen.is_some_and(|seen| seen.contains_key(s)));
+                let metric = first.map_or("", |s| s.metric.as_str());
+                return Admission::Refuse(Refusal {
+                    code: "E2019".into(),
+                    message: format!(
+                        "service {service}: more than {SERIES_MAX} series (version and metric); {metric} refused"
+                    ),
+                });
+            }
+        }
+        Admission::Accept
+    }
+}

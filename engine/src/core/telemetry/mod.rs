@@ -1,0 +1,7 @@
+//! What came in: samples as they are stored, and as they wait to settle.
+
+pub mod arm;
+pub mod cohort;
+pub mod columns;
+pub mod rates;
+pub mod sliding_window;
