@@ -10,9 +10,10 @@ PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cachepro
 # A broker of our own for every test; the variable says which binary.
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 
-# Not --release, which optimizes over the whole program and builds for twice as long.
-CAMPAIGN = echo "== optimized build"; cargo build --quiet --profile campaign --locked
-OUTCOMES = cargo test --quiet --profile campaign --locked --test outcomes -- --ignored --nocapture --test-threads=1
+# Everything is built as cargo test builds it: another set of features would build every dependency again.
+BUILD = echo "== build"; cargo test --quiet --locked --no-run --test cli
+SLUICE = target/debug/sluice
+OUTCOMES = cargo test --quiet --locked --test outcomes -- --ignored --nocapture --test-threads=1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +25,7 @@ lint: ## formatting and clippy
 	@echo "== formatting"
 	@cargo fmt --check
 	@echo "== clippy"
-	@cargo clippy --quiet --locked --all-targets -- -D warnings
+	@cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 # What is no part of cargo bench is not among all targets.
 	@cargo clippy --quiet --locked --bench quality -- -D warnings
 
@@ -33,7 +34,7 @@ test: lint .venv/ready ## everything that needs no data folder
 	@$(WITH_NATS) cargo test --quiet --locked
 # With the binary that cargo test has just built.
 	@echo "== python client tests"
-	@$(WITH_NATS) SLUICE_BIN=target/debug/sluice $(PYTEST) tests/python --ignore=tests/python/test_data.py
+	@$(WITH_NATS) SLUICE_BIN=$(SLUICE) $(PYTEST) tests/python --ignore=tests/python/test_data.py
 
 test-data: .venv/ready ## published numbers, and rollouts of real model outcomes: DATA=../shared/data
 	@if [[ ! -f "$(DATA)/manifest.json" ]]; then \
@@ -42,9 +43,9 @@ test-data: .venv/ready ## published numbers, and rollouts of real model outcomes
 	@SLUICE_VECTORS="$(DATA)/../vectors" cargo test --quiet --locked --test vectors -- --ignored
 	@echo "== its scenarios in virtual time, 8 seeds"
 	@SLUICE_DATA="$(DATA)" SLUICE_SEEDS=8 $(OUTCOMES)
-	@$(CAMPAIGN)
+	@$(BUILD)
 	@echo "== rollouts of the data in $(DATA)"
-	@$(WITH_NATS) SLUICE_BIN=target/campaign/sluice SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
+	@$(WITH_NATS) SLUICE_BIN=$(SLUICE) SLUICE_DATA="$(DATA)" $(PYTEST) -s tests/python/test_data.py
 
 # As many as tell 1 in 20 from 1 in 10; test-data runs a few.
 outcomes: SEEDS := 200
@@ -62,7 +63,7 @@ RUNS ?= 1000
 RESULTS ?=
 decision-quality: ## wrong and slow decisions over simulated streams, beside the goals: RUNS=1000
 	@echo "== decisions of the engine over simulated streams, RUNS=$(RUNS)"
-	@cargo bench --quiet --profile campaign --locked --bench quality -- --runs $(RUNS) $(if $(RESULTS),--json $(abspath $(RESULTS)))
+	@cargo bench --quiet --profile dev --locked --bench quality -- --runs $(RUNS) $(if $(RESULTS),--json $(abspath $(RESULTS)))
 
 PEERS := PYTHONDONTWRITEBYTECODE=1 .venv-peers/bin/python benches/quality
 decision-quality-peers: .venv-peers/ready ## other methods on the same streams: RUNS=1000 DATA=../shared/data
@@ -74,7 +75,7 @@ pictures: .venv-peers/ready ## draw docs/pictures from simulated streams
 
 kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 	@echo "== $(N) kills"
-	@$(WITH_NATS) SLUICE_KILLS=$(N) cargo test --quiet --release --locked --test kill -- --ignored --nocapture
+	@$(WITH_NATS) SLUICE_KILLS=$(N) cargo test --quiet --locked --test kill -- --ignored --nocapture
 
 # A small sample unless N is given. One case again: make crash SEED=1 CASE=damage:17, as a failure says.
 crash: N := 40
@@ -94,22 +95,25 @@ crash: .venv/ready ## N=40 kills, N/4 failing calls, N/10 full disks, N/20 power
 	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
 
 policies: ## the policies that ship, under scripted traffic
-	@$(CAMPAIGN)
-	@target/campaign/sluice policy test policies/tests
+	@$(BUILD)
+	@$(SLUICE) policy test policies/tests
 
 # 2,300 histories: at least 2,000 of them have 1,000 events or more. One again: sluice simulate --seed N --trace. Many
 # short ones: sluice simulate --seeds 0..100000 --events 100.
 SEEDS ?= 0..2300
 simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0..2300
-	@$(CAMPAIGN)
+	@$(BUILD)
 	@echo "== simulating seeds $(SEEDS)"
-	@target/campaign/sluice simulate --seeds $(SEEDS) --minimize
+	@$(SLUICE) simulate --seeds $(SEEDS) --minimize
 
-# Never in target/release, which holds what ships; the other checks build the campaign binary again without the faults.
-planted: ## every fault that can be planted in the rules must be found by the simulator
+# A binary of its own: nothing else may meet the faults.
+planted: ## every fault that can be planted in the rules must be found by the simulator; RECORD=1 records where
 	@echo "== build with faults"
-	@cargo build --quiet --profile campaign --locked --features planted
-	@tests/support/planted.sh target/campaign/sluice
+	@cargo test --quiet --locked --no-run --test cli --features planted
+	@mv $(SLUICE) target/planted-sluice
+	@$(BUILD)
+	@tests/support/planted.sh target/planted-sluice $(if $(RECORD),target/planted.seeds)
+	@$(if $(RECORD),cp target/planted.seeds tests/support/planted.seeds)
 
 # Not in the usual check: it builds everything for another machine. Debian's packages suffice.
 HISTORIES ?= 100

@@ -27,7 +27,7 @@ class Stream:
 @functools.cache
 def program():
     """The program that makes and judges streams, built if need be."""
-    command = "cargo bench --quiet --profile campaign --locked --bench quality --no-run --message-format=json".split()
+    command = "cargo bench --quiet --profile dev --locked --bench quality --no-run --message-format=json".split()
     lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
     messages = [json.loads(line) for line in lines]
     built = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "quality"]

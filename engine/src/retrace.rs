@@ -2,8 +2,10 @@
 //! what the guardrails came to together. Pure; nothing is taken from the record but facts: every conclusion about the
 //! rollout is drawn again, its references too, and compared with what is recorded.
 
+use crate::core::decide::conditions::observed;
 use crate::core::decide::decide;
-use crate::core::decide::readings::{self, Together};
+use crate::core::decide::readings::{PooledEvidence, excuses, judge};
+use crate::core::decide::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::decision::{Choice, Decision, Reason};
@@ -298,6 +300,8 @@ impl Tracer {
     /// How it stands now; `again` is the event as worked out, `recorded` as in the log.
     fn stand(&self, again: &Event, recorded: &Event) -> Option<Stand> {
         let (rollout, policy, i, watch) = self.watched()?;
+        let state = &self.verifier.state;
+        let turn = Turn { state, rollout, policy, now: state.now };
         let name = self.trace.subject.name();
         let slice = self.trace.subject.slice.is_some();
         let reading = match again {
@@ -307,7 +311,7 @@ impl Tracer {
                 decision.readings.iter().find(|r| r.name == name).cloned()
             }
             _ if slice => None,
-            _ => readings::judge(rollout, policy, self.verifier.state.now).readings.into_iter().nth(i),
+            _ => judge(turn, &observed(turn)).readings.into_iter().nth(i),
         };
         let because = |reason: &Reason| matches!(reason, Reason::Guardrail { name: by } if *by == name);
         let rolled_back = match again {
@@ -329,7 +333,7 @@ impl Tracer {
             reference: watch.reference.clone(),
             evidence: watch.evidence.clone(),
             reading,
-            weighing: Weighing { recorded_ln, ..weighing(rollout, policy) },
+            weighing: Weighing { recorded_ln, ..weighing(turn) },
             family: Some(family(rollout, policy))
                 .filter(|family| slice && family.iter().any(|member| member.name == name))
                 .unwrap_or_default(),
@@ -341,8 +345,8 @@ impl Tracer {
     }
 }
 
-fn weighing(rollout: &Rollout, policy: &Policy) -> Weighing {
-    let together = Together::of(rollout, policy);
+fn weighing(turn: Turn) -> Weighing {
+    let together = PooledEvidence::of(turn, &excuses(turn, &observed(turn)));
     let largest = together.largest();
     let parts = together.parts.iter().map(|part| Share {
         guardrail: part.name.to_owned(),

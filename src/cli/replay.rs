@@ -113,9 +113,7 @@ fn fold(verifier: &mut Verifier, args: &Args) -> Result<Result<(), Divergence>, 
 
 /// The message of a replay that does not match.
 pub fn differs(divergence: Divergence) -> CliError {
-    let message = match &divergence {
-        _ => format!("replay differs from the record\n{}", divergence.sides()),
-    };
+    let message = format!("replay differs from the record\n{}", divergence.sides());
     CliError::new(exit::MISMATCH, "E0921", message).help(
         "inputs are the same; an engine that decides differently must have another number: sluice version",
     )

@@ -19,12 +19,12 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 emulated="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$emulated"
 echo "== builds for this machine and for $target"
-cargo build --quiet --profile campaign --locked --bin sluice
-cargo build --quiet --profile campaign --locked --bin sluice --target "$target"
+cargo build --quiet --locked --bin sluice
+cargo build --quiet --locked --bin sluice --target "$target"
 
 echo "== $histories histories on both"
-there="${CARGO_TARGET_DIR:-target}/$target/campaign/sluice"
-here="${CARGO_TARGET_DIR:-target}/campaign/sluice"
+there="${CARGO_TARGET_DIR:-target}/$target/debug/sluice"
+here="${CARGO_TARGET_DIR:-target}/debug/sluice"
 for ((seed = 0; seed < histories; seed++)); do
     one=$("$here" simulate --seed "$seed" | grep -o 'head [0-9a-f]*')
     other=$($emulated "$there" simulate --seed "$seed" | grep -o 'head [0-9a-f]*')
@@ -37,9 +37,9 @@ echo "$histories of $histories end alike"
 
 echo "== unit tests, the logs of before, evidence worked out again"
 # One test starts its own binary as a child, which qemu-user does not pass on.
-cargo test --quiet --profile campaign --locked --target "$target" --lib -- --skip watchdog
-cargo test --quiet --profile campaign --locked --target "$target" --test formats --test retrace
+cargo test --quiet --locked --target "$target" --lib -- --skip watchdog
+cargo test --quiet --locked --target "$target" --test formats --test retrace
 if [[ -n "${SLUICE_VECTORS:-}" ]]; then
     echo "== published vectors"
-    cargo test --quiet --profile campaign --locked --target "$target" --test vectors -- --ignored
+    cargo test --quiet --locked --target "$target" --test vectors -- --ignored
 fi

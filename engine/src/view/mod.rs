@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::core::decide::{gates, readings, slices, windows};
+use crate::core::decide::assessment::Assessment;
+use crate::core::decide::slices::Slice;
+use crate::core::decide::turn::Turn;
+use crate::core::decide::windows;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::bundle::{self, Commit};
 use crate::core::event::decision::{Decision, Gate, Reason};
@@ -148,8 +151,8 @@ pub enum NotFound {
 
 fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     let policy = state.policy_of(rollout);
-    let judgement = readings::judge(rollout, policy, now);
-    let mut gates = gates::gates(state, rollout, &judgement.readings, now);
+    let turn = Turn { state, rollout, policy, now };
+    let Assessment { judgement, mut gates, slices: judged, .. } = Assessment::of(turn);
     // What keeps everything where it is comes first: nothing is wrong with the canary then.
     gates.sort_by_key(|gate| (gate.met, gate.time, !windows::shuts(gate)));
     let standing = match &rollout.stage {
@@ -242,7 +245,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
             .zip(rollout.watches.iter().zip(&policy.guardrails))
             .map(|(reading, (watch, guardrail))| GuardrailView {
                 outlook: outlook(rollout, watch, reading, now),
-                slices: slices(rollout, policy, watch, reading),
+                slices: slices(&judged, policy, watch, reading),
                 meaning: words::meaning(guardrail, reading),
                 ..guardrail_view(reading)
             })
@@ -435,12 +438,11 @@ fn meaning(policy: &Policy, opening: &Opening, last: Option<&Decision>) -> Vec<S
 }
 
 /// The slices of a guardrail, worst first.
-fn slices(rollout: &Rollout, policy: &Policy, watch: &Watch, reading: &GuardrailReading) -> Vec<SliceView> {
+fn slices(judged: &[Slice], policy: &Policy, watch: &Watch, reading: &GuardrailReading) -> Vec<SliceView> {
     let level = policy.evidence.rollback;
     let shown: Vec<(&String, &Watch)> =
         watch.slices.iter().filter(|(_, part)| part.evidence.blocks > 0).collect();
     let lns: Vec<f64> = shown.iter().map(|(_, part)| part.evidence.harm.ln()).collect();
-    let judged = slices::slices(rollout, policy);
     // Those that decide are one family with those of the other guardrails.
     let standing = |value: &str, found: bool| {
         let slice = judged.iter().find(|slice| slice.is(&reading.name, value));

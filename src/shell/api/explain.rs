@@ -1,6 +1,8 @@
 //! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
 
-use crate::core::decide::{gates, readings, windows};
+use crate::core::decide::assessment::Assessment;
+use crate::core::decide::turn::Turn;
+use crate::core::decide::{gates, windows};
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::opening::Outcome;
 use crate::core::evidence::verdict::Verdict;
@@ -76,7 +78,8 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
     }
     match &rollout.stage {
         Stage::Queued if state.turn_of(rollout) && rollout.paused.is_none() => {
-            let waits = windows::gates(state, rollout, now).into_iter().filter(|gate| !gate.met);
+            let waits =
+                windows::gates(Turn { state, rollout, policy, now }).into_iter().filter(|gate| !gate.met);
             let waits: Vec<String> = waits.map(|gate| until(&gate.reason, now)).collect();
             let once = if waits.is_empty() { String::new() } else { format!(", once {}", waits.join("; ")) };
             next.push(format!("starts by itself{once}"));
@@ -125,8 +128,7 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
 /// When the next promotion can come, and what else it waits for.
 fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
     let policy = state.policy_of(rollout);
-    let judgement = readings::judge(rollout, policy, now);
-    let gates = gates::gates(state, rollout, &judgement.readings, now);
+    let Assessment { judgement, gates, .. } = Assessment::of(Turn { state, rollout, policy, now });
     let does = match rollout.step().map(|step| step + 1) {
         Some(next) if usize::from(next) < policy.steps.len() => {
             format!("promotes to {}", policy.step_name(next))
@@ -215,7 +217,7 @@ fn clock_time(at: Timestamp, now: Timestamp) -> String {
 }
 
 fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
-    let policy = state.policy_of(rollout);
+    let turn = Turn { state, rollout, policy: state.policy_of(rollout), now };
     let id = &rollout.id;
     if rollout.stage == Stage::RollingBack && rollout.sent.is_none() {
         return vec![format!(
@@ -249,7 +251,7 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         if rollout.paused.is_some() { "resume" } else { "pause" }
     ));
     if matches!(rollout.stage, Stage::Baking(_)) {
-        if gates::approvals(rollout, policy).1 > 0 {
+        if gates::approvals(turn).1 > 0 {
             can.push(format!("sluice approve {id} --reason TEXT"));
         }
         can.push(format!("sluice promote {id} --reason TEXT"));
@@ -259,7 +261,7 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         can.push(format!("sluice claim {id}"));
     }
     let shut = |gate: &Gate| !gate.met && windows::shuts(gate);
-    let gates: Vec<Gate> = gates::gates(state, rollout, &[], now).into_iter().filter(shut).collect();
+    let gates: Vec<Gate> = Assessment::of(turn).gates.into_iter().filter(shut).collect();
     let frozen = gates.iter().any(|gate| matches!(gate.reason, Reason::Frozen { .. }));
     for gate in gates.iter().filter(|gate| !(frozen && matches!(gate.reason, Reason::Window { .. }))) {
         can.push(match &gate.reason {

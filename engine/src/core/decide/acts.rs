@@ -1,15 +1,17 @@
 //! Answers to what comes from outside: an intent becomes a rollout or is refused, an act is accepted or refused, a
 //! confirmation that nothing waits for is refused. What an accepted act leads to is decided in `decide`.
 
-use super::{gates, readings, windows};
+use super::assessment::Assessment;
+use super::turn::Turn;
+use super::{gates, windows};
 use crate::core::event::Event;
-use crate::core::event::decision::{self, Reason};
+use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::fact::{Act, Verb};
 use crate::core::event::opening::{Outcome, Refusal};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
-use crate::core::state::rollout::{Bake, Claim, Rollout, Stage};
+use crate::core::state::rollout::{Bake, Claim, Stage};
 use crate::core::state::{Ended, State};
 use crate::core::time::Span;
 use crate::core::words;
@@ -56,7 +58,7 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         let message = format!("{id} has moved since seq {seen}: see seq {}; nothing sent", rollout.moved);
         return Err(refusal("E0313", message));
     }
-    let policy = state.policy_of(rollout);
+    let turn = Turn::of(state, rollout);
     match (act.verb, &rollout.stage) {
         (Verb::Note, _) => Ok(()),
         (Verb::Claim, _) => match &rollout.claimed {
@@ -105,10 +107,10 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         }
         (Verb::Resume, _) if rollout.paused.is_none() => Err(refusal("E0317", format!("{id} is not paused"))),
         (Verb::Pause | Verb::Resume, _) => Ok(()),
-        (Verb::Approve, Stage::Baking(_)) => match gates::approvals(rollout, policy) {
+        (Verb::Approve, Stage::Baking(_)) => match gates::approvals(turn) {
             (_, 0) => Err(refusal("E0318", format!("the next step of {id} needs no approval"))),
             _ if act.actor == rollout.opening.by
-                && gates::not_submitter(rollout, policy)
+                && gates::not_submitter(turn)
                 && !planted(Bug::SubmitterCounts) =>
             {
                 let message = format!("{} submitted {id}; its next step needs the word of others", act.actor);
@@ -119,11 +121,11 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             }
             _ => Ok(()),
         },
-        (Verb::Promote, Stage::Baking(bake)) => check_promote(state, rollout, bake, act),
+        (Verb::Promote, Stage::Baking(bake)) => check_promote(turn, bake, act),
         (Verb::Promote, Stage::Queued) if state.turn_of(rollout) && rollout.paused.is_none() => {
-            past_shut(state, rollout, act, "before its first step")
+            past_shut(turn, act, "before its first step")
         }
-        (Verb::Skip, Stage::Baking(bake)) => check_skip(state, rollout, bake),
+        (Verb::Skip, Stage::Baking(bake)) => check_skip(turn, bake),
         (Verb::Promote | Verb::Skip | Verb::Approve, Stage::Applying { .. }) => {
             let message =
                 format!("{verb} refused: not every actuator of {id} has confirmed the current step");
@@ -180,18 +182,17 @@ fn check_undo(state: &State, ended: &Ended, act: &Act) -> Result<(), Refusal> {
 }
 
 /// A person may skip time, sample counts and what is undecided. Past anything else they must say so.
-fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Result<(), Refusal> {
-    let policy = state.policy_of(rollout);
+fn check_promote(turn: Turn, bake: &Bake, act: &Act) -> Result<(), Refusal> {
+    let Turn { rollout, policy, .. } = turn;
     let id = &rollout.id;
-    let judgement = readings::judge(rollout, policy, state.now);
+    let Assessment { judgement, gates, .. } = Assessment::of(turn);
     if judgement.harm {
         let message = format!("promote refused: {id} is being rolled back");
         return Err(refusal("E0312", message));
     }
     let at = policy.steps[usize::from(bake.step)].to;
-    past_shut(state, rollout, act, &format!("at {at}"))?;
-    let gates = gates::gates(state, rollout, &judgement.readings, state.now);
-    let serious = |gate: &&decision::Gate| match &gate.reason {
+    past_shut(turn, act, &format!("at {at}"))?;
+    let serious = |gate: &&Gate| match &gate.reason {
         Reason::Guardrail { name } => {
             let of = |r: &&GuardrailReading| r.name == *name;
             !gate.met && judgement.readings.iter().find(of).is_some_and(|r| r.verdict != Verdict::Undecided)
@@ -219,9 +220,9 @@ fn check_promote(state: &State, rollout: &Rollout, bake: &Bake, act: &Act) -> Re
 }
 
 /// Past a closed window a person must say so. A freeze stands until somebody ends it.
-fn past_shut(state: &State, rollout: &Rollout, act: &Act, at: &str) -> Result<(), Refusal> {
-    let id = &rollout.id;
-    for gate in windows::gates(state, rollout, state.now).iter().filter(|gate| !gate.met) {
+fn past_shut(turn: Turn, act: &Act, at: &str) -> Result<(), Refusal> {
+    let id = &turn.rollout.id;
+    for gate in windows::gates(turn).iter().filter(|gate| !gate.met) {
         let why = words::reason(&gate.reason, &[]);
         let how = match &gate.reason {
             Reason::Frozen { service, .. } => {
@@ -237,10 +238,9 @@ fn past_shut(state: &State, rollout: &Rollout, act: &Act, at: &str) -> Result<()
 }
 
 /// Skipping passes the bake time and the sample minimum, and nothing else.
-fn check_skip(state: &State, rollout: &Rollout, bake: &Bake) -> Result<(), Refusal> {
-    let (id, policy) = (&rollout.id, state.policy_of(rollout));
-    let judgement = readings::judge(rollout, policy, state.now);
-    let gates = gates::gates(state, rollout, &judgement.readings, state.now);
+fn check_skip(turn: Turn, bake: &Bake) -> Result<(), Refusal> {
+    let (id, policy) = (&turn.rollout.id, turn.policy);
+    let Assessment { judgement, gates, .. } = Assessment::of(turn);
     let passable = |reason: &Reason| matches!(reason, Reason::Samples { .. } | Reason::Bake { .. });
     match gates.iter().find(|gate| !gate.met && !passable(&gate.reason)) {
         Some(_) if planted(Bug::SkipsGuardrail) => Ok(()),

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use super::turn::Turn;
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::reference::canary_factor;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::condition::Figures;
-use crate::core::policy::guardrail::{Better, Condition, Guardrail, Rule};
+use crate::core::policy::guardrail::{Better, Condition, Guardrail, Rule, Unless};
 use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::telemetry::arm::ArmCount;
 
-/// What conditions see, by name of the guardrail.
-pub fn observed<'a>(rollout: &Rollout, policy: &'a Policy) -> BTreeMap<&'a str, Figures> {
+/// What conditions see, by name of the guardrail; nothing where the policy has none.
+pub fn observed<'a>(turn: Turn<'a>) -> BTreeMap<&'a str, Figures> {
+    let Turn { rollout, policy, .. } = turn;
+    let asks = |guardrail: &Guardrail| matches!(guardrail.unless, Some(Unless::When { .. }));
+    if policy.conditions.is_empty() && !policy.guardrails.iter().any(asks) {
+        return BTreeMap::new();
+    }
     let figures = |(watch, guardrail): (&Watch, &'a Guardrail)| {
         let evidence = &watch.evidence;
         let (baseline, canary) = (evidence.baseline, evidence.canary);
@@ -51,7 +57,11 @@ pub fn of_part_before(rollout: &Rollout, policy: &Policy, watch: &Watch) -> bool
 
 /// Every condition of the policy, and whether it holds; `None`: that cannot be told yet. Without traffic of the canary
 /// there is nothing they could be about, and with all of it nothing left to decide.
-pub fn conditions<'a>(rollout: &Rollout, policy: &'a Policy) -> Vec<(&'a Condition, Option<bool>)> {
+pub fn conditions<'a>(
+    turn: Turn<'a>,
+    observed: &BTreeMap<&str, Figures>,
+) -> Vec<(&'a Condition, Option<bool>)> {
+    let Turn { rollout, policy, .. } = turn;
     let baking = match &rollout.stage {
         Stage::Baking(bake) => policy.steps[usize::from(bake.step)].to > Weight::ZERO,
         _ => false,
@@ -59,8 +69,7 @@ pub fn conditions<'a>(rollout: &Rollout, policy: &'a Policy) -> Vec<(&'a Conditi
     if policy.conditions.is_empty() || !baking || planted(Bug::ConditionIgnored) {
         return Vec::new();
     }
-    let observed = observed(rollout, policy);
-    policy.conditions.iter().map(|condition| (condition, condition.when.holds(&observed).ok())).collect()
+    policy.conditions.iter().map(|condition| (condition, condition.when.holds(observed).ok())).collect()
 }
 
 /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.

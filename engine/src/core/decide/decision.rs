@@ -1,6 +1,8 @@
 //! A choice becomes a decision: what it is about, and what speaks for it.
 
-use super::readings::{self, Judgement};
+use super::conditions::observed;
+use super::readings::{Judgement, judge};
+use super::turn::Turn;
 use super::windows;
 use crate::core::event::Event;
 use crate::core::event::decision::{Choice, Decision, Reason};
@@ -10,32 +12,25 @@ use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::OnFail;
 use crate::core::policy::segment::Task;
-use crate::core::state::State;
-use crate::core::state::rollout::{Rollout, Stage};
+use crate::core::state::rollout::Stage;
 
 /// A decision that a person ordered.
-pub fn ordered(state: &State, rollout: &Rollout, choice: Choice) -> Event {
-    let policy = state.policy_of(rollout);
-    let judgement = readings::judge(rollout, policy, state.now);
-    let order = rollout.order.as_ref();
+pub fn ordered(turn: Turn, choice: Choice) -> Event {
+    let judgement = judge(turn, &observed(turn));
+    let order = turn.rollout.order.as_ref();
     let order = order.map(|act| Reason::Operator { by: act.actor.clone(), reason: act.reason.clone() });
     let mut because: Vec<Reason> = order.into_iter().collect();
     if choice == Choice::Promote {
         // A window that is passed stays on record.
-        let shut = windows::gates(state, rollout, state.now).into_iter().filter(|gate| !gate.met);
+        let shut = windows::gates(turn).into_iter().filter(|gate| !gate.met);
         because.extend(shut.map(|gate| gate.reason));
     }
-    made(state, rollout, choice, because, &judgement)
+    made(turn, choice, because, &judgement)
 }
 
-pub fn made(
-    state: &State,
-    rollout: &Rollout,
-    choice: Choice,
-    because: Vec<Reason>,
-    judgement: &Judgement,
-) -> Event {
-    let policy = state.policy_of(rollout);
+/// The decision as it is recorded.
+pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgement) -> Event {
+    let Turn { state, rollout, policy, .. } = turn;
     let step = match rollout.stage {
         Stage::Queued => None,
         _ => rollout.step(),

@@ -5,23 +5,25 @@
 
 use super::acts::refusal;
 use super::alert::{alert, raised};
+use super::conditions::observed;
 use super::decision::made;
-use super::readings;
+use super::readings::judge;
+use super::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::decision::{Choice, Reason};
 use crate::core::event::fact::Ack;
 use crate::core::ids::{Actuator, CommandId, derived_id};
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::Policy;
 use crate::core::policy::actuator::{Declared, OnDeadline};
 use crate::core::state::State;
 use crate::core::state::in_flight::Sent;
-use crate::core::state::rollout::{Rollout, Stage};
+use crate::core::state::rollout::Stage;
 use crate::core::words;
 
 /// What follows for the command on its way.
-pub fn chase(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
+pub fn chase(turn: Turn) -> Option<Event> {
+    let Turn { state, rollout, policy, now } = turn;
     let sent = rollout.sent.as_ref()?;
     let id = rollout.id.clone();
     if sent.waiting.is_empty() {
@@ -34,7 +36,7 @@ pub fn chase(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event>
             return Some(event);
         }
     }
-    if let Some((step, within)) = rollout.not_applied(policy, state.now) {
+    if let Some((step, within)) = rollout.not_applied(policy, now) {
         let waiting = sent.waiting.clone();
         let because = Reason::NotApplied { waiting, within_ms: within.0 };
         let summary = words::reason(&because, &[]);
@@ -42,14 +44,14 @@ pub fn chase(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event>
             return Some(event);
         }
         if policy.on_deadline == OnDeadline::Rollback {
-            return Some(back(state, rollout, policy, because));
+            return Some(back(turn, because));
         }
     }
     let again: Vec<Actuator> =
-        sent.waiting.iter().filter(|a| sent.next_send(a, policy) <= state.now).cloned().collect();
+        sent.waiting.iter().filter(|a| sent.next_send(a, policy) <= now).cloned().collect();
     for actuator in &sent.waiting {
         let follows = match policy.declared.get(actuator) {
-            Some(declared) => silence(state, rollout, policy, sent, (actuator, declared)),
+            Some(declared) => silence(turn, sent, (actuator, declared)),
             None if again.contains(actuator) && !rollout.resend => {
                 let timeout = policy.ack_timeout;
                 let summary =
@@ -75,39 +77,34 @@ pub fn chase(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event>
 }
 
 /// A declared actuator that has used up its time is named, and then what its policy says happens.
-fn silence(
-    state: &State,
-    rollout: &Rollout,
-    policy: &Policy,
-    sent: &Sent,
-    (actuator, declared): (&Actuator, &Declared),
-) -> Option<Event> {
+fn silence(turn: Turn, sent: &Sent, (actuator, declared): (&Actuator, &Declared)) -> Option<Event> {
+    let Turn { rollout, policy, now, .. } = turn;
     let silent_at = sent.silent_at(actuator, policy);
-    if silent_at > state.now || planted(Bug::SilentUnnamed) {
+    if silent_at > now || planted(Bug::SilentUnnamed) {
         return None;
     }
     let (what, within) = (words::asked(&sent.command), policy.ack_within(actuator));
     if rollout.takes_back() && !planted(Bug::BackTwice) {
         let (n, due) = sent.naming(actuator, silent_at);
-        let (since, canary) = (state.now.since(sent.issued_at), &sent.command.canary);
+        let (since, canary) = (now.since(sent.issued_at), &sent.command.canary);
         let summary = format!(
             "actuator {actuator} has not confirmed the rollback, {what}, for {since}; it may still send requests to \
              {canary}. The command is sent again"
         );
         let kind = AlertKind::RollbackUnconfirmed(actuator.clone(), n);
-        return (due <= state.now).then(|| raised(rollout, kind, summary));
+        return (due <= now).then(|| raised(rollout, kind, summary));
     }
     let acts = declared.on_silent == OnDeadline::Rollback && rollout.stage != Stage::Releasing;
     let then = if acts { "rolling back" } else { "the command is sent again" };
     let summary = format!("actuator {actuator} has not confirmed {what} within {within}; {then}");
     alert(rollout, AlertKind::ActuatorSilent(actuator.clone()), summary).or_else(|| {
         let because = Reason::NotApplied { waiting: vec![actuator.clone()], within_ms: within.0 };
-        (acts && !planted(Bug::SilenceHolds)).then(|| back(state, rollout, policy, because))
+        (acts && !planted(Bug::SilenceHolds)).then(|| back(turn, because))
     })
 }
 
-fn back(state: &State, rollout: &Rollout, policy: &Policy, because: Reason) -> Event {
-    made(state, rollout, Choice::Rollback, vec![because], &readings::judge(rollout, policy, state.now))
+fn back(turn: Turn, because: Reason) -> Event {
+    made(turn, Choice::Rollback, vec![because], &judge(turn, &observed(turn)))
 }
 
 /// An acknowledgement that matched no open command of its service.

@@ -1,27 +1,26 @@
 //! What follows from what telemetry shows of the last command.
 
 use super::alert::raised;
+use super::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::command::Shown;
 use crate::core::event::decision::Gate;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::Policy;
-use crate::core::state::State;
 use crate::core::state::effect::Effect;
-use crate::core::state::rollout::{Rollout, Stage};
-use crate::core::time::Timestamp;
+use crate::core::state::rollout::Stage;
 use crate::core::{text, words};
 
 /// The gate of the command that was confirmed last.
-pub fn gate(rollout: &Rollout, policy: &Policy) -> Option<Gate> {
-    let effect = rollout.effect.as_ref()?;
+pub fn gate(turn: Turn) -> Option<Gate> {
+    let effect = turn.rollout.effect.as_ref()?;
     let met = effect.is_shown() || planted(Bug::LiarPromoted);
-    Some(Gate { met, time: false, reason: effect.reason(policy) })
+    Some(Gate { met, time: false, reason: effect.reason(turn.policy) })
 }
 
 /// What follows from what telemetry shows of the command that was confirmed last.
-pub fn next(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
+pub fn next(turn: Turn) -> Option<Event> {
+    let Turn { rollout, policy, now, .. } = turn;
     let effect = rollout.effect.as_ref().filter(|effect| !effect.is_shown())?;
     let rollout_id = || rollout.id.clone();
     let requests = effect.requests(policy);
@@ -32,7 +31,7 @@ pub fn next(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> 
             metric: metric.clone(),
             canary,
             requests,
-            took_ms: state.now.since(effect.issued_at).0,
+            took_ms: now.since(effect.issued_at).0,
         };
         return Some(Event::EffectShown { rollout: rollout_id(), effect: shown });
     }
@@ -45,15 +44,16 @@ pub fn next(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> 
         });
     }
     let takes_back = rollout.stage == Stage::RollingBack;
-    if effect.over(policy) > state.now || effect.named && !takes_back {
+    if effect.over(policy) > now || effect.named && !takes_back {
         return None;
     }
-    let summary = contradiction(rollout, policy, effect, state.now);
+    let summary = contradiction(turn, effect);
     Some(raised(rollout, AlertKind::NotEffective(effect.command.id, effect.look), summary))
 }
 
 /// `router-eu confirmed 25%, telemetry shows 5.1% of 12,004 requests (error) in the 10m since`
-pub fn contradiction(rollout: &Rollout, policy: &Policy, effect: &Effect, now: Timestamp) -> String {
+fn contradiction(turn: Turn, effect: &Effect) -> String {
+    let Turn { rollout, policy, now, .. } = turn;
     let names: Vec<&str> = effect.command.actuators.iter().map(|a| a.as_str()).collect();
     let (names, asked, over) = (names.join(", "), words::asked(&effect.command), now.since(effect.since));
     let seen = match effect.requests(policy) {

@@ -1,26 +1,31 @@
 //! What stands between a step and the next.
 
-use super::conditions::conditions;
-use super::{effect, slices, smoke, windows};
+use super::slices::{self, Slice};
+use super::turn::Turn;
+use super::{effect, smoke, windows};
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::guardrail::{OnFail, Rule};
+use crate::core::policy::Approval;
+use crate::core::policy::guardrail::{Condition, OnFail, Rule};
 use crate::core::policy::segment::Task;
-use crate::core::policy::{Approval, Policy};
-use crate::core::state::State;
-use crate::core::state::rollout::{Rollout, Stage};
-use crate::core::time::{Span, Timestamp};
+use crate::core::state::rollout::Stage;
+use crate::core::time::Span;
 
 /// Everything the next promotion out of the current step waits for, in order of precedence.
-pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], now: Timestamp) -> Vec<Gate> {
-    let policy = state.policy_of(rollout);
+pub fn gates(
+    turn: Turn,
+    readings: &[GuardrailReading],
+    conditions: &[(&Condition, Option<bool>)],
+    slices: &[Slice],
+) -> Vec<Gate> {
+    let Turn { state, rollout, policy, now } = turn;
     let Some(bake) = rollout.bake() else {
         // The first step waits for nothing but its turn, and whatever keeps everything where it is.
         let first = rollout.stage == Stage::Queued && state.turn_of(rollout);
-        return if first { windows::gates(state, rollout, now) } else { Vec::new() };
+        return if first { windows::gates(turn) } else { Vec::new() };
     };
     let soaking = matches!(rollout.stage, Stage::Soaking(_));
     let step = &policy.steps[usize::from(bake.step)];
@@ -33,8 +38,8 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
     if let Some(name) = &rollout.parked {
         gates.push(Gate { met: false, time: false, reason: Reason::Segment { name: name.clone() } });
     }
-    gates.extend(smoke::gates(rollout, policy));
-    gates.extend(effect::gate(rollout, policy));
+    gates.extend(smoke::gates(turn));
+    gates.extend(effect::gate(turn));
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
@@ -52,9 +57,9 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }
-    gates.extend(slices::gates(rollout, policy));
-    for (condition, holds) in conditions(rollout, policy) {
-        let met = condition.on == OnFail::Alert || holds == Some(false);
+    gates.extend(slices::gates(slices));
+    for (condition, holds) in conditions {
+        let met = condition.on == OnFail::Alert || *holds == Some(false);
         let reason = Reason::Condition { name: condition.name.clone(), known: holds.is_some() };
         gates.push(Gate { met, time: false, reason });
     }
@@ -71,12 +76,12 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
     gates.push(Gate { met: left == Span::ZERO, time: true, reason: Reason::Bake { left_ms: left.0 } });
     // Completing moves no traffic.
     if !soaking {
-        gates.extend(windows::gates(state, rollout, now));
+        gates.extend(windows::gates(turn));
     }
     if let Some((by, _)) = &rollout.paused {
         gates.push(Gate { met: false, time: false, reason: Reason::Paused { by: by.clone() } });
     }
-    let (have, need) = approvals(rollout, policy);
+    let (have, need) = approvals(turn);
     if need > 0 {
         gates.push(Gate { met: have >= need, time: false, reason: Reason::Approvals { have, need } });
     }
@@ -84,18 +89,19 @@ pub fn gates(state: &State, rollout: &Rollout, readings: &[GuardrailReading], no
 }
 
 /// Approvals given for, and needed by, the next promotion.
-pub fn approvals(rollout: &Rollout, policy: &Policy) -> (u8, u8) {
-    let need = asked(rollout, policy).map(|a| a.by).max().unwrap_or(0);
-    (rollout.approvals.len().min(255) as u8, need)
+pub fn approvals(turn: Turn) -> (u8, u8) {
+    let need = asked(turn).map(|a| a.by).max().unwrap_or(0);
+    (turn.rollout.approvals.len().min(255) as u8, need)
 }
 
 /// Whether the approval of who submitted the change does not count for the next promotion.
-pub fn not_submitter(rollout: &Rollout, policy: &Policy) -> bool {
-    asked(rollout, policy).any(|a| a.not_submitter)
+pub fn not_submitter(turn: Turn) -> bool {
+    asked(turn).any(|a| a.not_submitter)
 }
 
 /// What the policy asks for before the next promotion.
-pub fn asked<'a>(rollout: &Rollout, policy: &'a Policy) -> impl Iterator<Item = &'a Approval> {
+fn asked<'a>(turn: Turn<'a>) -> impl Iterator<Item = &'a Approval> {
+    let Turn { rollout, policy, .. } = turn;
     let next = rollout.step().map_or(0, |step| usize::from(step) + 1);
     let to = policy.steps.get(next).map_or(Weight::ZERO, |step| step.to);
     let known = next < policy.steps.len();
@@ -104,7 +110,8 @@ pub fn asked<'a>(rollout: &Rollout, policy: &'a Policy) -> impl Iterator<Item = 
 }
 
 /// Time since the step was applied after which `on_deadline` happens, when that has passed.
-pub fn deadline_passed(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<Span> {
+pub fn deadline_passed(turn: Turn) -> Option<Span> {
+    let Turn { rollout, policy, now, .. } = turn;
     let Stage::Baking(bake) = &rollout.stage else { return None };
     // A person is asked already.
     if rollout.parked.is_some() {

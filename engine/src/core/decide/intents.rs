@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::acts::refusal;
+use super::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::bundle::{self, Makeup, Part};
 use crate::core::event::fact::Intent;
@@ -10,7 +11,7 @@ use crate::core::event::opening::{Opening, Refusal};
 use crate::core::ids::{RolloutId, Scope, Service, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Concurrency;
-use crate::core::state::rollout::{Rollout, Stage};
+use crate::core::state::rollout::Stage;
 use crate::core::state::{Quarantine, State};
 
 /// Rollouts that may wait behind one another.
@@ -188,7 +189,8 @@ pub fn several_parts(
 }
 
 /// Why a rollout whose turn has come is not begun: what came before it has changed what serves.
-pub fn overtaken(state: &State, rollout: &Rollout) -> Option<String> {
+pub fn overtaken(turn: Turn) -> Option<String> {
+    let Turn { state, rollout, policy, .. } = turn;
     let Opening { service, to, makeup, .. } = &rollout.opening;
     let known = state.services.get(service).filter(|_| state.turn_of(rollout))?;
     if planted(Bug::OvertakenBegins) {
@@ -198,6 +200,6 @@ pub fn overtaken(state: &State, rollout: &Rollout) -> Option<String> {
     if serves == to {
         return Some(format!("{to} has come to serve {service} meanwhile; nothing is left to roll out"));
     }
-    let at_once = state.policy_of(rollout).parts_at_once;
+    let at_once = policy.parts_at_once;
     several_parts(service, (serves, &known.makeup), makeup, at_once).map(|refusal| refusal.message)
 }

@@ -6,6 +6,7 @@
 
 pub mod acts;
 pub mod alert;
+pub mod assessment;
 pub mod conditions;
 pub mod decision;
 pub mod delivery;
@@ -16,10 +17,14 @@ pub mod intents;
 pub mod readings;
 pub mod slices;
 pub mod smoke;
+pub mod turn;
 pub mod windows;
 
+use self::assessment::Assessment;
+use self::conditions::observed;
 use self::decision::{made, ordered};
-use self::readings::Judgement;
+use self::readings::judge;
+use self::turn::Turn;
 use super::event::Event;
 use super::ids::{CommandId, Weight, derived_id};
 use super::planted::{Bug, planted};
@@ -53,12 +58,16 @@ pub fn decide(state: &State) -> Option<Event> {
     if let Some(freeze) = state.freezes.iter().find(over) {
         return Some(Event::FreezeEnded { service: freeze.service.clone(), by: None });
     }
-    state.touched.open().filter_map(|id| state.rollouts.get(id)).find_map(|rollout| next(state, rollout))
+    state
+        .touched
+        .open()
+        .filter_map(|id| state.rollouts.get(id))
+        .find_map(|rollout| next(Turn::of(state, rollout)))
 }
 
 /// The next conclusion about one rollout.
-fn next(state: &State, rollout: &Rollout) -> Option<Event> {
-    let policy = state.policy_of(rollout);
+fn next(turn: Turn) -> Option<Event> {
+    let Turn { state, rollout, policy, .. } = turn;
     let id = || rollout.id.clone();
     if let Stage::Ended(outcome) = rollout.stage {
         return Some(Event::RolloutEnded { rollout: id(), outcome });
@@ -93,7 +102,7 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
     }
     match rollout.order.as_ref().map(|act| act.verb) {
         Some(Verb::Abort) => return Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted }),
-        Some(Verb::Rollback) => return Some(ordered(state, rollout, Choice::Rollback)),
+        Some(Verb::Rollback) => return Some(ordered(turn, Choice::Rollback)),
         _ => {}
     }
     // What is on its way to its end gets there.
@@ -101,21 +110,19 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
     if let Some(by) = rollout.superseded.as_ref().filter(|_| !ending) {
         let because = vec![Reason::Superseded { by: by.clone() }];
         return Some(match rollout.exposed() {
-            true => {
-                made(state, rollout, Choice::Rollback, because, &readings::judge(rollout, policy, state.now))
-            }
+            true => made(turn, Choice::Rollback, because, &judge(turn, &observed(turn))),
             false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
         });
     }
-    if let Some(event) = smoke::ask(rollout, policy).or_else(|| effect::next(state, rollout, policy)) {
+    if let Some(event) = smoke::ask(turn).or_else(|| effect::next(turn)) {
         return Some(event);
     }
     if rollout.armed()
-        && let Some(event) = weigh(state, rollout, policy)
+        && let Some(event) = weigh(turn)
     {
         return Some(event);
     }
-    if let Some(event) = delivery::chase(state, rollout, policy) {
+    if let Some(event) = delivery::chase(turn) {
         return Some(event);
     }
     match &rollout.stage {
@@ -131,7 +138,7 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
             Some(Event::RolloutEnded { rollout: id(), outcome })
         }
         Stage::Queued => {
-            if let Some(why) = intents::overtaken(state, rollout) {
+            if let Some(why) = intents::overtaken(turn) {
                 let alert = Alert { kind: AlertKind::Overtaken, summary: why, reading: None };
                 return Some(match rollout.alerts.contains_key(&alert.kind) {
                     false => Event::AlertRaised { rollout: id(), alert },
@@ -139,26 +146,20 @@ fn next(state: &State, rollout: &Rollout) -> Option<Event> {
                 });
             }
             if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
-                return Some(ordered(state, rollout, Choice::Promote));
+                return Some(ordered(turn, Choice::Promote));
             }
-            let open = windows::gates(state, rollout, state.now).iter().all(|gate| gate.met);
-            (state.turn_of(rollout) && rollout.paused.is_none() && open).then(|| {
-                made(
-                    state,
-                    rollout,
-                    Choice::Promote,
-                    Vec::new(),
-                    &readings::judge(rollout, policy, state.now),
-                )
-            })
+            let open = windows::gates(turn).iter().all(|gate| gate.met);
+            (state.turn_of(rollout) && rollout.paused.is_none() && open)
+                .then(|| made(turn, Choice::Promote, Vec::new(), &judge(turn, &observed(turn))))
         }
         _ => None,
     }
 }
 
 /// Freezes references, scores what has settled, then reads the guardrails and chooses.
-fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
-    let (id, now) = (|| rollout.id.clone(), state.now);
+fn weigh(turn: Turn) -> Option<Event> {
+    let Turn { rollout, policy, now, .. } = turn;
+    let id = || rollout.id.clone();
     // A reference first: the cohorts that waited meanwhile can then be bet on.
     for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
         match watch.next_reference(guardrail, &policy.evidence) {
@@ -191,34 +192,37 @@ fn weigh(state: &State, rollout: &Rollout, policy: &Policy) -> Option<Event> {
             scored,
         });
     }
-    let judgement = readings::judge(rollout, policy, now);
+    let observed = observed(turn);
+    let judgement = judge(turn, &observed);
     // Having too little evidence is where everything starts: it is no news until something else was said.
     let said = rollout.watches.iter().map(|watch| watch.verdict.unwrap_or(Verdict::Insufficient));
     if let Some((reading, _)) = judgement.readings.iter().zip(said).find(|(r, said)| *said != r.verdict) {
         return Some(Event::VerdictReached { rollout: id(), reading: reading.clone() });
     }
-    choose(state, rollout, policy, &judgement)
+    choose(turn, &Assessment::with(turn, judgement, &observed))
 }
 
-fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgement) -> Option<Event> {
+fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
+    let Turn { rollout, policy, .. } = turn;
+    let Assessment { judgement, conditions, slices, gates } = assessment;
     let failing = |on_fail: OnFail| {
         judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.does() == on_fail)
     };
     let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
-    let (have, need) = gates::approvals(rollout, policy);
-    let shut = || windows::gates(state, rollout, state.now).iter().any(|gate| !gate.met);
+    let (have, need) = gates::approvals(turn);
+    let shut = || windows::gates(turn).iter().any(|gate| !gate.met);
     let waits = planted(Bug::PausedHarm) && rollout.paused.is_some()
         || planted(Bug::GateBeforeHarm) && have < need
         || planted(Bug::WindowBeforeHarm) && shut();
     if judgement.harm && !waits {
         let because = failing(OnFail::Rollback).map(named).collect();
-        return Some(made(state, rollout, Choice::Rollback, because, judgement));
+        return Some(made(turn, Choice::Rollback, because, judgement));
     }
-    let failed: Vec<Reason> = smoke::failed(rollout, policy, OnDeadline::Rollback).collect();
+    let failed: Vec<Reason> = smoke::failed(turn, OnDeadline::Rollback).collect();
     if !failed.is_empty() {
-        return Some(made(state, rollout, Choice::Rollback, failed, judgement));
+        return Some(made(turn, Choice::Rollback, failed, judgement));
     }
-    if let Some(event) = smoke::alert(rollout, policy) {
+    if let Some(event) = smoke::alert(turn) {
         return Some(event);
     }
     for reading in failing(OnFail::Alert).chain(failing(OnFail::Hold)) {
@@ -228,13 +232,12 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
             return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
         }
     }
-    if let Some(event) = slices::alert(rollout, policy, state.now) {
+    if let Some(event) = slices::alert(turn, slices) {
         return Some(event);
     }
     if let Some(event) = above_cap(rollout, policy) {
         return Some(event);
     }
-    let conditions = conditions::conditions(rollout, policy);
     let holding = |on: OnFail| {
         conditions.iter().filter(move |(condition, holds)| condition.on == on && *holds == Some(true))
     };
@@ -254,20 +257,19 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     }
     let bake = rollout.bake()?;
     if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
-        return Some(ordered(state, rollout, Choice::Promote));
+        return Some(ordered(turn, Choice::Promote));
     }
-    let gates = gates::gates(state, rollout, &judgement.readings, state.now);
     let unmet: Vec<&Gate> = gates.iter().filter(|gate| !gate.met).collect();
     if unmet.is_empty() {
         return Some(match rollout.stage {
-            Stage::Soaking(_) => made(state, rollout, Choice::Complete, vec![Reason::SoakOver], judgement),
-            _ => made(state, rollout, Choice::Promote, Vec::new(), judgement),
+            Stage::Soaking(_) => made(turn, Choice::Complete, vec![Reason::SoakOver], judgement),
+            _ => made(turn, Choice::Promote, Vec::new(), judgement),
         });
     }
     let mut because: Vec<Reason> = unmet.iter().map(|gate| gate.reason.clone()).collect();
     // A deadline asks for evidence. A canary that only waits for a window or the end of a freeze has given it.
     let only_shut = unmet.iter().all(|gate| windows::shuts(gate));
-    let deadline = gates::deadline_passed(rollout, policy, state.now).filter(|_| !only_shut);
+    let deadline = gates::deadline_passed(turn).filter(|_| !only_shut);
     if let Some(after) = deadline {
         because.insert(0, Reason::Deadline { after_ms: after.0 });
         let first = words::reason(&unmet[0].reason, &judgement.readings);
@@ -282,7 +284,7 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
         };
         let unsound = policy.ab && judgement.readings.iter().any(split);
         if policy.on_deadline == OnDeadline::Rollback && !unsound {
-            return Some(made(state, rollout, Choice::Rollback, because, judgement));
+            return Some(made(turn, Choice::Rollback, because, judgement));
         }
     }
     // Holding means that something other than time is in the way: a failing guardrail at any time, and once
@@ -292,10 +294,10 @@ fn choose(state: &State, rollout: &Rollout, policy: &Policy, judgement: &Judgeme
     let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
     let stands = unmet.iter().any(|gate| matches!(gate.reason, Reason::Slice { .. }))
         || rollout.effect.as_ref().is_some_and(|effect| effect.named && !effect.is_shown())
-        || smoke::failed(rollout, policy, OnDeadline::Hold).next().is_some();
+        || smoke::failed(turn, OnDeadline::Hold).next().is_some();
     let holds = held_by_guardrail || stands || deadline.is_some() || served && !only_paused;
     let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
-    (holds && news).then(|| made(state, rollout, Choice::Hold, because, judgement))
+    (holds && news).then(|| made(turn, Choice::Hold, because, judgement))
 }
 
 /// A mean counts what is above its cap as the cap, and does not see it grow: people are told, as for an alert guardrail.

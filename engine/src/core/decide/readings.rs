@@ -3,7 +3,10 @@
 //! Invariant: missing evidence is never a pass. Pure: the same state gives the same readings, in the policy's
 //! order.
 
-use super::conditions::{estimate, limit_of, observed, of_part_before};
+use std::collections::BTreeMap;
+
+use super::conditions::{estimate, limit_of, of_part_before};
+use super::turn::Turn;
 use crate::core::event::reading::{GuardrailReading, Silence};
 use crate::core::evidence::bets::ln_weighted;
 use crate::core::evidence::monitor::Watch;
@@ -12,6 +15,7 @@ use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
+use crate::core::policy::condition::Figures;
 use crate::core::policy::guardrail::{Guardrail, GuardrailKind, OnFail, Rule, Unless};
 use crate::core::state::rollout::Rollout;
 use crate::core::telemetry::arm::{Arm, ArmCount};
@@ -28,19 +32,49 @@ pub struct Judgement {
     pub harm: bool,
 }
 
-/// Reads every guardrail of `rollout` at `now`.
-pub fn judge(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Judgement {
-    let together = Together::of(rollout, policy);
-    let largest = together.largest();
-    let watches = rollout.watches.iter().zip(&policy.guardrails);
-    let readings: Vec<GuardrailReading> =
-        watches.map(|(watch, guardrail)| read(rollout, policy, watch, guardrail, largest, now)).collect();
+/// Reads every guardrail.
+pub fn judge(turn: Turn, observed: &BTreeMap<&str, Figures>) -> Judgement {
+    let excuses = excuses(turn, observed);
+    let pooled = PooledEvidence::of(turn, &excuses);
+    let largest = pooled.largest();
+    let watches = turn.rollout.watches.iter().zip(&turn.policy.guardrails);
+    let read = |((watch, guardrail), excuse)| read(turn, watch, guardrail, excuse, largest);
+    let readings: Vec<GuardrailReading> = watches.zip(excuses.iter().cloned()).map(read).collect();
     let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback);
-    Judgement { readings, harm_ln: together.ln(), harm }
+    Judgement { readings, harm_ln: pooled.ln(), harm }
+}
+
+/// What excuses the failure of a guardrail now.
+#[derive(Clone, Debug, Default)]
+pub struct Excuse {
+    /// The guardrail that shows the benefit which turns it into a hold.
+    benefit: Option<String>,
+    /// The condition that does the same and holds.
+    when: Option<String>,
+}
+
+/// That of each guardrail, in the policy's order.
+pub fn excuses(turn: Turn, observed: &BTreeMap<&str, Figures>) -> Vec<Excuse> {
+    let Turn { rollout, policy, .. } = turn;
+    let shown = |name: &str| {
+        let of = policy.guardrails.iter().position(|g| g.name == name).and_then(|i| rollout.watches.get(i));
+        of.is_some_and(|watch| watch.evidence.benefit_shown || planted(Bug::ExcuseUnshown))
+    };
+    let excuse = |guardrail: &Guardrail| match &guardrail.unless {
+        Some(Unless::Benefit { guardrail }) => {
+            Excuse { benefit: shown(guardrail).then(|| guardrail.clone()), when: None }
+        }
+        Some(Unless::When { when }) => {
+            let holds = when.holds(observed).is_ok_and(|holds| holds);
+            Excuse { benefit: None, when: holds.then(|| when.text().to_owned()) }
+        }
+        None => Excuse::default(),
+    };
+    policy.guardrails.iter().map(excuse).collect()
 }
 
 /// The rollback guardrails together: the weighted average of their evidence is what decides.
-pub struct Together<'a> {
+pub struct PooledEvidence<'a> {
     /// Those that have a reference, in the policy's order.
     pub parts: Vec<Part<'a>>,
     /// Log-evidence (nats) that acts.
@@ -62,19 +96,18 @@ impl Part<'_> {
     }
 }
 
-impl<'a> Together<'a> {
-    pub fn of(rollout: &Rollout, policy: &'a Policy) -> Together<'a> {
-        let watches = rollout.watches.iter().zip(&policy.guardrails);
-        let weighted = watches.filter(|(w, g)| g.weight > 0.0 && w.reference.is_some());
-        let parts = weighted.map(|(w, g)| Part {
+impl<'a> PooledEvidence<'a> {
+    /// `excuses`: of each guardrail, in the policy's order.
+    pub fn of(turn: Turn<'a>, excuses: &[Excuse]) -> PooledEvidence<'a> {
+        let watches = turn.rollout.watches.iter().zip(&turn.policy.guardrails).zip(excuses);
+        let weighted = watches.filter(|((w, g), _)| g.weight > 0.0 && w.reference.is_some());
+        let parts = weighted.map(|((w, g), excuse)| Part {
             name: &g.name,
             weight: g.weight,
             ln: w.evidence.harm.ln(),
-            excused: excuse(rollout, policy, g).is_some()
-                || excused_when(rollout, policy, g).is_some()
-                || w.accepted.is_some(),
+            excused: excuse.benefit.is_some() || excuse.when.is_some() || w.accepted.is_some(),
         });
-        Together { parts: parts.collect(), need_ln: libm::log(policy.evidence.rollback) }
+        PooledEvidence { parts: parts.collect(), need_ln: libm::log(turn.policy.evidence.rollback) }
     }
 
     /// Log of the average of all.
@@ -105,28 +138,15 @@ fn average<'p, 'a: 'p>(parts: impl Iterator<Item = &'p Part<'a>>) -> f64 {
     if parts.is_empty() { 0.0 } else { ln_weighted(parts.iter().copied()) }
 }
 
-/// The benefit that turns a failure of `guardrail` into a hold, if it has been shown: the name of the guardrail that
-/// shows it.
-fn excuse(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
-    let Unless::Benefit { guardrail: shows } = guardrail.unless.as_ref()? else { return None };
-    let i = policy.guardrails.iter().position(|g| g.name == *shows)?;
-    (rollout.watches.get(i)?.evidence.benefit_shown || planted(Bug::ExcuseUnshown)).then(|| shows.clone())
-}
-
-/// The condition that does the same, if it holds.
-fn excused_when(rollout: &Rollout, policy: &Policy, guardrail: &Guardrail) -> Option<String> {
-    let Unless::When { when } = guardrail.unless.as_ref()? else { return None };
-    when.holds(&observed(rollout, policy)).is_ok_and(|holds| holds).then(|| when.text().to_owned())
-}
-
-pub(super) fn read(
-    rollout: &Rollout,
-    policy: &Policy,
+/// Reads one guardrail. `largest`: what the largest part of each pooled average is, where one has crossed.
+pub fn read(
+    turn: Turn,
     watch: &Watch,
     guardrail: &Guardrail,
+    excuse: Excuse,
     largest: [Option<f64>; 2],
-    now: Timestamp,
 ) -> GuardrailReading {
+    let Turn { rollout, policy, now, .. } = turn;
     let evidence = &watch.evidence;
     // A guardrail that shares the rollback alpha needs its weight's worth more by itself.
     let act_ln = libm::log(match guardrail.rule {
@@ -208,8 +228,8 @@ pub(super) fn read(
         epoch: evidence.harm.epoch,
         blocks: evidence.blocks,
         estimate: estimate(guardrail, watch),
-        excused: if failed { excuse(rollout, policy, guardrail) } else { None },
-        excused_when: if failed { excused_when(rollout, policy, guardrail) } else { None },
+        excused: excuse.benefit.filter(|_| failed),
+        excused_when: excuse.when.filter(|_| failed),
         accepted: watch.accepted.clone(),
         silence: silence(rollout, watch, verdict, now),
         benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),

@@ -6,7 +6,8 @@
 //! a canary that is well in every slice is stopped by any of them in at most 1 of `level` rollouts, however often one
 //! looks (Ville 1939). Of those found at one moment at most 1 of `level` is wrong, on average.
 
-use super::readings;
+use super::readings::{self, Excuse};
+use super::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::alert::{Alert, AlertKind};
 use crate::core::event::decision::{Gate, Reason};
@@ -15,10 +16,7 @@ use crate::core::evidence::bets::{discoveries, enough};
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::Policy;
 use crate::core::policy::guardrail::{Guardrail, OnFail};
-use crate::core::state::rollout::Rollout;
-use crate::core::time::Timestamp;
 use crate::core::words;
 
 /// One value that a policy names, and how it stands.
@@ -56,7 +54,7 @@ impl Slice<'_> {
     }
 
     /// What it has shown, as that of a guardrail.
-    fn reading(&self, rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<GuardrailReading> {
+    fn reading(&self, turn: Turn) -> Option<GuardrailReading> {
         let guardrail = Guardrail {
             name: self.name(),
             on_fail: self.on_fail,
@@ -65,14 +63,15 @@ impl Slice<'_> {
             benefit: None,
             ..self.guardrail.clone()
         };
-        let mut reading = readings::read(rollout, policy, self.watch?, &guardrail, [None; 2], now);
+        let mut reading = readings::read(turn, self.watch?, &guardrail, Excuse::default(), [None; 2]);
         (reading.verdict, reading.harm_need_ln) = (Verdict::Fail, self.need_ln);
         Some(reading)
     }
 }
 
 /// Every slice that may stop the rollout, in the policy's order.
-pub fn slices<'a>(rollout: &'a Rollout, policy: &'a Policy) -> Vec<Slice<'a>> {
+pub fn slices<'a>(turn: Turn<'a>) -> Vec<Slice<'a>> {
+    let Turn { rollout, policy, .. } = turn;
     let mut slices = Vec::new();
     let mut lns = Vec::new();
     for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
@@ -103,21 +102,20 @@ pub fn slices<'a>(rollout: &'a Rollout, policy: &'a Policy) -> Vec<Slice<'a>> {
 }
 
 /// People are told of each that is beyond its limit, once.
-pub fn alert(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<Event> {
-    let slices = slices(rollout, policy);
+pub fn alert(turn: Turn, slices: &[Slice]) -> Option<Event> {
     let news = slices.iter().find(|slice| slice.found && !slice.told)?;
-    let reading = news.reading(rollout, policy, now)?;
+    let reading = news.reading(turn)?;
     let summary = words::reading(&reading);
     let alert = Alert { kind: news.kind(), summary, reading: Some(reading) };
-    Some(Event::AlertRaised { rollout: rollout.id.clone(), alert })
+    Some(Event::AlertRaised { rollout: turn.rollout.id.clone(), alert })
 }
 
 /// A slice that holds stands in the way until a person promotes past it.
-pub fn gates<'a>(rollout: &'a Rollout, policy: &'a Policy) -> impl Iterator<Item = Gate> + 'a {
-    let holds = |slice: &Slice| {
+pub fn gates(slices: &[Slice]) -> impl Iterator<Item = Gate> {
+    let holds = |slice: &&Slice| {
         let accepted = slice.watch.is_some_and(|part| part.accepted.is_some());
         slice.told && slice.on_fail == OnFail::Hold && !accepted && !planted(Bug::SliceIgnored)
     };
-    let gate = |slice: Slice| Gate { met: false, time: false, reason: Reason::Slice { name: slice.name() } };
-    slices(rollout, policy).into_iter().filter(holds).map(gate)
+    let gate = |slice: &Slice| Gate { met: false, time: false, reason: Reason::Slice { name: slice.name() } };
+    slices.iter().filter(holds).map(gate)
 }

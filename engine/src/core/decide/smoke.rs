@@ -1,13 +1,13 @@
 //! What follows from the smoke tests of a step.
 
 use super::alert::raised;
+use super::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::smoke::{SmokeAsk, SmokeOutcome};
 use crate::core::ids::RolloutId;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::Policy;
 use crate::core::policy::actuator::{OnDeadline, Smoke};
 use crate::core::state::State;
 use crate::core::state::rollout::Rollout;
@@ -15,13 +15,15 @@ use crate::core::state::smoke::SmokeTest;
 use crate::core::words;
 
 /// Asks for the next test that nobody has been asked for.
-pub fn ask(rollout: &Rollout, policy: &Policy) -> Option<Event> {
+pub fn ask(turn: Turn) -> Option<Event> {
+    let rollout = turn.rollout;
     let test = rollout.smoke.iter().find(|test| test.to_ask)?;
-    let ask = asked(rollout, policy, test, test.attempt + 1)?;
+    let ask = asked(turn, test, test.attempt + 1)?;
     Some(Event::SmokeAsked { rollout: rollout.id.clone(), ask })
 }
 
-pub fn asked(rollout: &Rollout, policy: &Policy, test: &SmokeTest, attempt: u32) -> Option<SmokeAsk> {
+fn asked(turn: Turn, test: &SmokeTest, attempt: u32) -> Option<SmokeAsk> {
+    let Turn { rollout, policy, .. } = turn;
     let smoke = &policy.smoke[usize::from(test.test)];
     Some(SmokeAsk {
         id: test.id,
@@ -36,7 +38,7 @@ pub fn asked(rollout: &Rollout, policy: &Policy, test: &SmokeTest, attempt: u32)
     })
 }
 
-pub fn reason(test: &SmokeTest, smoke: &Smoke) -> Reason {
+fn reason(test: &SmokeTest, smoke: &Smoke) -> Reason {
     Reason::Smoke {
         name: smoke.name.clone(),
         outcome: test.result.as_ref().map(|result| result.outcome),
@@ -46,20 +48,17 @@ pub fn reason(test: &SmokeTest, smoke: &Smoke) -> Reason {
 }
 
 /// The last line that says something, at most 200 characters of it.
-pub fn last_line(detail: &str) -> String {
+fn last_line(detail: &str) -> String {
     let line = detail.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     line.chars().take(200).collect()
 }
 
-pub fn all<'a>(
-    rollout: &'a Rollout,
-    policy: &'a Policy,
-) -> impl Iterator<Item = (&'a SmokeTest, &'a Smoke)> + 'a {
-    rollout.smoke.iter().map(|test| (test, &policy.smoke[usize::from(test.test)]))
+fn all<'a>(turn: Turn<'a>) -> impl Iterator<Item = (&'a SmokeTest, &'a Smoke)> {
+    turn.rollout.smoke.iter().map(move |test| (test, &turn.policy.smoke[usize::from(test.test)]))
 }
 
 /// What a test that did not pass makes the rollout do.
-pub fn does(test: &SmokeTest, smoke: &Smoke) -> Option<OnDeadline> {
+fn does(test: &SmokeTest, smoke: &Smoke) -> Option<OnDeadline> {
     match test.result.as_ref()?.outcome {
         SmokeOutcome::Passed => None,
         SmokeOutcome::Failed | SmokeOutcome::TimedOut => Some(smoke.on_fail),
@@ -68,34 +67,31 @@ pub fn does(test: &SmokeTest, smoke: &Smoke) -> Option<OnDeadline> {
 }
 
 /// The tests that make the rollout do `what`.
-pub fn failed<'a>(
-    rollout: &'a Rollout,
-    policy: &'a Policy,
-    what: OnDeadline,
-) -> impl Iterator<Item = Reason> + 'a {
-    all(rollout, policy)
+pub fn failed(turn: Turn<'_>, what: OnDeadline) -> impl Iterator<Item = Reason> {
+    all(turn)
         .filter(move |(test, smoke)| does(test, smoke) == Some(what))
         .map(|(test, smoke)| reason(test, smoke))
 }
 
 /// Tells people of a test that holds the rollout.
-pub fn alert(rollout: &Rollout, policy: &Policy) -> Option<Event> {
+pub fn alert(turn: Turn) -> Option<Event> {
+    let rollout = turn.rollout;
     let holds = |(test, smoke): &(&SmokeTest, &Smoke)| {
         does(test, smoke) == Some(OnDeadline::Hold)
             && !rollout.alerts.contains_key(&AlertKind::Smoke(test.id))
     };
-    let (test, smoke) = all(rollout, policy).find(holds)?;
+    let (test, smoke) = all(turn).find(holds)?;
     Some(raised(rollout, AlertKind::Smoke(test.id), words::reason(&reason(test, smoke), &[])))
 }
 
 /// One gate a test.
-pub fn gates(rollout: &Rollout, policy: &Policy) -> Vec<Gate> {
+pub fn gates(turn: Turn) -> Vec<Gate> {
     let gate = |(test, smoke): (&SmokeTest, &Smoke)| {
         let outcome = test.result.as_ref().map(|result| result.outcome);
         let met = outcome == Some(SmokeOutcome::Passed) || outcome.is_none() && planted(Bug::SmokeUnfinished);
         Gate { met, time: outcome.is_none(), reason: reason(test, smoke) }
     };
-    let mut gates: Vec<Gate> = all(rollout, policy).map(gate).collect();
+    let mut gates: Vec<Gate> = all(turn).map(gate).collect();
     // What is wrong before what is not over.
     gates.sort_by_key(|gate| (gate.met, gate.time));
     gates
@@ -105,9 +101,9 @@ pub fn gates(rollout: &Rollout, policy: &Policy) -> Vec<Gate> {
 pub fn running(state: &State) -> Vec<(RolloutId, SmokeAsk)> {
     let waits = |test: &&SmokeTest| test.attempt > 0 && !test.to_ask && test.result.is_none();
     let tests = |rollout: &'_ Rollout| {
-        let policy = state.policy_of(rollout);
+        let turn = Turn::of(state, rollout);
         let waiting = rollout.smoke.iter().filter(waits);
-        let asks = waiting.filter_map(|test| asked(rollout, policy, test, test.attempt));
+        let asks = waiting.filter_map(|test| asked(turn, test, test.attempt));
         asks.map(|ask| (rollout.id.clone(), ask)).collect::<Vec<_>>()
     };
     state.rollouts.values().flat_map(tests).collect()

@@ -3,12 +3,12 @@
 //! Invariant: nothing here is asked before a rollback, a pause or an abort. Windows are worked out outside and come as
 //! facts: while none is known that is valid now, the window counts as closed.
 
+use super::turn::Turn;
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::windows::{Bounds, Freeze};
 use crate::core::ids::Service;
 use crate::core::planted::{Bug, planted};
 use crate::core::state::State;
-use crate::core::state::rollout::Rollout;
 use crate::core::time::Timestamp;
 
 /// Freezes at a time: one for everything, and one a service.
@@ -16,7 +16,8 @@ pub const FREEZES_MAX: usize = 256;
 
 /// The gates of a forward move that have nothing to do with evidence or time served: a freeze that is on, and the
 /// windows of the policy if it has any.
-pub fn gates(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<Gate> {
+pub fn gates(turn: Turn) -> Vec<Gate> {
+    let Turn { state, rollout, policy, now } = turn;
     let gate = |met, reason| Gate { met, time: false, reason };
     let mut gates: Vec<Gate> = freezes(state, &rollout.opening.service, now)
         .map(|freeze| {
@@ -24,7 +25,7 @@ pub fn gates(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<Gate> {
             gate(false, Reason::Frozen { service, by, reason, until })
         })
         .collect();
-    if state.policy_of(rollout).windows.is_some() {
+    if policy.windows.is_some() {
         let known = state.windows.get(&rollout.opening.policy);
         let stale = |bounds: &&Bounds| now < bounds.until;
         gates.push(match known.filter(stale) {
