@@ -1,6 +1,8 @@
 //! One simulated stream, judged by the production engine. A stream follows from its scenario and its number alone.
 
+use sluice::core::decide::conditions::observed;
 use sluice::core::decide::readings::judge;
+use sluice::core::decide::turn::Turn;
 use sluice::core::event::opening::Opening;
 use sluice::core::evidence::block::pair_y;
 use sluice::core::evidence::ingest::{Observation, Receipt, Role};
@@ -12,6 +14,7 @@ use sluice::core::policy::actuator::OnDeadline;
 use sluice::core::policy::guardrail::{EvidenceRules, Guardrail, Rule};
 use sluice::core::policy::{ChangeKind, Concurrency, Policy, Retry, Step};
 use sluice::core::rules::ENGINE;
+use sluice::core::state::State;
 use sluice::core::state::rollout::Rollout;
 use sluice::core::telemetry::arm::{Arm, Portion};
 use sluice::core::telemetry::cohort::unit_key;
@@ -326,7 +329,8 @@ fn run_policy(scenario: &Scenario, number: u64) -> Outcome {
         let values: Vec<f64> = (0..n).map(|_| baseline.draw(&mut random)).collect();
         judges.push(Judge::new(guardrail, scenario.share, &values));
     }
-    let mut rollout = Rollout::new("r1".into(), opening(), &policy, 1, Timestamp(0));
+    let (state, mut rollout) =
+        (State::default(), Rollout::new("r1".into(), opening(), &policy, 1, Timestamp(0)));
     let mut outcome = Outcome::default();
     for n in 1..=phase.requests {
         let canary = random.chance(phase.share);
@@ -344,7 +348,8 @@ fn run_policy(scenario: &Scenario, number: u64) -> Outcome {
             pairs.for_each(|(judge, watch)| std::mem::swap(&mut judge.watch, watch));
         };
         swap(&mut judges, &mut rollout);
-        let judgement = judge(&rollout, &policy, Timestamp(n * 1_000));
+        let turn = Turn { state: &state, rollout: &rollout, policy: &policy, now: Timestamp(n * 1_000) };
+        let judgement = judge(turn, &observed(turn));
         swap(&mut judges, &mut rollout);
         let at = Some(At { canary: judges[0].watch.evidence.canary.n, request: n });
         let acts = [judgement.harm, judgement.harm_ln >= LEVELS[1].ln()];
