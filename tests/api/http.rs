@@ -300,7 +300,7 @@ async fn a_full_disk_stops_intake_and_says_so() {
         assert!(message.starts_with("storage unavailable: "), "{message}");
         assert!(message.ends_with("kept for decisions; nothing was accepted"), "{message}");
     }
-    assert_eq!(server.get("/v1/info").await.1["head"]["seq"], 2);
+    assert_eq!(server.get("/v1/info").await.1["head"]["seq"], 3);
 }
 
 /// As many as there may be connect and never finish their first request: they are sent away, and who comes after them

@@ -44,7 +44,7 @@ async fn a_verb_over_nats_is_answered_like_one_over_http() {
     assert_eq!(subjects, expected);
 
     let (_, info) = ask(&client, "info", "").await;
-    assert_eq!((&info["nats"], &info["head"]["seq"]), (&json!(false), &json!(2)));
+    assert_eq!((&info["nats"], &info["head"]["seq"]), (&json!(false), &json!(3)));
     let (_, list) = ask(&client, "ls", r#"{"all":true}"#).await;
     assert_eq!(list["rollouts"], json!([]));
 

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use sluice::core::event::Event;
 use sluice::core::event::decision::Reason;
 use sluice::core::policy::{ChangeKind, Policy};
+use sluice::core::rules::ENGINE;
 use sluice::core::state::State;
 use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::Timestamp;
@@ -24,8 +25,18 @@ fn entropy() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..1_500)
 }
 
+/// Of the engine that this build has: what another says is not read.
 fn any_event() -> impl Strategy<Value = Event> {
-    (0..KINDS, entropy()).prop_map(|(kind, entropy)| arbitrary::value(&entropy, Some(kind)))
+    (0..KINDS, entropy()).prop_map(|(kind, entropy)| {
+        let mut event = arbitrary::value(&entropy, Some(kind));
+        match &mut event {
+            Event::EngineAdopted { engine } => *engine = ENGINE,
+            Event::RolloutCreated { opening, .. } => opening.engine = ENGINE,
+            Event::DecisionMade { decision, .. } => decision.engine = ENGINE,
+            _ => {}
+        }
+        event
+    })
 }
 
 fn stored(event: &Event) -> ((u8, u8), Vec<u8>) {
