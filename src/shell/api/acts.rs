@@ -189,6 +189,7 @@ fn part(state: &State, id: &RolloutId) -> State {
     let rollouts = state.rollouts.values().filter(of_service);
     State {
         log: state.log,
+        engine: state.engine,
         last: state.last,
         now: state.now,
         policies: state.policies.clone(),

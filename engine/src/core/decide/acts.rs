@@ -1,5 +1,5 @@
-//! Answers to what comes from outside: an intent becomes a rollout or is refused, an act is accepted or refused, a
-//! confirmation that nothing waits for is refused. What an accepted act leads to is decided in `decide`.
+//! What follows from the act of a person: it is accepted, or refused with what would be. What an accepted act leads to is decided
+//! by `decide`.
 
 use super::assessment::Assessment;
 use super::turn::Turn;

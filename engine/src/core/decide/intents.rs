@@ -1,4 +1,4 @@
-//! What follows from an intent.
+//! What follows from an intent: it becomes a rollout, or is refused.
 
 use std::collections::BTreeSet;
 

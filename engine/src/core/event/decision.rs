@@ -1,4 +1,4 @@
-//! What follows from the facts, as it is recorded.
+//! What was decided about a rollout, as it is recorded: the choice, and everything that speaks for it.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! The evidence of one guardrail: settled blocks in, log-evidence of harm and of safety out.
 //!
 //! Invariant: a block is scored with a reference, a grid and an epoch fixed before it was seen.
-//! Not here: gathering samples into cohorts (`cohort`), what a reading leads to (`judge`).
+//! Not here: gathering samples into cohorts (`telemetry::cohort`), what it is read as (`decide::readings`).
 
 use serde::{Deserialize, Serialize};
 
