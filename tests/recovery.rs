@@ -15,9 +15,6 @@ fn a_history_cut_anywhere_is_finished_as_it_was() {
     let mut state = State::default();
     let mut cut_inside = 0;
     for (i, (seq, at, event)) in events.iter().enumerate() {
-        if event.is_fact() {
-            state.touched.clear();
-        }
         state.apply(*seq, *at, event);
         let mut runner = Runner::new(state.clone());
         let mut drawn = Vec::new();

@@ -22,7 +22,6 @@ fn follow(n: usize) {
     let (mut state, mut views) = (State::default(), Views::default());
     let (mut open_at_once, mut over) = (0, 0);
     for (seq, at, event) in history() {
-        state.touched.clear();
         state.apply(seq, at, &event);
         let mut changed: Vec<RolloutId> = state.touched.iter().cloned().collect();
         changed.extend(event.rollout().cloned());
@@ -76,7 +75,6 @@ fn turns_go_round() {
 fn what_changed_is_drawn_without_waiting_for_its_turn() {
     let (mut state, mut views) = (State::default(), Views::default());
     for (seq, at, event) in history() {
-        state.touched.clear();
         state.apply(seq, at, &event);
         let Some(id) = event.rollout() else { continue };
         views.follow(&state, at, [id]);

@@ -332,7 +332,6 @@ fn replay_limit(data: &Path, dir: &Path) -> f64 {
                 break;
             }
             while let Ok(record) = header(&bytes, &mut start) {
-                state.touched.clear();
                 state.apply(record.seq, record.at, &record.event().expect("an event"));
             }
         }

@@ -101,7 +101,6 @@ impl Verifier {
             if let Event::BatchReceived { columns, .. } = event {
                 self.counts.observations += columns.observations();
             }
-            self.state.touched.clear();
         } else {
             self.counts.decisions += u64::from(matches!(event, Event::DecisionMade { .. }));
             self.counts.conclusions += 1;

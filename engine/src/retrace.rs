@@ -273,11 +273,7 @@ impl Tracer {
             }
             Divergence::Missing { replayed, .. } => of_it(replayed),
         };
-        let state = &mut self.verifier.state;
-        if event.is_fact() {
-            state.touched.clear();
-        }
-        state.apply(seq, at, again.unwrap_or(event));
+        self.verifier.state.apply(seq, at, again.unwrap_or(event));
         if about && self.trace.differs.is_none() {
             self.trace.differs = Some(divergence);
         }

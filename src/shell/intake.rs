@@ -1,14 +1,16 @@
 //! The way in, whatever it came by: bytes are parsed, recorded (or recorded as refused), and answered once that
 //! is durable. NATS and HTTP are both thin over this.
 
+use std::sync::Arc;
+
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
-use crate::runner::Taken;
+use crate::runner::{self, Taken};
 use crate::wire;
 pub use crate::wire::intake::{Kind, Message, service_in};
 
 use super::clock;
-use super::writer::{Gone, Outcome, Receipt, Writer};
+use super::writer::{Gone, News, Outcome, Receipt, Writer};
 
 /// The facts in a message: one, or several batches where telemetry had to be split.
 pub fn facts(kind: Kind, message: &Message<'_>) -> Vec<Event> {
@@ -18,8 +20,8 @@ pub fn facts(kind: Kind, message: &Message<'_>) -> Vec<Event> {
 /// How a message was answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// Durable; the first event, and what was concluded.
-    Recorded { seq: EventSeq, receipts: Vec<Receipt> },
+    /// Durable, with its first event, and what else was concluded.
+    Recorded { seq: EventSeq, answer: Option<runner::Answer>, news: Vec<Arc<News>> },
     /// It had been recorded before.
     Duplicate,
     /// Recorded as refused.
@@ -30,43 +32,42 @@ pub enum Answer {
 
 /// Takes in one message and waits until it is durable.
 pub async fn take(writer: &Writer, kind: Kind, message: &Message<'_>) -> Result<Answer, Gone> {
-    let mut receipts = Vec::new();
-    for fact in facts(kind, message) {
-        receipts.push(writer.submit(fact).await?);
-    }
-    Ok(answer(receipts))
+    record(writer, facts(kind, message)).await
 }
 
-/// One answer from the receipts of a message's facts.
-pub fn answer(receipts: Vec<Receipt>) -> Answer {
-    let mut first = None;
-    for receipt in &receipts {
-        match &receipt.outcome {
-            Outcome::Full(free) => return Answer::Full { free: *free },
-            Outcome::Taken(Taken::Refused(seq, refusal)) => {
-                let (code, message) = (refusal.code.clone(), refusal.message.clone());
-                return Answer::Refused { seq: *seq, code, message };
-            }
-            Outcome::Taken(Taken::Recorded(seq)) => {
-                // What the core refuses is an answer too.
-                let refused = receipt.news.iter().find_map(|n| match &n.event {
-                    Event::InputRejected { rejection: r, .. } => Some((n.seq, &r.code, &r.message)),
-                    Event::IntentRefused { refusal: r, .. }
-                    | Event::AckRefused { refusal: r, .. }
-                    | Event::FreezeRefused { refusal: r, .. }
-                    | Event::ActRefused { refusal: r, .. } => Some((n.seq, &r.code, &r.message)),
-                    _ => None,
-                });
-                if let Some((seq, code, message)) = refused {
-                    return Answer::Refused { seq, code: code.clone(), message: message.clone() };
-                }
-                first.get_or_insert(*seq);
-            }
-            Outcome::Taken(Taken::Duplicate) => {}
-        }
+/// Records the facts of one message: all of them, whatever becomes of the first. Its answer is what keeps one of them
+/// out, else what became of the first that is new.
+pub async fn record(writer: &Writer, facts: Vec<Event>) -> Result<Answer, Gone> {
+    let mut answers = Vec::with_capacity(facts.len());
+    for fact in facts {
+        // What cannot be read is recorded, and refused all the same.
+        let rejected = match &fact {
+            Event::InputRejected { rejection: r, .. } => Some((r.code.clone(), r.message.clone())),
+            _ => None,
+        };
+        answers.push(match (answer(writer.submit(fact).await?), rejected) {
+            (Answer::Recorded { seq, .. }, Some((code, message))) => Answer::Refused { seq, code, message },
+            (answer, _) => answer,
+        });
     }
-    match first {
-        Some(seq) => Answer::Recorded { seq, receipts },
-        None => Answer::Duplicate,
+    let kept_out = |answer: &Answer| matches!(answer, Answer::Refused { .. } | Answer::Full { .. });
+    let new = |answer: &Answer| matches!(answer, Answer::Recorded { .. });
+    let told = answers.iter().position(kept_out).or_else(|| answers.iter().position(new));
+    Ok(told.map_or(Answer::Duplicate, |i| answers.swap_remove(i)))
+}
+
+/// The answer to one fact.
+pub fn answer(receipt: Receipt) -> Answer {
+    match receipt.outcome {
+        Outcome::Full(free) => Answer::Full { free },
+        Outcome::Taken(Taken::Duplicate) => Answer::Duplicate,
+        // What the core refuses is an answer too.
+        Outcome::Taken(
+            Taken::Refused(seq, refusal)
+            | Taken::Recorded { answer: Some(runner::Answer::Refused { seq, refusal }), .. },
+        ) => Answer::Refused { seq, code: refusal.code, message: refusal.message },
+        Outcome::Taken(Taken::Recorded { seq, answer }) => {
+            Answer::Recorded { seq, answer, news: receipt.news }
+        }
     }
 }

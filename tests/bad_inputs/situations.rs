@@ -100,7 +100,7 @@ fn a_version_in_neither_arm_counts_for_nothing() {
     };
     let before = observed(&runner);
     let taken = take(&mut runner, &mut log, 2, samples("p@0", None, 1));
-    assert!(matches!(taken, Taken::Recorded(_)), "it is kept for the record: {taken:?}");
+    assert!(matches!(taken, Taken::Recorded { .. }), "it is kept for the record: {taken:?}");
     assert_eq!(observed(&runner), before);
 }
 
@@ -108,7 +108,10 @@ fn a_version_in_neither_arm_counts_for_nothing() {
 #[test]
 fn a_message_delivered_three_times_counts_once() {
     let (mut runner, mut log) = begun();
-    assert_eq!(take(&mut runner, &mut log, 1, samples("p@1", Some("s-1"), 1)), Taken::Recorded(4));
+    assert_eq!(
+        take(&mut runner, &mut log, 1, samples("p@1", Some("s-1"), 1)),
+        Taken::Recorded { seq: 4, answer: None }
+    );
     assert_eq!(take(&mut runner, &mut log, 2, samples("p@1", Some("s-1"), 1)), Taken::Duplicate);
     assert_eq!(take(&mut runner, &mut log, 3, samples("p@1", Some("s-1"), 2)), Taken::Duplicate);
     let known = &runner.state.services[&Service::from("chat")];

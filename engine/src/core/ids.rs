@@ -131,6 +131,13 @@ impl<'de> Deserialize<'de> for Digest {
 #[serde(transparent)]
 pub struct CommandId(pub Uuid);
 
+impl CommandId {
+    /// Of the command that carries out the decision recorded as `decision`.
+    pub fn of(log: Uuid, decision: EventSeq) -> CommandId {
+        CommandId(derived_id(log, "command", decision))
+    }
+}
+
 impl std::fmt::Display for CommandId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)

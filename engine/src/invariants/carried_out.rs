@@ -115,7 +115,7 @@ impl Effect {
         at: Timestamp,
     ) -> Option<Effect> {
         policy.effective?;
-        let own = &policy.steps[usize::from(step)];
+        let own = policy.step(step);
         let before = usize::from(step).checked_sub(1).map(|i| &policy.steps[i]);
         let before = before.filter(|before| before.segment == own.segment).map_or(Weight::ZERO, |s| s.to);
         let (from, to) = if back { (own.to, Weight::ZERO) } else { (before, own.to) };

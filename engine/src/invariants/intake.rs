@@ -20,14 +20,10 @@ pub struct Intake {
 impl Intake {
     /// Takes in a fact that may have been delivered.
     pub fn delivered(&mut self, event: &Event) -> Checked {
-        let (origin, service) = match event {
-            Event::BatchReceived { origin, service, .. } => (origin, Some(service)),
-            Event::IntentReceived { origin, .. }
-            | Event::AckReceived { origin, .. }
-            | Event::OperatorActed { origin, .. }
-            | Event::FreezeOrdered { origin, .. }
-            | Event::InputRejected { origin, .. } => (origin, None),
-            _ => return Ok(()),
+        let Some(origin) = event.origin() else { return Ok(()) };
+        let service = match event {
+            Event::BatchReceived { service, .. } => Some(service),
+            _ => None,
         };
         if let Some(delivery) = origin.delivery {
             let (all, above) = self.streams.entry(delivery.stream).or_default();

@@ -100,9 +100,6 @@ pub fn recover<J: Journal>(journal: &J) -> Result<(State, bool), J::Error> {
     }
     journal.scan(state.last + 1, &mut |envelope| {
         // What the last fact touched stays: if its conclusions are not all there, the rest are drawn.
-        if envelope.event.is_fact() {
-            state.touched.clear();
-        }
         state.apply(envelope.seq, envelope.at, &envelope.event);
         true
     })?;

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::decide::decide;
 use crate::core::event::Event;
-use crate::core::event::fact::{Origin, Rejection};
-use crate::core::event::opening::Refusal;
+use crate::core::event::fact::Rejection;
+use crate::core::event::opening::{Opening, Refusal};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::state::admission::Admission;
@@ -25,12 +25,49 @@ const CONCLUSIONS_MAX: usize = 100_000;
 /// What became of a fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Taken {
-    /// Recorded as this sequence; its conclusions follow directly.
-    Recorded(EventSeq),
+    /// Recorded as this sequence; its conclusions follow directly, the answer first.
+    Recorded { seq: EventSeq, answer: Option<Answer> },
     /// It had been recorded before.
     Duplicate,
     /// It would break a bound. The refusal is recorded instead.
     Refused(EventSeq, Refusal),
+}
+
+/// The conclusion that answers a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// An intent became a rollout.
+    Created {
+        seq: EventSeq,
+        rollout: RolloutId,
+        opening: Box<Opening>,
+    },
+    /// What somebody ordered happens.
+    Accepted {
+        seq: EventSeq,
+    },
+    Refused {
+        seq: EventSeq,
+        refusal: Refusal,
+    },
+}
+
+impl Answer {
+    fn of(seq: EventSeq, conclusion: &Event) -> Option<Answer> {
+        Some(match conclusion {
+            Event::RolloutCreated { rollout, opening } => {
+                Answer::Created { seq, rollout: rollout.clone(), opening: Box::new(opening.clone()) }
+            }
+            Event::ActAccepted { .. } | Event::FreezeStarted { .. } | Event::FreezeEnded { .. } => {
+                Answer::Accepted { seq }
+            }
+            Event::IntentRefused { refusal, .. }
+            | Event::ActRefused { refusal, .. }
+            | Event::AckRefused { refusal, .. }
+            | Event::FreezeRefused { refusal, .. } => Answer::Refused { seq, refusal: refusal.clone() },
+            _ => return None,
+        })
+    }
 }
 
 /// The folded state and the rules.
@@ -71,12 +108,15 @@ impl Runner {
             self.tick(now, record);
         }
         match self.state.admit(&fact) {
-            Admission::Accept => Taken::Recorded(self.put(now, &fact, record)),
+            Admission::Accept => {
+                let (seq, answer) = self.put(now, &fact, record);
+                Taken::Recorded { seq, answer }
+            }
             Admission::Duplicate => Taken::Duplicate,
             Admission::Refuse(refusal) => {
-                let rejected =
-                    Event::InputRejected { rejection: rejection(&fact, &refusal), origin: origin(&fact) };
-                Taken::Refused(self.put(now, &rejected, record), refusal)
+                let origin = fact.origin().cloned().unwrap_or_default();
+                let rejected = Event::InputRejected { rejection: rejection(&fact, &refusal), origin };
+                Taken::Refused(self.put(now, &rejected, record).0, refusal)
             }
         }
     }
@@ -134,13 +174,19 @@ impl Runner {
         now: Timestamp,
         fact: &Event,
         record: &mut dyn FnMut(EventSeq, Timestamp, &Event),
-    ) -> EventSeq {
+    ) -> (EventSeq, Option<Answer>) {
         let at = now.max(self.state.now);
         let first = self.state.last + 1;
-        self.state.touched.clear();
         self.state.apply(first, at, fact);
         record(first, at, fact);
-        self.finish(record);
+        // A question is answered before anything else is concluded.
+        let (mut asks, mut answer) = (self.state.question.is_some(), None);
+        self.finish(&mut |seq, at, event| {
+            if std::mem::take(&mut asks) {
+                answer = Answer::of(seq, event);
+            }
+            record(seq, at, event);
+        });
         // Telemetry touches a rollout only when there is something to conclude, but always changes when it comes due.
         if let Event::BatchReceived { service, .. } = fact
             && let Some(id) = self.state.services.get(service).and_then(|known| known.active.clone())
@@ -150,7 +196,7 @@ impl Runner {
         while let Some(fact) = self.wanted(at, Some(&self.state.touched)) {
             self.put(at, &fact, record);
         }
-        first
+        (first, answer)
     }
 
     fn note_due(&mut self, id: &RolloutId) {
@@ -167,18 +213,6 @@ impl Runner {
             self.soonest.remove(&(before, id.clone()));
         }
         self.soonest.extend(due.map(|at| (at, id.clone())));
-    }
-}
-
-fn origin(fact: &Event) -> Origin {
-    match fact {
-        Event::IntentReceived { origin, .. }
-        | Event::BatchReceived { origin, .. }
-        | Event::AckReceived { origin, .. }
-        | Event::OperatorActed { origin, .. }
-        | Event::FreezeOrdered { origin, .. }
-        | Event::InputRejected { origin, .. } => origin.clone(),
-        _ => Origin::default(),
     }
 }
 

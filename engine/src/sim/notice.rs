@@ -472,7 +472,7 @@ impl Notice {
                 seen.confirmed = true;
                 let step = policy.zip(seen.step).map(|(policy, step)| {
                     let last = usize::from(step) + 1 == policy.steps.len();
-                    policy.steps[usize::from(step)].to == Weight::FULL && !last
+                    policy.step(step).to == Weight::FULL && !last
                 });
                 rare.extend((step == Some(true)).then_some(Rare::SegmentFull));
                 rare.extend((seen.task == Some(Task::Release)).then_some(Rare::Released));

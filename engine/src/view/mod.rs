@@ -168,7 +168,7 @@ fn open_view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
         Stage::Ended(_) => Standing::Completed,
     };
     let bake = rollout.bake().map(|bake| {
-        let step = &policy.steps[usize::from(bake.step)];
+        let step = policy.step(bake.step);
         if matches!(rollout.stage, Stage::Soaking(_)) { step.bake.plus(policy.soak) } else { step.bake }
     });
     let unconfirmed: Vec<String> =

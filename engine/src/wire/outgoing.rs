@@ -295,13 +295,12 @@ impl DecisionBody {
             rollout: rollout.clone(),
             decision: decision.clone(),
             policy: state.policies.get(&decision.policy).map(|p| p.name.clone()).unwrap_or_default(),
-            command: CommandId(derived_id(state.log, "command", seq)),
+            command: CommandId::of(state.log, seq),
         }
     }
 
     fn message(&self, seq: EventSeq) -> DecisionMessage {
         let d = &self.decision;
-        let commands = matches!(d.choice, Choice::Promote | Choice::Rollback) || d.task.is_some();
         DecisionMessage {
             v: 1,
             seq,
@@ -323,7 +322,7 @@ impl DecisionBody {
             policy_hash: d.policy.short(),
             engine: d.engine,
             inputs: Inputs { first: d.inputs.0, last: d.inputs.1 },
-            command: commands.then(|| self.command.to_string()),
+            command: d.moves().then(|| self.command.to_string()),
             mode: if d.actor.is_some() { "operator" } else { "automatic" },
             actor: d.actor.clone(),
         }

@@ -53,7 +53,7 @@ impl Api {
     async fn rehearse(&self, verb: Verb, id: RolloutId, fact: Event) -> Result<ActAnswer, ApiError> {
         let part = {
             let id = id.clone();
-            self.writer.read(move |state, _| part(state, &id)).await?
+            self.writer.read(move |state, _| state.part_of(&id)).await?
         };
         let mut runner = Runner::new(part);
         let mut news = Vec::new();
@@ -120,10 +120,10 @@ struct Acted {
 }
 
 fn acted(id: &RolloutId, receipt: Receipt) -> Result<Acted, ApiError> {
-    match intake::answer(vec![receipt]) {
-        Answer::Recorded { seq, receipts } => {
+    match intake::answer(receipt) {
+        Answer::Recorded { seq, news, .. } => {
             let mut acted = Acted { seq, decision: None, command: None };
-            for news in receipts.iter().flat_map(|r| &r.news).filter(|n| n.event.rollout() == Some(id)) {
+            for news in news.iter().filter(|news| news.event.rollout() == Some(id)) {
                 match &news.event {
                     Event::DecisionMade { decision, .. } => {
                         acted.decision = Some((news.seq, news.at, decision.as_ref().clone()));
@@ -173,39 +173,5 @@ impl Told {
             command: self.command,
             dry_run,
         }
-    }
-}
-
-/// The state as far as it matters for one rollout: its service, and whoever shares a scope with it.
-fn part(state: &State, id: &RolloutId) -> State {
-    let ended = state.ended.iter().find(|ended| ended.id == *id).map(|ended| &ended.opening);
-    let service = state.rollouts.get(id).map(|r| &r.opening).or(ended).map(|opening| &opening.service);
-    let scopes = state.rollouts.get(id).map_or(&[] as &[_], |rollout| &rollout.opening.scopes);
-    // With those that share a scope: one of them may have it.
-    let of_service = |rollout: &&crate::core::state::rollout::Rollout| {
-        let shares = rollout.opening.scopes.iter().any(|scope| scopes.contains(scope));
-        shares || Some(&rollout.opening.service) == service
-    };
-    let rollouts = state.rollouts.values().filter(of_service);
-    State {
-        log: state.log,
-        engine: state.engine,
-        last: state.last,
-        now: state.now,
-        policies: state.policies.clone(),
-        policy_names: state.policy_names.clone(),
-        services: rollouts
-            .clone()
-            .map(|rollout| &rollout.opening.service)
-            .chain(service)
-            .filter_map(|name| state.services.get_key_value(name))
-            .map(|(name, service)| (name.clone(), service.clone()))
-            .collect(),
-        windows: state.windows.clone(),
-        freezes: state.freezes.clone(),
-        scopes: state.scopes.clone(),
-        rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
-        ended: state.ended.iter().filter(|ended| Some(&ended.opening.service) == service).cloned().collect(),
-        ..State::default()
     }
 }

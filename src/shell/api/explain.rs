@@ -196,7 +196,7 @@ fn until(reason: &Reason, now: Timestamp) -> String {
 
 fn deadline(rollout: &Rollout, policy: &Policy, now: Timestamp) -> Option<String> {
     let Stage::Baking(bake) = &rollout.stage else { return None };
-    let deadline = policy.steps[usize::from(bake.step)].deadline?;
+    let deadline = policy.step(bake.step).deadline?;
     let left = deadline.minus(rollout.watched(now));
     let then = match policy.on_deadline {
         OnDeadline::Hold => "holds and asks for a person",

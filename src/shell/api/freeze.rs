@@ -64,12 +64,11 @@ impl Api {
         let (service, until_ms) = (order.service.as_ref().map(|s| s.0.clone()), until.map(|until| until.0));
         let origin = Origin { traceparent: trace(caller), ..Origin::default() };
         let receipt = self.writer.submit(Event::FreezeOrdered { order, origin }).await?;
-        match intake::answer(vec![receipt]) {
-            Answer::Recorded { seq, receipts } => {
+        match intake::answer(receipt) {
+            Answer::Recorded { seq, news, .. } => {
                 // The view that the next reader gets shows it.
                 self.settled().await?;
-                let news = receipts.iter().flat_map(|receipt| &receipt.news);
-                let moved = news.filter_map(|news| match &news.event {
+                let moved = news.iter().filter_map(|news| match &news.event {
                     Event::DecisionMade { rollout, .. } => Some(rollout.0.clone()),
                     _ => None,
                 });

@@ -34,6 +34,7 @@ use crate::core::policy::{ChangeKind, Policy};
 use crate::core::rules::ENGINE;
 use crate::core::state::{ServiceState, State};
 use crate::core::time::{Span, Timestamp};
+use crate::runner;
 use crate::view::forecast::{self, Plan};
 use crate::view::{NotFound, RolloutView};
 use crate::wire::{json, names, outgoing};
@@ -166,12 +167,12 @@ impl Api {
         let deploying = async {
             let message = message(body, None, caller)?;
             match intake::take(&self.writer, Kind::Intent, &message).await? {
-                Answer::Recorded { receipts, .. } => {
-                    let news = receipts.iter().flat_map(|receipt| &receipt.news);
-                    let created = news.filter_map(|news| created(news.seq, &news.event)).next();
-                    let created = created.expect("an intent is refused or becomes a rollout");
-                    tracing::Span::current().record("rollout", created.1.as_str());
-                    self.deployed(created, false).await
+                Answer::Recorded { answer, .. } => {
+                    let Some(runner::Answer::Created { seq, rollout, opening }) = answer else {
+                        unreachable!("an intent is refused or becomes a rollout");
+                    };
+                    tracing::Span::current().record("rollout", rollout.as_str());
+                    self.deployed((seq, rollout, *opening), false).await
                 }
                 Answer::Refused { seq, code, .. } if code == "E1014" => self.deployed_before(seq).await,
                 Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
@@ -191,11 +192,11 @@ impl Api {
             first_answer(state, log, &intent)
         });
         match first.await?? {
-            Some((seq, event)) => match (created(seq, &event), event) {
-                (Some(created), _) => self.deployed(created, true).await,
-                (None, Event::IntentRefused { refusal, .. }) => {
-                    Err(ApiError::new(&refusal.code, refusal.message))
+            Some((seq, event)) => match event {
+                Event::RolloutCreated { rollout, opening } => {
+                    self.deployed((seq, rollout, opening), true).await
                 }
+                Event::IntentRefused { refusal, .. } => Err(ApiError::new(&refusal.code, refusal.message)),
                 _ => Err(ApiError::new("E5090", "the log has no answer to the intent")),
             },
             None => Err(ApiError::new("E5090", "the log has no answer to the intent")),
@@ -257,15 +258,12 @@ impl Api {
         caller: &Caller,
     ) -> Result<TelemetryAnswer, ApiError> {
         let facts = intake::facts(Kind::Telemetry, &message(body, service, caller)?);
-        let mut observations = 0;
-        let mut receipts = Vec::with_capacity(facts.len());
-        for fact in facts {
-            if let Event::BatchReceived { columns, .. } = &fact {
-                observations += columns.observations();
-            }
-            receipts.push(self.writer.submit(fact).await?);
-        }
-        match intake::answer(receipts) {
+        let observations = |fact: &Event| match fact {
+            Event::BatchReceived { columns, .. } => columns.observations(),
+            _ => 0,
+        };
+        let observations = facts.iter().map(observations).sum();
+        match intake::record(&self.writer, facts).await? {
             Answer::Recorded { seq, .. } => {
                 Ok(TelemetryAnswer { ok: true, seq: Some(seq), observations, duplicate: false })
             }
@@ -394,13 +392,6 @@ fn message<'a>(
 
 fn trace(caller: &Caller) -> Option<String> {
     caller.traceparent.clone().filter(|text| names::is_traceparent(text))
-}
-
-fn created(seq: EventSeq, event: &Event) -> Option<(EventSeq, RolloutId, Opening)> {
-    match event {
-        Event::RolloutCreated { rollout, opening } => Some((seq, rollout.clone(), opening.clone())),
-        _ => None,
-    }
 }
 
 fn first_answer(

@@ -190,7 +190,7 @@ fn check_promote(turn: Turn, bake: &Bake, act: &Act) -> Result<(), Refusal> {
         let message = format!("promote refused: {id} is being rolled back");
         return Err(refusal("E0312", message));
     }
-    let at = policy.steps[usize::from(bake.step)].to;
+    let at = policy.step(bake.step).to;
     past_shut(turn, act, &format!("at {at}"))?;
     let serious = |gate: &&Gate| match &gate.reason {
         Reason::Guardrail { name } => {

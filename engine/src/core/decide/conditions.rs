@@ -63,7 +63,7 @@ pub fn conditions<'a>(
 ) -> Vec<(&'a Condition, Option<bool>)> {
     let Turn { rollout, policy, .. } = turn;
     let baking = match &rollout.stage {
-        Stage::Baking(bake) => policy.steps[usize::from(bake.step)].to > Weight::ZERO,
+        Stage::Baking(bake) => policy.step(bake.step).to > Weight::ZERO,
         _ => false,
     };
     if policy.conditions.is_empty() || !baking || planted(Bug::ConditionIgnored) {

@@ -69,7 +69,7 @@ pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgem
         _ => step,
     };
     let task = match choice {
-        Choice::Promote => about.and_then(|step| policy.steps[usize::from(step)].task),
+        Choice::Promote => about.and_then(|step| policy.step(step).task),
         Choice::Complete if policy.release => Some(Task::Release),
         _ => None,
     };
@@ -79,7 +79,7 @@ pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgem
         Some(failed)
             if back_to.is_some() && policy.segment_of(failed) != step.and_then(|s| policy.segment_of(s)) =>
         {
-            policy.steps[usize::from(failed)].to
+            policy.step(failed).to
         }
         _ => rollout.weight,
     };

@@ -13,7 +13,7 @@ use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::decision::{Choice, Reason};
 use crate::core::event::fact::Ack;
-use crate::core::ids::{Actuator, CommandId, derived_id};
+use crate::core::ids::{Actuator, CommandId};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::actuator::{Declared, OnDeadline};
 use crate::core::state::State;
@@ -67,7 +67,7 @@ pub fn chase(turn: Turn) -> Option<Event> {
     (!again.is_empty() || rollout.resend).then(|| Event::CommandResent {
         rollout: id,
         command: if planted(Bug::DoubleCommandId) {
-            CommandId(derived_id(state.log, "command", state.last))
+            CommandId::of(state.log, state.last)
         } else {
             sent.command.id
         },

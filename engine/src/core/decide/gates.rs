@@ -28,7 +28,7 @@ pub fn gates(
         return if first { windows::gates(turn) } else { Vec::new() };
     };
     let soaking = matches!(rollout.stage, Stage::Soaking(_));
-    let step = &policy.steps[usize::from(bake.step)];
+    let step = policy.step(bake.step);
     // Without traffic there is nothing to see but what a copy of it is answered with.
     let idle = step.to == Weight::ZERO;
     let shadowed = step.task == Some(Task::Shadow);
@@ -117,6 +117,6 @@ pub fn deadline_passed(turn: Turn) -> Option<Span> {
     if rollout.parked.is_some() {
         return None;
     }
-    let deadline = policy.steps[usize::from(bake.step)].deadline?;
+    let deadline = policy.step(bake.step).deadline?;
     (rollout.watched(now) >= deadline).then_some(deadline)
 }

@@ -26,13 +26,11 @@ use self::decision::{made, ordered};
 use self::readings::judge;
 use self::turn::Turn;
 use super::event::Event;
-use super::ids::{CommandId, Weight, derived_id};
 use super::planted::{Bug, planted};
 use super::policy::Policy;
 use super::state::{Question, State};
 use super::words;
 use crate::core::event::alert::{Alert, AlertKind};
-use crate::core::event::command::Command;
 use crate::core::event::decision::{Choice, Gate, Reason, same_reasons};
 use crate::core::event::fact::Verb;
 use crate::core::event::opening::Outcome;
@@ -41,7 +39,6 @@ use crate::core::event::windows::Freeze;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::{GuardrailKind, OnFail};
-use crate::core::policy::segment::Task;
 use crate::core::state::effect::Effect;
 use crate::core::state::rollout::{Rollout, Stage};
 
@@ -67,38 +64,13 @@ pub fn decide(state: &State) -> Option<Event> {
 
 /// The next conclusion about one rollout.
 fn next(turn: Turn) -> Option<Event> {
-    let Turn { state, rollout, policy, .. } = turn;
+    let Turn { state, rollout, .. } = turn;
     let id = || rollout.id.clone();
     if let Stage::Ended(outcome) = rollout.stage {
         return Some(Event::RolloutEnded { rollout: id(), outcome });
     }
-    if let Some((decision, weight)) = rollout.to_issue {
-        let (segments, task) = match rollout.stage {
-            Stage::Applying { step } => {
-                (policy.exposure_at(step).segments, policy.steps[usize::from(step)].task)
-            }
-            Stage::Releasing => (Vec::new(), Some(Task::Release)),
-            _ => (Vec::new(), None),
-        };
-        let weight = match task {
-            Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
-            _ => weight,
-        };
-        let early = planted(Bug::ReleaseEarly) && policy.release && weight == Weight::FULL;
-        let task = if early { Some(Task::Release) } else { task };
-        let command = Command {
-            id: CommandId(derived_id(state.log, "command", decision)),
-            service: rollout.opening.service.clone(),
-            decision,
-            baseline: rollout.baseline.clone(),
-            canary: rollout.opening.to.clone(),
-            bundle: rollout.opening.makeup.parts.clone(),
-            weight,
-            segments,
-            task,
-            actuators: policy.actuators.clone(),
-        };
-        return Some(Event::CommandIssued { rollout: id(), command });
+    if let Some(command) = &rollout.to_issue {
+        return Some(Event::CommandIssued { rollout: id(), command: command.clone() });
     }
     match rollout.order.as_ref().map(|act| act.verb) {
         Some(Verb::Abort) => return Some(Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted }),

@@ -1,10 +1,16 @@
 //! What was decided about a rollout, as it is recorded: the choice, and everything that speaks for it.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use super::command::Command;
+use super::opening::Opening;
 use super::reading::GuardrailReading;
 use super::smoke::SmokeOutcome;
-use crate::core::ids::{Actuator, Digest, EventSeq, Metric, RolloutId, Service, Version, Weight};
+use crate::core::ids::{Actuator, CommandId, Digest, EventSeq, Metric, RolloutId, Service, Version, Weight};
+use crate::core::planted::{Bug, planted};
+use crate::core::policy::Policy;
+use crate::core::policy::exposure::Exposure;
 use crate::core::policy::segment::Task;
 use crate::core::time::Timestamp;
 
@@ -68,6 +74,44 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Whether a command carries it out.
+    pub fn moves(&self) -> bool {
+        match self.choice {
+            Choice::Promote | Choice::Rollback => true,
+            Choice::Complete => self.task.is_some(),
+            Choice::Hold => false,
+        }
+    }
+
+    /// The command that carries it out, recorded as `seq` in `log`: the one place where a command comes from.
+    pub fn command(&self, log: Uuid, seq: EventSeq, policy: &Policy, of: &Opening) -> Option<Command> {
+        let enters = match self.choice {
+            Choice::Promote => Some(self.step.map_or(0, |step| step + 1)),
+            Choice::Rollback => self.back_to,
+            Choice::Hold | Choice::Complete => None,
+        };
+        let (Exposure { rest, segments }, task) = match enters {
+            Some(step) => (policy.exposure_at(step), policy.step(step).task),
+            None => (Exposure { rest: self.weight_to, segments: Vec::new() }, self.task),
+        };
+        let early = planted(Bug::ReleaseEarly) && policy.release && rest == Weight::FULL;
+        self.moves().then(|| Command {
+            id: CommandId::of(log, seq),
+            service: of.service.clone(),
+            decision: seq,
+            baseline: self.baseline.clone(),
+            canary: self.canary.clone(),
+            bundle: of.makeup.parts.clone(),
+            weight: match task {
+                Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
+                _ => rest,
+            },
+            segments,
+            task: if early { Some(Task::Release) } else { task },
+            actuators: policy.actuators.clone(),
+        })
+    }
+
     /// Whether guardrails or a deadline made it, and not somebody's word.
     pub fn is_automatic(&self) -> bool {
         !matches!(self.because.first(), Some(Reason::Operator { .. } | Reason::Superseded { .. }))

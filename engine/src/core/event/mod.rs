@@ -251,6 +251,19 @@ impl Event {
         )
     }
 
+    /// How a fact came in, where somebody sent it.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Event::IntentReceived { origin, .. }
+            | Event::BatchReceived { origin, .. }
+            | Event::AckReceived { origin, .. }
+            | Event::OperatorActed { origin, .. }
+            | Event::FreezeOrdered { origin, .. }
+            | Event::InputRejected { origin, .. } => Some(origin),
+            _ => None,
+        }
+    }
+
     /// The rollout a conclusion is about.
     pub fn rollout(&self) -> Option<&RolloutId> {
         match self {

@@ -163,7 +163,7 @@ impl Watch {
             Rule::Paired { .. } => cohort.pairs(start),
             Rule::Count { .. } | Rule::Split => {
                 let [x_a, _, x_b, _] = cohort.totals();
-                let share = policy.steps[usize::from(step)].to.as_share();
+                let share = policy.step(step).to.as_share();
                 vec![(start, Portion::Labels { x_a, x_b, share })]
             }
             Rule::Missing { .. } => cohort.missing(start).into_iter().collect(),

@@ -19,10 +19,10 @@ impl Policy {
         let mut exposure = Exposure::default();
         // At the end there are no segments any more: it is everybody.
         if usize::from(step) + 1 == self.steps.len() {
-            return Exposure { rest: self.steps[usize::from(step)].to, segments: Vec::new() };
+            return Exposure { rest: self.step(step).to, segments: Vec::new() };
         }
         let named = self.segments.as_ref().map_or(&[][..], |segments| &segments.named);
-        let own = self.steps[usize::from(step)].segment;
+        let own = self.step(step).segment;
         for step in self.steps.iter().take(usize::from(step) + 1) {
             if planted(Bug::ForgetsSegment) && step.segment != own {
                 continue;
@@ -61,8 +61,7 @@ impl Policy {
 
     /// The share of its own part that was exposed before `step`.
     pub fn weight_before(&self, step: u16) -> Weight {
-        let (before, own) =
-            (self.steps.get(usize::from(step).wrapping_sub(1)), &self.steps[usize::from(step)]);
+        let (before, own) = (self.steps.get(usize::from(step).wrapping_sub(1)), self.step(step));
         before.filter(|before| before.segment == own.segment).map_or(Weight::ZERO, |before| before.to)
     }
 

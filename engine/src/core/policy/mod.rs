@@ -163,6 +163,15 @@ pub struct Approval {
 }
 
 impl Policy {
+    pub fn step(&self, step: u16) -> &Step {
+        &self.steps[usize::from(step)]
+    }
+
+    /// Index of the named segment that `step` is about; `None`: whoever is in none.
+    pub fn segment_index(&self, step: u16) -> Option<u16> {
+        self.step(step).segment
+    }
+
     /// How long `actuator` may be silent.
     pub fn ack_within(&self, actuator: &Actuator) -> Span {
         let declared = self.declared.get(actuator).and_then(|declared| declared.ack_within);

@@ -20,15 +20,7 @@ pub enum Admission {
 impl State {
     /// Decides whether `fact` may be recorded.
     pub fn admit(&self, fact: &Event) -> Admission {
-        let origin = match fact {
-            Event::IntentReceived { origin, .. }
-            | Event::BatchReceived { origin, .. }
-            | Event::AckReceived { origin, .. }
-            | Event::OperatorActed { origin, .. }
-            | Event::FreezeOrdered { origin, .. }
-            | Event::InputRejected { origin, .. } => origin,
-            _ => return Admission::Accept,
-        };
+        let Some(origin) = fact.origin() else { return Admission::Accept };
         if planted(Bug::CountsTwice) {
             return Admission::Accept;
         }

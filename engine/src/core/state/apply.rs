@@ -28,6 +28,12 @@ impl State {
         debug_assert!(seq == self.last + 1 && at >= self.now);
         let before = self.now;
         (self.last, self.now) = (seq, at);
+        if event.is_fact() {
+            self.touched.clear();
+        }
+        if let Some(origin) = event.origin() {
+            self.intake.note(origin);
+        }
         match event {
             Event::LogCreated { log, .. } => self.log = *log,
             Event::EngineAdopted { engine } => self.engine = *engine,
@@ -62,24 +68,18 @@ impl State {
                 self.policies.insert(*digest, policy.clone());
             }
             Event::IntentReceived { intent, origin } => {
-                self.intake.note(origin);
                 self.question = Some(Question::Intent(Box::new(intent.clone()), origin.traceparent.clone()));
             }
             Event::BatchReceived { service, columns, origin } => {
-                self.intake.note(origin);
                 self.intake.note_id(service, origin);
                 self.apply_batch(seq, at, service, columns);
             }
-            Event::AckReceived { ack, origin } => {
-                self.intake.note(origin);
+            Event::AckReceived { ack, .. } => {
                 self.question = Some(Question::Ack(ack.clone()));
                 self.apply_ack(at, ack);
             }
-            Event::OperatorActed { act, origin } => {
-                self.intake.note(origin);
-                self.question = Some(Question::Act(act.clone()));
-            }
-            Event::InputRejected { origin, .. } => self.intake.note(origin),
+            Event::OperatorActed { act, .. } => self.question = Some(Question::Act(act.clone())),
+            Event::InputRejected { .. } => {}
             Event::WindowsComputed { policy, bounds } => {
                 let of = |r: &&Rollout| r.opening.policy == *policy;
                 self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
@@ -87,10 +87,7 @@ impl State {
                 self.windows.retain(|digest, _| used.contains(digest));
                 self.windows.insert(*policy, bounds.clone());
             }
-            Event::FreezeOrdered { order, origin } => {
-                self.intake.note(origin);
-                self.question = Some(Question::Freeze(order.clone()));
-            }
+            Event::FreezeOrdered { order, .. } => self.question = Some(Question::Freeze(order.clone())),
             Event::FreezeStarted { freeze } => {
                 self.question = None;
                 self.freezes.retain(|known| known.service != freeze.service);
@@ -153,7 +150,7 @@ impl State {
         let mut rollout = Rollout::new(id.clone(), ended.opening, policy, ended.created, ended.created_at);
         rollout.stage = Stage::Soaking(Bake { step, since: at, unwatched: Span::ZERO, held: None });
         rollout.baseline = ended.baseline;
-        rollout.weight = policy.steps[usize::from(step)].to;
+        rollout.weight = policy.step(step).to;
         rollout.steps.push((at, step));
         rollout.last_choice = ended.decision.map(Box::new);
         rollout.watches.clear();
@@ -286,6 +283,7 @@ impl State {
                 }
             }
             Event::DecisionMade { decision, .. } => {
+                rollout.to_issue = decision.command(self.log, seq, policy, &rollout.opening);
                 apply_decision(rollout, policy, decision, seq, at);
             }
             Event::CommandIssued { command, .. } => {
@@ -425,7 +423,6 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             }
             rollout.stage = Stage::Applying { step };
             rollout.parked = None;
-            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
         }
         Choice::Hold => {
             if let Some(bake) = rollout.bake_mut() {
@@ -439,7 +436,6 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             let step = decision.back_to.unwrap_or(0);
             rollout.stage = Stage::Applying { step };
             rollout.sent = None;
-            rollout.to_issue = Some((seq, policy.exposure_at(step).rest));
             rollout.parked = decision.segment.clone();
             // What was found is about the part that is taken back, and so is what it has served and what is on its way.
             if !planted(Bug::StragglersCount) {
@@ -453,12 +449,8 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
         Choice::Rollback => {
             rollout.stage = Stage::RollingBack;
             rollout.sent = None;
-            rollout.to_issue = Some((seq, decision.weight_to));
         }
-        Choice::Complete if policy.release => {
-            rollout.stage = Stage::Releasing;
-            rollout.to_issue = Some((seq, decision.weight_to));
-        }
+        Choice::Complete if policy.release => rollout.stage = Stage::Releasing,
         Choice::Complete => rollout.stage = Stage::Ended(Outcome::Completed),
     }
 }

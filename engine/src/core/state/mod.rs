@@ -208,6 +208,51 @@ impl State {
         free && service.is_some_and(|service| service.active.as_ref() == Some(&rollout.id))
     }
 
+    /// What may follow from an act on one rollout follows from this part as well: its service, and whoever shares a scope
+    /// with it. For a dry run.
+    pub fn part_of(&self, id: &RolloutId) -> State {
+        let ended = self.ended.iter().find(|ended| ended.id == *id).map(|ended| &ended.opening);
+        let rollout = self.rollouts.get(id);
+        let service = rollout.map(|rollout| &rollout.opening).or(ended).map(|opening| &opening.service);
+        let scopes = rollout.map_or(&[][..], |rollout| &rollout.opening.scopes);
+        // One of those that share a scope may have it.
+        let beside = |rollout: &&Rollout| {
+            let shares = rollout.opening.scopes.iter().any(|scope| scopes.contains(scope));
+            shares || Some(&rollout.opening.service) == service
+        };
+        let rollouts = self.rollouts.values().filter(beside);
+        State {
+            log: self.log,
+            engine: self.engine,
+            last: self.last,
+            now: self.now,
+            policies: self.policies.clone(),
+            policy_names: self.policy_names.clone(),
+            services: rollouts
+                .clone()
+                .map(|rollout| &rollout.opening.service)
+                .chain(service)
+                .filter_map(|name| self.services.get_key_value(name))
+                .map(|(name, service)| (name.clone(), service.clone()))
+                .collect(),
+            windows: self.windows.clone(),
+            freezes: self.freezes.clone(),
+            scopes: self.scopes.clone(),
+            rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
+            ended: self
+                .ended
+                .iter()
+                .filter(|ended| Some(&ended.opening.service) == service)
+                .cloned()
+                .collect(),
+            // What has come in before is no question of a rehearsal.
+            intents: BTreeMap::new(),
+            intake: Intake::default(),
+            question: None,
+            touched: Touched::default(),
+        }
+    }
+
     /// The state whose stored form is `bytes`; `None` where this build cannot read it.
     pub fn stored(bytes: &[u8]) -> Option<State> {
         let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);

@@ -48,7 +48,7 @@ impl Rollout {
         let (since, step) = self.step_at(served_at)?;
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
-        let segment = policy.steps[usize::from(step)].segment;
+        let segment = policy.segment_index(step);
         let moves = policy.guardrails.iter().any(needs_share)
             && self.moves(served_at, to)
             && !planted(Bug::MovingCounts);

@@ -90,8 +90,8 @@ pub struct Rollout {
     /// Share that the actuators last confirmed.
     pub weight: Weight,
     pub sent: Option<Sent>,
-    /// A decision whose command has not been issued yet, with the share it asks for.
-    pub to_issue: Option<(EventSeq, Weight)>,
+    /// The command of the last decision, until it is issued.
+    pub to_issue: Option<Command>,
     pub paused: Option<(String, Timestamp)>,
     /// The segment that was taken back by itself; what comes next is a person's decision.
     pub parked: Option<String>,
@@ -177,7 +177,7 @@ impl Rollout {
     /// Since when a watch has heard nothing of an arm; `None` before the first step.
     pub fn quiet_since(&self, policy: &Policy, watch: &Watch, arm: Arm) -> Option<Timestamp> {
         let answers = |step: u16| {
-            let step = &policy.steps[usize::from(step)];
+            let step = policy.step(step);
             step.to > Weight::ZERO || step.task == Some(Task::Shadow)
         };
         let began = self.steps.iter().find(|(_, step)| answers(*step)).map(|(at, _)| *at)?;
@@ -241,7 +241,7 @@ impl Rollout {
     /// The step on its way that was not applied in the time it has, and that time.
     pub fn not_applied(&self, policy: &Policy, now: Timestamp) -> Option<(u16, Span)> {
         let Stage::Applying { step } = self.stage else { return None };
-        let within = policy.steps[usize::from(step)].apply_within?;
+        let within = policy.step(step).apply_within?;
         (self.sent.as_ref()?.issued_at.plus(within) <= now).then_some((step, within))
     }
 
@@ -258,7 +258,7 @@ impl Rollout {
         }
         if let (Some(bake), None) = (self.bake(), &self.paused) {
             let start = bake.since.plus(bake.unwatched);
-            let step = &policy.steps[usize::from(bake.step)];
+            let step = policy.step(bake.step);
             match self.stage {
                 Stage::Soaking(_) => times.push(start.plus(step.bake).plus(policy.soak)),
                 _ => {
@@ -270,7 +270,7 @@ impl Rollout {
         times.extend(self.sent.iter().flat_map(|sent| sent.due(policy, self.takes_back())));
         times.extend(self.effect.as_ref().and_then(|effect| effect.due(policy)));
         if let (Stage::Applying { step }, Some(sent)) = (&self.stage, &self.sent) {
-            let within = policy.steps[usize::from(*step)].apply_within;
+            let within = policy.step(*step).apply_within;
             times.extend(within.map(|within| sent.issued_at.plus(within)));
         }
         times.into_iter().filter(|at| *at > now).min()
@@ -407,7 +407,7 @@ impl Rollout {
         self.effect = self.effect_wanted(policy, &sent, at);
         self.smoke = self.smoke_tests(policy, &sent.command);
         self.weight = match self.stage {
-            Stage::Applying { step } => policy.steps[usize::from(step)].to,
+            Stage::Applying { step } => policy.step(step).to,
             _ => sent.command.weight,
         };
         let about_actuators = |kind: &AlertKind| {
@@ -426,7 +426,7 @@ impl Rollout {
         self.alerts.retain(|kind, _| !about_actuators(kind));
         self.moved = seq;
         if let Stage::Applying { step } = self.stage {
-            let segment = |step: u16| policy.steps[usize::from(step)].segment;
+            let segment = |step: u16| policy.segment_index(step);
             let begins = self.serving_step().is_some_and(|before| segment(before) != segment(step));
             if begins && !planted(Bug::AheadCounts) {
                 // Requests that a clock ahead of the log's puts into the time from now on are of the part before.
@@ -446,7 +446,7 @@ impl Rollout {
     fn effect_wanted(&self, policy: &Policy, sent: &Sent, at: Timestamp) -> Option<Effect> {
         policy.effective?;
         let decision = &self.last_choice.as_ref()?.1;
-        let share = |step: Option<u16>| step.map(|step| &policy.steps[usize::from(step)]);
+        let share = |step: Option<u16>| step.map(|step| policy.step(step));
         let (segment, from, to) = match decision.choice {
             Choice::Promote => {
                 let step = share(Some(decision.step.map_or(0, |step| step + 1)))?;

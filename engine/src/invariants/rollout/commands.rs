@@ -40,7 +40,7 @@ impl Followed {
             format!("{id} sets {} and {}", command.baseline, command.canary)
         })?;
         let (shares, task) = match (self.entering, self.choice) {
-            (Some(step), _) => (shares(policy, step).1, policy.steps[usize::from(step)].task),
+            (Some(step), _) => (shares(policy, step).1, policy.step(step).task),
             (None, Some(Choice::Complete)) => (Vec::new(), Some(Task::Release)),
             _ => (Vec::new(), None),
         };

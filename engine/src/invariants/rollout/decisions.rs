@@ -91,7 +91,7 @@ impl Followed {
             Choice::Complete => {
                 let last = policy.steps.len() as u16 - 1;
                 let soaked = self.applied.is_some_and(|(_, step)| step == last);
-                let need = policy.steps[usize::from(last)].bake.plus(policy.soak);
+                let need = policy.step(last).bake.plus(policy.soak);
                 ensure(soaked && self.watched_for(at) >= need, "I34", || {
                     format!("{id} completes after {} of {need}", self.watched_for(at))
                 })?;
@@ -174,7 +174,7 @@ impl Followed {
             Some(Verb::Promote) => {}
             other => {
                 self.gates(at, policy, current, other == Some(Verb::Skip))?;
-                if policy.steps[usize::from(current)].to > Weight::ZERO {
+                if policy.step(current).to > Weight::ZERO {
                     conditions::allow(policy, decision)?;
                 }
             }
@@ -205,14 +205,14 @@ impl Followed {
         ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
         ensure(!self.parked, "I18", || format!("{id} is promoted although a segment was taken back"))?;
         self.is_sound()?;
-        let step = &policy.steps[usize::from(current)];
+        let step = policy.step(current);
         let watched = self.watched_for(at);
         ensure(skip || watched >= step.bake, "I34", || {
             format!("{id} is promoted after {watched} of {}", step.bake)
         })?;
         let horizon = step.deadline.filter(|_| policy.ab && !skip).unwrap_or_default();
         ensure(watched >= horizon, "I41", || format!("{id} is won after {watched} of {horizon}"))?;
-        let segment = |step: u16| policy.steps[usize::from(step)].segment;
+        let segment = |step: u16| policy.segment_index(step);
         for guardrail in &policy.guardrails {
             let name = &guardrail.name;
             let verdict = self.watched.get(name).and_then(|w| w.verdict);

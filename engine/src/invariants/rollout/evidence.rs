@@ -221,7 +221,7 @@ impl Followed {
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         for (version, n) in &arms {
             // Where one segment is exposed, only it is compared.
-            let segment = policy.steps[usize::from(scored.step)].segment.map(usize::from);
+            let segment = policy.step(scored.step).segment.map(usize::from);
             let served = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
             let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
             ensure(counts || *n <= served, "I20", || {
@@ -266,7 +266,7 @@ impl Followed {
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
         watched.held = scored.evidence.open.n_a;
-        let segment = policy.steps[usize::from(scored.step)].segment;
+        let segment = policy.step(scored.step).segment;
         if watched.segment.replace(segment) != Some(segment) {
             watched.of_segment = [0; 2];
             watched.benefit = false;
@@ -281,7 +281,7 @@ impl Followed {
         watched.above_cap = u64::from(scored.evidence.capped[1]);
         watched.benefit |= scored.evidence.benefit_shown;
         if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
-            let share = policy.steps[usize::from(scored.step)].to.as_share();
+            let share = policy.step(scored.step).to.as_share();
             let before = watched.evidence.replace(Box::new(scored.evidence.clone()));
             if let Some(before) = before.filter(|_| !scored.reference_only) {
                 let words = labels_words(guardrail, &watched.ratios, share, &before, scored);
@@ -355,7 +355,7 @@ impl Followed {
         if reading.verdict == Verdict::Fail {
             self.fails_on_enough(guardrail)?;
         }
-        let segment = step.map(|step| policy.steps[usize::from(step)].segment);
+        let segment = step.map(|step| policy.segment_index(step));
         let watched = self.watched.entry(name.clone()).or_default();
         let of_before = segment.is_some() && watched.segment.is_some() && segment != watched.segment;
         let passes = reading.verdict == Verdict::Pass && reading.kind.shows_safety();

@@ -313,7 +313,7 @@ impl Run<'_> {
 
     pub(super) fn receipt(&mut self, head: EventSeq, ticket: Ticket, receipt: &Receipt) -> Result<(), Stop> {
         let recorded = match &receipt.outcome {
-            Outcome::Taken(Taken::Recorded(seq) | Taken::Refused(seq, _)) => Some(*seq),
+            Outcome::Taken(Taken::Recorded { seq, .. } | Taken::Refused(seq, _)) => Some(*seq),
             Outcome::Taken(Taken::Duplicate) => {
                 self.reach(if matches!(ticket, Ticket::Part { .. }) {
                     Rare::Redelivered

@@ -412,9 +412,6 @@ impl Run<'_> {
 fn whole(journal: &SimLog) -> Result<State, DiskError> {
     let mut state = State::default();
     journal.scan(1, &mut |e| {
-        if e.event.is_fact() {
-            state.touched.clear();
-        }
         state.apply(e.seq, e.at, &e.event);
         true
     })?;
