@@ -15,7 +15,7 @@ use sluice::core::evidence::reference::{GATHERED_MAX, Gathered, Reference};
 use sluice::core::evidence::score::Evidence;
 use sluice::core::ids::{Digest, Service};
 use sluice::core::policy::ChangeKind;
-use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Rule};
+use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Mean, Proportion, Quantile, Rule, Score};
 use sluice::core::telemetry::arm::Portion;
 use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::{Span, Timestamp};
@@ -108,12 +108,12 @@ type Kind = (&'static str, Rule, Option<f64>, f64);
 /// Whether all bars were met.
 fn betting() -> bool {
     let kinds: [Kind; 6] = [
-        ("binary", Rule::Proportion { margin: Margin::Points(0.03) }, None, 50.0),
-        ("quantile", Rule::Quantile { q: 0.95, handicap: 0.1 }, None, 50.0),
-        ("graded", Rule::Score { margin: Margin::Points(0.03) }, None, 250.0),
-        ("cost", Rule::Mean { handicap: 0.2 }, None, 250.0),
-        ("binary, benefit", Rule::Proportion { margin: Margin::Points(0.03) }, Some(0.02), 50.0),
-        ("graded, benefit", Rule::Score { margin: Margin::Points(0.03) }, Some(0.02), 250.0),
+        ("binary", Rule::Proportion(Proportion { margin: Margin::Points(0.03) }), None, 50.0),
+        ("quantile", Rule::Quantile(Quantile { q: 0.95, handicap: 0.1 }), None, 50.0),
+        ("graded", Rule::Score(Score { margin: Margin::Points(0.03) }), None, 250.0),
+        ("cost", Rule::Mean(Mean { handicap: 0.2 }), None, 250.0),
+        ("binary, benefit", Rule::Proportion(Proportion { margin: Margin::Points(0.03) }), Some(0.02), 50.0),
+        ("graded, benefit", Rule::Score(Score { margin: Margin::Points(0.03) }), Some(0.02), 250.0),
     ];
     println!(
         "\none observation bet on: six bets, harm and safety, blocks of {BLOCK}; the fastest of {PARTS} parts"

@@ -8,9 +8,10 @@ use sluice::core::evidence::bets::{
 };
 use sluice::core::evidence::block::EPOCH_CANARY;
 use sluice::core::evidence::interval::{Display, normal_mixture_bound};
+use sluice::core::evidence::kind::Bets;
 use sluice::core::evidence::label_bets;
-use sluice::core::evidence::reference::{Gathered, Reference, harm_lean};
-use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Rule};
+use sluice::core::evidence::reference::{Gathered, Reference};
+use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Mean, Proportion, Quantile, Rule};
 use sluice::sim::random::Random;
 
 fn vectors(name: &str) -> Value {
@@ -219,10 +220,11 @@ fn combining_grids_and_the_displayed_range() {
                 Reference::first(&guardrail, &baseline_around(number(&v["theta"]), &guardrail.rule))
                     .expect("a sound baseline");
             close(reference.theta, number(&v["theta"]), name);
-            let setting = reference.setting(&guardrail);
-            close(setting.rho, number(&v["rho"]), name);
-            close(setting.d, number(&v["d"]), name);
-            let of_harm = harm_lean(&guardrail) == lean(&v["s"]);
+            let bets = guardrail.bets(&reference);
+            let Some(Bets::Counts(arms) | Bets::Values(arms)) = bets else { panic!("{name}: {bets:?}") };
+            close(arms.setting.rho, number(&v["rho"]), name);
+            close(arms.setting.d, number(&v["d"]), name);
+            let of_harm = arms.lean == lean(&v["s"]);
             let grid = if of_harm { &reference.harm_grid } else { &reference.safe_grid };
             let want = numbers(&v["expected_eps"]);
             close(grid[0], number(&v["e0"]), name);
@@ -241,10 +243,12 @@ fn combining_grids_and_the_displayed_range() {
 fn of_default_grid(v: &Value) -> Guardrail {
     let (rho, d) = (number(&v["rho"]), number(&v["d"]));
     let (better, rule) = match v["margin_kind"].as_str().expect("a kind of margin") {
-        "abs" => (Better::Higher, Rule::Proportion { margin: Margin::Points(-d) }),
-        "rate" => (Better::Lower, Rule::Proportion { margin: Margin::Ratio { ratio: rho, plus: d } }),
-        "zero" => (Better::Lower, Rule::Quantile { q: 1.0 - number(&v["theta"]), handicap: 0.1 }),
-        "handicap0.2" => (Better::Lower, Rule::Mean { handicap: 0.2 }),
+        "abs" => (Better::Higher, Rule::Proportion(Proportion { margin: Margin::Points(-d) })),
+        "rate" => {
+            (Better::Lower, Rule::Proportion(Proportion { margin: Margin::Ratio { ratio: rho, plus: d } }))
+        }
+        "zero" => (Better::Lower, Rule::Quantile(Quantile { q: 1.0 - number(&v["theta"]), handicap: 0.1 })),
+        "handicap0.2" => (Better::Lower, Rule::Mean(Mean { handicap: 0.2 })),
         other => panic!("no margin is of kind {other}"),
     };
     Guardrail::new("vector", better, rule)

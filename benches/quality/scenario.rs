@@ -1,7 +1,9 @@
 //! What is simulated: streams of two arms, the guardrail that judges them, and what is asked of the outcome.
 
 use sluice::core::evidence::label_bets;
-use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Rule};
+use sluice::core::policy::guardrail::{
+    Better, Count, Guardrail, Margin, Mean, Missing, Paired, Proportion, Quantile, Rule, Score,
+};
 use sluice::core::time::Span;
 
 use crate::law::Law;
@@ -124,7 +126,7 @@ fn guardrail(name: &str, better: Better, rule: Rule) -> Guardrail {
 }
 
 fn pass_rate() -> Guardrail {
-    guardrail("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) })
+    guardrail("pass", Better::Higher, Rule::Proportion(Proportion { margin: Margin::Points(0.03) }))
 }
 
 /// Metrics of two arms.
@@ -132,12 +134,12 @@ fn metrics() -> Vec<Metric> {
     let shares = |all: &[(&'static str, f64)]| all.iter().map(|(what, p)| (*what, Law::Share(*p))).collect();
     let errors = |plus| {
         let margin = Margin::Ratio { ratio: 1.5, plus };
-        guardrail("errors", Better::Lower, Rule::Proportion { margin })
+        guardrail("errors", Better::Lower, Rule::Proportion(Proportion { margin }))
     };
     let grade = |lower| Law::Grade { lower };
     let cost = |mean| Law::LogNormal { mean, sigma: 1.0 };
     let latency = |mean| Law::LogNormal { mean, sigma: 0.6 };
-    let quantile = |q| guardrail("latency", Better::Lower, Rule::Quantile { q, handicap: 0.10 });
+    let quantile = |q| guardrail("latency", Better::Lower, Rule::Quantile(Quantile { q, handicap: 0.10 }));
     vec![
         Metric {
             name: "pass",
@@ -162,14 +164,18 @@ fn metrics() -> Vec<Metric> {
         },
         Metric {
             name: "grade",
-            guardrail: guardrail("grade", Better::Higher, Rule::Score { margin: Margin::Points(0.03) }),
+            guardrail: guardrail(
+                "grade",
+                Better::Higher,
+                Rule::Score(Score { margin: Margin::Points(0.03) }),
+            ),
             baseline: grade(0.0),
             margin: grade(0.03),
             worse: vec![("drop 6", grade(0.06)), ("drop 10", grade(0.10))],
         },
         Metric {
             name: "cost",
-            guardrail: guardrail("cost", Better::Lower, Rule::Mean { handicap: 0.20 }),
+            guardrail: guardrail("cost", Better::Lower, Rule::Mean(Mean { handicap: 0.20 })),
             baseline: cost(1.0),
             margin: cost(1.2),
             worse: vec![("x1.4", cost(1.4)), ("x1.6", cost(1.6)), ("x2", cost(2.0))],
@@ -200,7 +206,7 @@ fn metrics() -> Vec<Metric> {
             guardrail: guardrail(
                 "missing",
                 Better::Lower,
-                Rule::Missing { of: "request".into(), points: 0.02 },
+                Rule::Missing(Missing { of: "request".into(), points: 0.02 }),
             ),
             baseline: Law::Share(0.05),
             margin: Law::Share(0.07),
@@ -247,7 +253,7 @@ fn others() -> Vec<Scenario> {
         let canary = Law::Difference { worse: 0.05 + worse / 2.0, better: 0.05 - worse / 2.0 };
         Phase { requests: 0, step: 0, share: 1.0, baseline: canary, canary }
     };
-    let paired = guardrail("pairs", Better::Higher, Rule::Paired { points: 0.03 });
+    let paired = guardrail("pairs", Better::Higher, Rule::Paired(Paired { points: 0.03 }));
     let worse = [("drop 6", pairs(0.06)), ("drop 9", pairs(0.09))].into_iter();
     let mut all = questions("pairs", &paired, 1.0, pairs(0.03), Some(pairs(0.0)), worse);
     for share in [0.05, 0.50] {
@@ -258,7 +264,7 @@ fn others() -> Vec<Scenario> {
             baseline: Law::Event,
             canary: Law::Event,
         };
-        let count = guardrail("complaints", Better::Lower, Rule::Count { ratio: 1.25 });
+        let count = guardrail("complaints", Better::Lower, Rule::Count(Count { ratio: 1.25 }));
         let worse = [("x2", events(2.0)), ("x3", events(3.0))].into_iter();
         all.extend(questions("complaints", &count, share, events(1.25), Some(events(1.0)), worse));
         let split = guardrail("split", Better::Higher, Rule::Split);
@@ -348,7 +354,11 @@ fn policies() -> Vec<Scenario> {
 fn ramps() -> Vec<Scenario> {
     let ramp = |name: &str, levels: [f64; 4], worse: f64, asked: Asked, margin: f64| Scenario {
         name: format!("pass {name}"),
-        guardrail: guardrail("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(margin) }),
+        guardrail: guardrail(
+            "pass",
+            Better::Higher,
+            Rule::Proportion(Proportion { margin: Margin::Points(margin) }),
+        ),
         beside: Vec::new(),
         share: 0.01,
         phases: [0.01, 0.05, 0.25, 0.50]

@@ -5,19 +5,19 @@ use sluice::core::decide::readings::judge;
 use sluice::core::decide::turn::Turn;
 use sluice::core::event::opening::Opening;
 use sluice::core::evidence::block::pair_y;
-use sluice::core::evidence::ingest::{Observation, Receipt, Role};
+use sluice::core::evidence::ingest::Receipt;
 use sluice::core::evidence::monitor::Watch;
-use sluice::core::evidence::reference;
 use sluice::core::evidence::score::harm_ln;
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::policy::actuator::OnDeadline;
-use sluice::core::policy::guardrail::{EvidenceRules, Guardrail, Rule};
+use sluice::core::policy::guardrail::{Count, EvidenceRules, Guardrail, Rule};
 use sluice::core::policy::{ChangeKind, Concurrency, Policy, Retry, Step};
 use sluice::core::rules::ENGINE;
 use sluice::core::state::State;
 use sluice::core::state::rollout::Rollout;
 use sluice::core::telemetry::arm::{Arm, Portion};
 use sluice::core::telemetry::cohort::unit_key;
+use sluice::core::telemetry::observation::{Observation, Role};
 use sluice::core::time::{Span, Timestamp};
 use sluice::sim::random::Random;
 
@@ -96,7 +96,7 @@ impl<'a> Stream<'a> {
         let mut random = seeded(scenario, number);
         let mut phases = scenario.phases.iter();
         let phase = phases.next().expect("a phase");
-        let n = reference::needs(&scenario.guardrail.rule, &evidence_rules());
+        let n = scenario.guardrail.needs(&evidence_rules());
         let reference = (0..n).map(|_| phase.baseline.draw(&mut random)).collect();
         Stream { reference, random, phases, phase, left: phase.requests }
     }
@@ -234,13 +234,15 @@ impl<'a> Judge<'a> {
                 let (a, b) = pair(x);
                 Portion::Pair { a, b }
             }
-            Rule::Count { .. } | Rule::Split => {
+            Rule::Count(_) | Rule::Split => {
                 self.events[usize::from(canary)] += 1;
                 if self.events[0] + self.events[1] < EVENTS {
                     return false;
                 }
                 let [x_a, x_b] = std::mem::take(&mut self.events);
-                Portion::Labels { x_a, x_b, share: self.policy.steps[0].to.as_share() }
+                let ratio =
+                    if let Rule::Count(Count { ratio }) = self.guardrail.rule { Some(ratio) } else { None };
+                Portion::Labels { x_a, x_b, share: self.policy.steps[0].to.as_share(), ratio }
             }
             Rule::Proportion { .. } | Rule::Missing { .. } | Rule::Absolute { .. } => {
                 let (n_b, f) = (u64::from(canary), u64::from(x >= 0.5));
@@ -325,7 +327,7 @@ fn run_policy(scenario: &Scenario, number: u64) -> Outcome {
     let policy = policy(scenario.share, parts.iter().map(|(guardrail, ..)| (*guardrail).clone()).collect());
     let mut judges: Vec<Judge> = Vec::new();
     for (guardrail, baseline, _) in &parts {
-        let n = reference::needs(&guardrail.rule, &evidence_rules());
+        let n = guardrail.needs(&evidence_rules());
         let values: Vec<f64> = (0..n).map(|_| baseline.draw(&mut random)).collect();
         judges.push(Judge::new(guardrail, scenario.share, &values));
     }

@@ -3,8 +3,8 @@
 //! arms' shares of the traffic (Honda and Takemura 2010 for one bounded mean).
 
 use sluice::core::evidence::label_bets;
-use sluice::core::evidence::reference::{canary_factor, exceeds};
-use sluice::core::policy::guardrail::{Guardrail, Rule};
+use sluice::core::evidence::reference::exceeds;
+use sluice::core::policy::guardrail::{Count, Guardrail, Missing, Paired, Proportion, Quantile, Rule, Score};
 
 use crate::law::Law;
 use crate::scenario::Phase;
@@ -15,7 +15,7 @@ type Points = Vec<(f64, f64)>;
 /// `planned` that of the traffic.
 pub fn canary_per_nat(guardrail: &Guardrail, phase: &Phase, planned: f64) -> f64 {
     let ratio = match guardrail.rule {
-        Rule::Count { ratio } => Some(ratio),
+        Rule::Count(Count { ratio }) => Some(ratio),
         Rule::Split => Some(1.0),
         _ => None,
     };
@@ -23,7 +23,7 @@ pub fn canary_per_nat(guardrail: &Guardrail, phase: &Phase, planned: f64) -> f64
         let at_boundary = label_bets::chance(ratio, 1.0 - planned, planned);
         return phase.share / kl_inf(&Law::Share(phase.share).points(), at_boundary);
     }
-    if let Rule::Paired { points } = guardrail.rule {
+    if let Rule::Paired(Paired { points }) = guardrail.rule {
         let ys: Points = phase.canary.points().into_iter().map(|(x, w)| ((1.0 + x) / 2.0, w)).collect();
         return 1.0 / kl_inf(&ys, (1.0 - points) / 2.0);
     }
@@ -41,22 +41,22 @@ pub fn canary_per_nat(guardrail: &Guardrail, phase: &Phase, planned: f64) -> f64
 
 /// Both laws as the bets see them, in [0, 1], and the boundary `b = rho a + d` between them.
 fn seen_by_the_bets(guardrail: &Guardrail, baseline: Law, canary: Law) -> (Points, Points, f64, f64) {
-    let factor = canary_factor(guardrail);
+    let factor = guardrail.canary_factor();
     let changed = |law: Law, y: &dyn Fn(f64) -> f64| -> Points {
         law.points().into_iter().map(|(x, w)| (y(x), w)).collect()
     };
     match &guardrail.rule {
-        Rule::Proportion { margin } | Rule::Score { margin } => {
+        Rule::Proportion(Proportion { margin }) | Rule::Score(Score { margin }) => {
             let (rho, d) = margin.boundary(guardrail.better);
             (baseline.points(), canary.points(), rho, d)
         }
-        Rule::Missing { points, .. } => (baseline.points(), canary.points(), 1.0, *points),
+        Rule::Missing(Missing { points, .. }) => (baseline.points(), canary.points(), 1.0, *points),
         Rule::Mean { .. } => {
             let cap = baseline.quantile(0.999);
             let y = |x: f64| (x / cap).min(1.0);
             (changed(baseline, &y), changed(canary, &|x| y(x / factor)), 1.0, 0.0)
         }
-        Rule::Quantile { q, .. } => {
+        Rule::Quantile(Quantile { q, .. }) => {
             let threshold = baseline.quantile(*q);
             let y = |x: f64| f64::from(u8::from(exceeds(guardrail.better, x, threshold)));
             (changed(baseline, &y), changed(canary, &|x| y(x / factor)), 1.0, 0.0)

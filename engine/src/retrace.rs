@@ -11,13 +11,14 @@ use crate::core::event::alert::AlertKind;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{discoveries, enough};
+use crate::core::evidence::kind::Beside;
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::reference::Reference;
 use crate::core::evidence::score::{self, Evidence};
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Guardrail, OnFail, Rule};
+use crate::core::policy::guardrail::{Guardrail, OnFail};
 use crate::core::state::rollout::Rollout;
 use crate::core::telemetry::arm::{Arm, ArmCount};
 use crate::core::time::Timestamp;
@@ -404,7 +405,7 @@ fn work_out(
         let change = |of: fn(&Evidence) -> f64| [of(before), of(after)];
         let other = |e: &Evidence| e.other.as_ref().map_or(0.0, |other| other.ln());
         let other_ln = [other(before), other(after)];
-        let missing = matches!(guardrail.rule, Rule::Missing { .. });
+        let two_sided = guardrail.profile().beside == Some(Beside::Below);
         Factor {
             seq,
             served,
@@ -413,7 +414,7 @@ fn work_out(
             canary: grown(before, after, Arm::Canary),
             harm_ln: [score::harm_ln(guardrail, before), score::harm_ln(guardrail, after)],
             safe_ln: change(|e| e.safe.ln()),
-            sides_ln: missing.then(|| [change(|e| e.harm.ln()), other_ln]),
+            sides_ln: two_sided.then(|| [change(|e| e.harm.ln()), other_ln]),
             benefit_ln: guardrail.benefit.map(|_| other_ln),
             epoch: after.harm.epoch > before.harm.epoch,
             anew,

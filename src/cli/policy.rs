@@ -9,10 +9,11 @@ use super::output::{self, Format};
 use super::{CliError, Common, exit, policy_test};
 use crate::core::ids::{Actuator, Digest};
 use crate::core::policy::actuator::{Declared, Effective, OnDeadline, Run, Smoke};
-use crate::core::policy::guardrail::{Better, Guardrail, Judged, Margin, OnFail, Rule, Unless, quiet_below};
+use crate::core::policy::guardrail::{Guardrail, Judged, OnFail, Unless};
 use crate::core::policy::segment::{OnSegmentFailure, Segment, SegmentKind, Test};
 use crate::core::policy::windows::{Window, Windows};
 use crate::core::policy::{Concurrency, Policy, Retry};
+use crate::core::text::percent;
 use crate::core::time::Span;
 use crate::shell::policies::{self, Loaded};
 
@@ -282,11 +283,6 @@ fn people(n: u8) -> String {
     if n == 1 { "1 person".into() } else { format!("{n} people") }
 }
 
-/// A share in percent, without digits it does not have.
-fn share(x: f64) -> f64 {
-    (x * 100_000.0).round() / 1_000.0
-}
-
 /// What one slice of a guardrail can do.
 fn slices(g: &Guardrail) -> Option<String> {
     let (tag, Judged { values, on_fail }) = (g.slices.as_ref()?, g.judged.as_ref()?);
@@ -300,75 +296,15 @@ fn guardrail(p: &Policy, g: &Guardrail) -> String {
         OnFail::Hold => "Hold",
         OnFail::Alert => "Alert",
     };
-    let metric = &g.metric;
-    let worse = match g.better {
-        Better::Higher => "lower",
-        Better::Lower => "higher",
-    };
-    let when = match &g.rule {
-        Rule::Proportion { margin } => {
-            format!("{metric} is shown to be {}", beyond(*margin, worse, g.better))
-        }
-        Rule::Score { margin } => {
-            format!("the mean grade of {metric} is shown to be {}", beyond(*margin, worse, g.better))
-        }
-        Rule::Mean { handicap } => {
-            let by = share(*handicap);
-            format!("the mean of {metric} is shown to be more than {by}% {worse} than the baseline's")
-        }
-        Rule::Quantile { q, handicap } => {
-            let (p, by) = (share(*q), share(*handicap));
-            format!(
-                "the {p}% quantile of {metric} is shown to be more than {by}% {worse} than the baseline's"
-            )
-        }
-        Rule::Paired { points } => {
-            let by = share(*points);
-            format!(
-                "{metric} of the same units is shown to be more than {by} points {worse} than the baseline's"
-            )
-        }
-        Rule::Count { ratio } => {
-            format!(
-                "{metric} is shown to come {} than {ratio} times as often as the baseline's at equal traffic",
-                if g.better == Better::Lower { "more" } else { "less" }
-            )
-        }
-        Rule::Split => format!("{metric} is shown not to be split as the step asks for"),
-        Rule::Missing { of, points } => format!(
-            "the share of {of} without {metric} is shown to differ from the baseline's by more than {} points",
-            share(*points)
-        ),
-        Rule::Absolute { above, of_last } => {
-            let bad = if g.better == Better::Higher { "false" } else { "true" };
-            let quiet = libm::floor(quiet_below(*above, *of_last) * 1e3) / 10.0;
-            format!(
-                "{metric} is {bad} in more than {}% of the last {of_last} canary requests (below a true share of {quiet}%, by \
-                 chance at most once in a million requests)",
-                share(*above)
-            )
-        }
-    };
+    let when = g.rule.kind().fails_when(&g.metric, g.better);
     let unless = g.unless.as_ref().map(|unless| match unless {
         Unless::Benefit { guardrail } => {
             let by = p.guardrails.iter().find(|g| g.name == *guardrail).and_then(|g| g.benefit);
-            let by = share(by.unwrap_or(0.0));
+            let by = percent(by.unwrap_or(0.0));
             format!("; hold instead once {guardrail} is shown to be more than {by} points better")
         }
         Unless::When { when } => format!("; hold instead as long as {}", when.text()),
     });
     let gates = if g.gates { "; no promotion until it is shown not to be" } else { "" };
     format!("{does} when {when}{}{gates}", unless.unwrap_or_default())
-}
-
-/// `more than 3 points lower than the baseline's`
-fn beyond(margin: Margin, worse: &str, better: Better) -> String {
-    match margin {
-        Margin::Points(by) => format!("more than {} points {worse} than the baseline's", share(by)),
-        Margin::Relative(by) => format!("more than {}% {worse} than the baseline's", share(by)),
-        Margin::Ratio { ratio, plus } => {
-            let sign = if better == Better::Higher { "-" } else { "+" };
-            format!("{worse} than {ratio} times the baseline's {sign} {} points", share(plus))
-        }
-    }
 }

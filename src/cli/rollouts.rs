@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use super::output::{self, Format, meter, table, time};
 use super::{CliError, Common, exit};
 use crate::core::event::bundle::Part;
+use crate::core::evidence::figures::{Limit, Measure};
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Version;
-use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::policy::guardrail::OnFail;
 use crate::core::text::count;
 use crate::core::time::Span;
 use crate::view::{EffectView, GuardrailView, RolloutView, SmokeView, Standing};
@@ -242,16 +243,13 @@ fn slices(r: &RolloutView) -> String {
 }
 
 fn arm(g: &GuardrailView, n: u64, mean: f64) -> String {
-    match g.kind {
+    match g.kind.profile().measure {
         _ if n == 0 => "-".into(),
-        GuardrailKind::Mean => three_digits(mean),
-        GuardrailKind::Score | GuardrailKind::Paired => format!("{mean:.3}"),
+        Measure::Value => three_digits(mean),
+        Measure::Grade => format!("{mean:.3}"),
         // Events and units have no mean: their number stands for itself.
-        GuardrailKind::Count | GuardrailKind::Split => count(n),
-        GuardrailKind::Proportion
-        | GuardrailKind::Quantile
-        | GuardrailKind::Missing
-        | GuardrailKind::Absolute => format!("{:.1}%", mean * 100.0),
+        Measure::Events => count(n),
+        Measure::Share => format!("{:.1}%", mean * 100.0),
     }
 }
 
@@ -264,13 +262,13 @@ pub fn difference(g: &GuardrailView) -> String {
 }
 
 pub fn limit(g: &GuardrailView) -> String {
-    match (g.limit, g.kind) {
-        (None, _) => "-".into(),
-        (Some(limit), GuardrailKind::Absolute) => format!("{limit:.1}%"),
-        (Some(limit), GuardrailKind::Quantile) => three_digits(limit),
-        (Some(limit), GuardrailKind::Count) => format!("{limit:.2}x"),
-        (Some(limit), GuardrailKind::Missing) => format!("±{limit:.1}"),
-        (Some(limit), _) => format!("{limit:+.1}"),
+    match (g.limit, g.kind.profile().limit) {
+        (None, _) | (_, Limit::None) => "-".into(),
+        (Some(limit), Limit::Share) => format!("{limit:.1}%"),
+        (Some(limit), Limit::Value) => three_digits(limit),
+        (Some(limit), Limit::Times) => format!("{limit:.2}x"),
+        (Some(limit), Limit::EitherWay) => format!("±{limit:.1}"),
+        (Some(limit), Limit::Difference) => format!("{limit:+.1}"),
     }
 }
 

@@ -71,7 +71,7 @@ fn policy() -> Policy {
             name: "error.absolute".into(),
             metric: "error".into(),
             better: Better::Lower,
-            rule: Rule::Absolute { above: 0.2, of_last: 20 },
+            rule: Rule::Absolute(Absolute { above: 0.2, of_last: 20 }),
             maturity: Span::ZERO,
             on_fail: OnFail::Rollback,
             weight: 0.0,

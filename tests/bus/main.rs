@@ -19,7 +19,7 @@ use sluice::core::event::Event;
 use sluice::core::event::fact::{Delivery, Inbound, Origin, Rejection};
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::policy::actuator::OnDeadline;
-use sluice::core::policy::guardrail::{Better, EvidenceRules, Guardrail, OnFail, Rule};
+use sluice::core::policy::guardrail::{Absolute, Better, EvidenceRules, Guardrail, OnFail, Rule};
 use sluice::core::policy::{ChangeKind, Concurrency, Policy, Retry, Step};
 use sluice::core::state::State;
 use sluice::core::telemetry::columns::{Builder, Columns, Row};
@@ -155,7 +155,7 @@ fn policy() -> Policy {
         name: "eval_pass".into(),
         metric: "eval_pass".into(),
         better: Better::Higher,
-        rule: Rule::Absolute { above: 0.5, of_last: 100 },
+        rule: Rule::Absolute(Absolute { above: 0.5, of_last: 100 }),
         maturity: Span::ZERO,
         on_fail: OnFail::Rollback,
         weight: 0.0,

@@ -2,7 +2,9 @@
 //! of the policy.
 
 use sluice::core::policy::Policy;
-use sluice::core::policy::guardrail::{Better, Guardrail, OnFail, Rule};
+use sluice::core::policy::guardrail::{
+    Absolute, Better, Guardrail, Mean, OnFail, Paired, Proportion, Quantile, Rule, Score,
+};
 
 use super::data::{METRICS, Outcome};
 use super::play::Word;
@@ -68,17 +70,17 @@ fn distance(guardrail: &Guardrail, baseline: &[Outcome], canary: &[Outcome]) -> 
     }
     // How far the canary is beyond the limit, and the smallest regression beyond it that is bet on.
     let (excess, smallest) = match guardrail.rule {
-        Rule::Proportion { margin } | Rule::Score { margin } => {
+        Rule::Proportion(Proportion { margin }) | Rule::Score(Score { margin }) => {
             let (rho, d) = margin.boundary(guardrail.better);
             let boundary = rho * mean(&a) + d;
             let sign = if guardrail.better == Better::Higher { -1.0 } else { 1.0 };
             (sign * (mean(&b) - boundary), (boundary - mean(&a)).abs() / 2.0)
         }
-        Rule::Paired { points } => {
+        Rule::Paired(Paired { points }) => {
             let sign = if guardrail.better == Better::Higher { -1.0 } else { 1.0 };
             (sign * (mean(&b) - mean(&a)) - points, points / 2.0)
         }
-        Rule::Mean { handicap } => {
+        Rule::Mean(Mean { handicap }) => {
             let cap = quantile(&a, 0.999);
             let normal = |xs: &[f64], factor: f64| -> Vec<f64> {
                 xs.iter().map(|x| (x / factor / cap).min(1.0)).collect()
@@ -86,7 +88,7 @@ fn distance(guardrail: &Guardrail, baseline: &[Outcome], canary: &[Outcome]) -> 
             let (a, b) = (mean(&normal(&a, 1.0)), mean(&normal(&b, 1.0 + handicap)));
             (b - a, a * handicap / (1.0 + handicap) / 2.0)
         }
-        Rule::Quantile { q, handicap } => {
+        Rule::Quantile(Quantile { q, handicap }) => {
             let threshold = quantile(&a, q);
             let beyond = |xs: &[f64], factor: f64| -> f64 {
                 xs.iter().filter(|x| **x / factor > threshold).count() as f64 / xs.len() as f64
@@ -94,7 +96,7 @@ fn distance(guardrail: &Guardrail, baseline: &[Outcome], canary: &[Outcome]) -> 
             (beyond(&b, 1.0 + handicap) - beyond(&a, 1.0), (1.0 - q).min(q) / 8.0)
         }
         // A threshold on a window, not a test: beyond it when the share is.
-        Rule::Absolute { above, .. } => (mean(&b) - above, 0.0),
+        Rule::Absolute(Absolute { above, .. }) => (mean(&b) - above, 0.0),
         Rule::Count { .. } | Rule::Split | Rule::Missing { .. } => return None,
     };
     let size = excess.abs();

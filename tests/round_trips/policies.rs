@@ -39,16 +39,16 @@ fn any_guardrail() -> impl Strategy<Value = Guardrail> {
     let rest = (0..METRICS.len(), 0usize..6, span(0, HOUR / 2), 0usize..3, any::<bool>());
     (margin, rest).prop_map(|((better, margin), (metric, kind, maturity, on_fail, gates))| {
         let rule = match (kind, margin) {
-            (0, Margin::Relative(handicap)) => Rule::Mean { handicap },
-            (1, Margin::Relative(handicap)) => Rule::Quantile { q: 0.95, handicap },
-            (2, Margin::Points(points)) => Rule::Paired { points },
-            (3, Margin::Ratio { ratio, .. }) => Rule::Count { ratio },
-            (4, margin) => Rule::Score { margin },
+            (0, Margin::Relative(handicap)) => Rule::Mean(Mean { handicap }),
+            (1, Margin::Relative(handicap)) => Rule::Quantile(Quantile { q: 0.95, handicap }),
+            (2, Margin::Points(points)) => Rule::Paired(Paired { points }),
+            (3, Margin::Ratio { ratio, .. }) => Rule::Count(Count { ratio }),
+            (4, margin) => Rule::Score(Score { margin }),
             (5, Margin::Points(points)) => {
-                Rule::Missing { of: Metric::from(METRICS[(metric + 1) % METRICS.len()]), points }
+                Rule::Missing(Missing { of: Metric::from(METRICS[(metric + 1) % METRICS.len()]), points })
             }
             (5, Margin::Relative(_)) => Rule::Split,
-            (_, margin) => Rule::Proportion { margin },
+            (_, margin) => Rule::Proportion(Proportion { margin }),
         };
         let shows_safety = !matches!(rule, Rule::Split | Rule::Missing { .. });
         Guardrail {
@@ -75,7 +75,7 @@ fn any_absolute() -> impl Strategy<Value = Guardrail> {
             name: String::new(),
             metric: Metric::from(METRICS[metric]),
             better: if higher { Better::Higher } else { Better::Lower },
-            rule: Rule::Absolute { above: share(above), of_last },
+            rule: Rule::Absolute(Absolute { above: share(above), of_last }),
             maturity: Span::ZERO,
             on_fail: [OnFail::Rollback, OnFail::Hold, OnFail::Alert][on_fail],
             weight: 0.0,
@@ -93,7 +93,7 @@ fn any_guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
     (any_guardrail(), more, any::<bool>()).prop_map(|(mut first, more, equal)| {
         // A promotion needs something to be seen, and something must be able to stop it.
         if !first.shows_safety() {
-            first.rule = Rule::Proportion { margin: Margin::Points(0.03) };
+            first.rule = Rule::Proportion(Proportion { margin: Margin::Points(0.03) });
         }
         (first.gates, first.on_fail) = (true, OnFail::Rollback);
         let mut all = vec![first];
@@ -288,21 +288,21 @@ pub fn text(policy: &Policy) -> String {
     for g in &p.guardrails {
         write!(out, "    - {{name: {}, metric: {}, better: {}", g.name, g.metric, word(g.better)).unwrap();
         let rule = match &g.rule {
-            Rule::Absolute { above, of_last } => {
+            Rule::Absolute(Absolute { above, of_last }) => {
                 format!("kind: absolute, above: {}%, of_last: {of_last}", percent(*above))
             }
-            Rule::Mean { handicap } => format!("kind: mean, limit: {}%", percent(*handicap)),
-            Rule::Quantile { q, handicap } => {
+            Rule::Mean(Mean { handicap }) => format!("kind: mean, limit: {}%", percent(*handicap)),
+            Rule::Quantile(Quantile { q, handicap }) => {
                 format!("kind: quantile, q: {q}, limit: {}%", percent(*handicap))
             }
-            Rule::Paired { points } => format!("kind: paired, limit: {}pp", percent(*points)),
-            Rule::Count { ratio } => format!("kind: count, limit: {{ratio: {ratio}}}"),
+            Rule::Paired(Paired { points }) => format!("kind: paired, limit: {}pp", percent(*points)),
+            Rule::Count(Count { ratio }) => format!("kind: count, limit: {{ratio: {ratio}}}"),
             Rule::Split => "kind: split".into(),
-            Rule::Missing { of, points } => {
+            Rule::Missing(Missing { of, points }) => {
                 format!("kind: missing, of: {of}, limit: {}pp", percent(*points))
             }
-            Rule::Score { margin } => format!("kind: score, limit: {}", limit(*margin)),
-            Rule::Proportion { margin } => format!("kind: proportion, limit: {}", limit(*margin)),
+            Rule::Score(Score { margin }) => format!("kind: score, limit: {}", limit(*margin)),
+            Rule::Proportion(Proportion { margin }) => format!("kind: proportion, limit: {}", limit(*margin)),
         };
         write!(out, ", {rule}, on_fail: {}", word(g.on_fail)).unwrap();
         if !matches!(g.rule, Rule::Absolute { .. }) {

@@ -46,6 +46,11 @@ pub fn trim(x: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// A share in percent, without digits it does not have.
+pub fn percent(share: f64) -> f64 {
+    libm::round(share * 100_000.0) / 1_000.0
+}
+
 /// Whatever [`is_hidden`] as an escape: what people see is what is there. The one escaper, for lines and for messages.
 pub fn plain(text: &str) -> String {
     if !text.contains(is_hidden) {

@@ -8,7 +8,7 @@ use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::ids::{Actuator, CommandId, Metric, SmokeId, Version, Weight};
 use crate::core::policy::Policy;
 use crate::core::policy::actuator::OnDeadline;
-use crate::core::policy::guardrail::Rule;
+use crate::core::policy::guardrail::{Missing, Rule};
 use crate::core::telemetry::columns::Columns;
 use crate::core::time::{Span, Timestamp};
 
@@ -178,10 +178,9 @@ impl Effect {
         n: u64,
     ) {
         let metric = &series.metric;
-        let mut rules = policy
-            .guardrails
-            .iter()
-            .filter(|g| g.metric == *metric || matches!(&g.rule, Rule::Missing { of, .. } if of == metric));
+        let mut rules = policy.guardrails.iter().filter(|g| {
+            g.metric == *metric || matches!(&g.rule, Rule::Missing(Missing { of, .. }) if of == metric)
+        });
         let split = |rule: &Rule| !matches!(rule, Rule::Paired { .. } | Rule::Count { .. });
         if rules.clone().next().is_none() || !rules.all(|g| split(&g.rule)) || n == 0 {
             return;

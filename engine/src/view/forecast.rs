@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::evidence::kinds::DISCORDANT;
 use crate::core::evidence::score::Evidence;
-use crate::core::evidence::{label_bets, reference};
 use crate::core::ids::{Version, Weight};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Better, Guardrail, Rule};
+use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::columns::Series;
 use crate::core::telemetry::rates::{Lately, Seen};
 use crate::core::text::count;
@@ -48,8 +48,6 @@ pub struct PlannedGate {
     pub takes: Option<Span>,
 }
 
-/// Share of pairs that differ which is supposed while none has been seen.
-const DISCORDANT: f64 = 0.1;
 /// Steps that take longer than this get advice.
 const SLOW: Span = Span::hours(24);
 /// Longer than this is never.
@@ -77,7 +75,7 @@ pub fn plan(
             let hours = samples.zip(*lately).map(|(samples, lately)| {
                 let per_hour = lately.per_hour * share;
                 let have = exposed.get(guardrail.name.as_str()).copied().unwrap_or(0.0);
-                let needs = reference::needs(&guardrail.rule, &policy.evidence);
+                let needs = guardrail.needs(&policy.evidence);
                 let reference = needs as f64 / (lately.per_hour * (1.0 - share));
                 // The reference is gathered first, and once.
                 let first = if i == 0 { reference } else { 0.0 };
@@ -184,61 +182,10 @@ impl Metrics<'_> {
 /// (the mean of a sequential test of this kind, measured; Wald 1945 has 2 for the limit). `None` where the limit is at
 /// the baseline itself, which an equal canary never clears.
 fn samples_needed(guardrail: &Guardrail, lately: &Lately, share: f64, level: f64) -> Option<f64> {
-    let spread = spread(guardrail, lately, share)?;
-    let factor = if matches!(guardrail.rule, Rule::Paired { .. }) { 1.0 } else { 1.0 / (1.0 - share) };
+    let spread = guardrail.compares()?.spread(guardrail.better, lately, share)?;
+    let factor = if guardrail.profile().of_pairs { 1.0 } else { 1.0 / (1.0 - share) };
     let n = 2.7 * libm::log(level) * spread * factor;
     (n.is_finite() && n > 0.0).then_some(n)
-}
-
-/// `V / eps^2`: how many observations an equal canary is from its boundary, in square standard deviations.
-fn spread(guardrail: &Guardrail, lately: &Lately, share: f64) -> Option<f64> {
-    let sign = if guardrail.better == Better::Lower { 1.0 } else { -1.0 };
-    let ratio = |variance: f64, eps: f64| (eps != 0.0).then(|| variance / (eps * eps));
-    match &guardrail.rule {
-        Rule::Proportion { margin } | Rule::Score { margin } => {
-            let (rho, d) = margin.boundary(guardrail.better);
-            let boundary = rho * lately.mean + d;
-            let variance = match guardrail.rule {
-                Rule::Proportion { .. } => boundary * (1.0 - boundary),
-                _ => lately.variance,
-            };
-            ratio(variance.max(1e-6), boundary - lately.mean)
-        }
-        Rule::Mean { handicap } => {
-            ratio(lately.variance * (1.0 + sign * handicap).powi(2), handicap * lately.mean)
-        }
-        Rule::Quantile { q, handicap } => {
-            // As if values were log-normal: how many lie beyond the quantile, the limit allowed for.
-            let sigma = libm::sqrt(libm::log(1.0 + lately.variance / (lately.mean * lately.mean)));
-            let tail = if guardrail.better == Better::Lower { 1.0 - q } else { *q };
-            let beyond = upper_tail(upper_quantile(tail) + libm::log(1.0 + handicap) / sigma);
-            ratio(tail * (1.0 - tail), tail - beyond)
-        }
-        Rule::Paired { points } => ratio(DISCORDANT / 4.0, points / 2.0),
-        Rule::Count { ratio } => {
-            // Events are the canary's with chance `share`; the boundary says `t0`. One event is worth the difference
-            // of the two coins, of which the canary has `share`.
-            let t0 = label_bets::chance(*ratio, 1.0 - share, share);
-            let worth = share * libm::log(share / t0) + (1.0 - share) * libm::log((1.0 - share) / (1.0 - t0));
-            (worth > 0.0).then(|| share * (1.0 - share) / (2.0 * worth))
-        }
-        Rule::Split | Rule::Missing { .. } | Rule::Absolute { .. } => None,
-    }
-}
-
-/// P(Z > z) of a standard normal.
-fn upper_tail(z: f64) -> f64 {
-    libm::erfc(z / std::f64::consts::SQRT_2) / 2.0
-}
-
-/// The z with P(Z > z) = p, by bisection: plans are rare.
-fn upper_quantile(p: f64) -> f64 {
-    let (mut low, mut high) = (-8.0, 8.0);
-    for _ in 0..60 {
-        let middle = (low + high) / 2.0;
-        if upper_tail(middle) > p { low = middle } else { high = middle }
-    }
-    (low + high) / 2.0
 }
 
 /// How long the slowest gate takes, and ways to shorten it.
@@ -252,7 +199,8 @@ fn shorter(
 ) -> Vec<String> {
     let name = &guardrail.name;
     let mut ways = vec![format!("{name} at {}% takes about {}", trim(share * 100.0), rough(takes))];
-    let Some(spread) = spread(guardrail, lately, share) else { return ways };
+    let spread = guardrail.compares().and_then(|kind| kind.spread(guardrail.better, lately, share));
+    let Some(spread) = spread else { return ways };
     // Only what is shorter is a way to shorten it.
     let mut add = |what: &str, n: f64, of: &str, per_hour: f64| {
         let own = span(n / per_hour);
@@ -260,14 +208,14 @@ fn shorter(
             ways.push(format!("{what}: about {} {of}, {}", rounded(n), rough(own)));
         }
     };
-    let compares = matches!(guardrail.rule, Rule::Proportion { .. } | Rule::Score { .. });
+    let profile = guardrail.profile();
     if requests > 1.5 * lately.per_hour {
         // All of the canary, a twentieth of the baseline.
         let n = 2.7 * libm::log(level) * spread * (1.0 + share / (0.05 * (1.0 - share)));
         let what = "measure every canary request and 5% of the baseline's";
         add(what, n, "canary samples", requests * share);
     }
-    if compares {
+    if profile.of_answers && !profile.of_pairs {
         let eps = libm::sqrt(lately.variance.max(1e-6) / spread);
         let n = 2.7 * libm::log(level) * (DISCORDANT / 4.0) / (eps * eps / 4.0);
         let what = "let the baseline answer the canary's requests too (kind paired)";
@@ -334,7 +282,7 @@ fn trim(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::guardrail::Margin;
+    use crate::core::policy::guardrail::*;
 
     fn guardrail(rule: Rule) -> Guardrail {
         Guardrail::new("eval_pass", Better::Higher, rule)
@@ -350,20 +298,20 @@ mod tests {
             let n = samples_needed(&guardrail, &lately, 0.05, 20.0).expect("a number");
             assert!((0.67..1.5).contains(&(n / measured)), "{n} where {measured} were measured");
         };
-        near(Rule::Proportion { margin: Margin::Points(0.03) }, Better::Higher, pass, 989.0);
+        near(Rule::Proportion(Proportion { margin: Margin::Points(0.03) }), Better::Higher, pass, 989.0);
         let graded = Lately { mean: 0.8, variance: 0.33 * 0.33, ..pass };
-        near(Rule::Score { margin: Margin::Points(0.03) }, Better::Higher, graded, 1_040.0);
+        near(Rule::Score(Score { margin: Margin::Points(0.03) }), Better::Higher, graded, 1_040.0);
         let latency = Lately { mean: 1.0, variance: libm::exp(0.36) - 1.0, ..pass };
-        near(Rule::Quantile { q: 0.95, handicap: 0.1 }, Better::Lower, latency, 1_680.0);
+        near(Rule::Quantile(Quantile { q: 0.95, handicap: 0.1 }), Better::Lower, latency, 1_680.0);
         let error = Lately { mean: 0.01, variance: 0.0099, ..pass };
         let ratio = Margin::Ratio { ratio: 1.5, plus: 0.0 };
-        near(Rule::Proportion { margin: ratio }, Better::Lower, error, 3_780.0);
+        near(Rule::Proportion(Proportion { margin: ratio }), Better::Lower, error, 3_780.0);
     }
 
     #[test]
     fn a_limit_at_the_baseline_itself_is_never_cleared_by_an_equal_canary() {
         let lately = Lately { per_hour: 100.0, mean: 0.9, variance: 0.09 };
-        let none = guardrail(Rule::Proportion { margin: Margin::Points(0.0) });
+        let none = guardrail(Rule::Proportion(Proportion { margin: Margin::Points(0.0) }));
         assert_eq!(samples_needed(&none, &lately, 0.05, 20.0), None);
     }
 

@@ -18,12 +18,12 @@ use crate::core::event::decision::{Decision, Gate, Reason};
 use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::discoveries;
+use crate::core::evidence::figures::Limit;
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::score::BENEFIT_LN;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, EventSeq, RolloutId, Scope};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::GuardrailKind;
 use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::state::{Ended, State};
 use crate::core::telemetry::arm::ArmCount;
@@ -454,7 +454,7 @@ fn slices(judged: &[Slice], policy: &Policy, watch: &Watch, reading: &GuardrailR
         .map(|((value, part), (ln, found))| {
             let (marked, need_ln) = standing(value, found);
             let evidence = &part.evidence;
-            let scale = scale(reading.kind, evidence.baseline.mean());
+            let scale = reading.kind.profile().unit.scale(evidence.baseline.mean());
             let range = evidence.display.range(part.scale());
             let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
             let arm = |arm: &ArmCount| ArmView { n: arm.n, mean: arm.mean() };
@@ -473,15 +473,6 @@ fn slices(judged: &[Slice], policy: &Policy, watch: &Watch, reading: &GuardrailR
         .collect();
     views.sort_by(|a, b| b.0.total_cmp(&a.0));
     views.into_iter().map(|(_, view)| view).collect()
-}
-
-/// From the metric's own unit to the one that is shown.
-fn scale(kind: GuardrailKind, baseline: f64) -> f64 {
-    match kind {
-        GuardrailKind::Mean => 100.0 / baseline,
-        GuardrailKind::Count => 1.0,
-        _ => 100.0,
-    }
 }
 
 /// What a guardrail that gates still needs, if things go on as they do.
@@ -512,7 +503,8 @@ fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Ti
 
 /// A reading as programs get it: percentages and points instead of shares.
 pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
-    let scale = scale(r.kind, r.baseline.mean());
+    let profile = r.kind.profile();
+    let scale = profile.unit.scale(r.baseline.mean());
     let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
     GuardrailView {
         name: r.name.clone(),
@@ -525,13 +517,8 @@ pub fn guardrail_view(r: &GuardrailReading) -> GuardrailView {
         diff: scaled(r.range.map(|range| range.diff)),
         lo: scaled(r.range.map(|range| range.lo)),
         hi: scaled(r.range.map(|range| range.hi)),
-        limit: if r.kind == GuardrailKind::Quantile { r.limit } else { scaled(r.limit) },
-        unit: match r.kind {
-            GuardrailKind::Mean => "%",
-            GuardrailKind::Count => "x",
-            _ => "pts",
-        }
-        .into(),
+        limit: if profile.limit == Limit::Value { r.limit } else { scaled(r.limit) },
+        unit: profile.unit.name().into(),
         harm: words::meter(r.harm_ln, r.harm_need_ln),
         safe: words::meter(r.safe_ln, r.safe_need_ln),
         harm_evidence: words::evidence(r.harm_ln, r.harm_need_ln),

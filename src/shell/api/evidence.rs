@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::shapes::ApiError;
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{WORD, Wealth};
+use crate::core::evidence::kind::Beside;
 use crate::core::evidence::score::{self, BENEFIT_LN};
 use crate::core::ids::EventSeq;
-use crate::core::policy::guardrail::Rule;
 use crate::core::telemetry::arm::ArmCount;
 use crate::core::words;
 use crate::retrace::{Factor, Member, Retrace, RetraceError, Share, Stand, Tracer, Weighing, subject};
@@ -208,7 +208,8 @@ impl EvidenceAnswer {
             ..balance(wealth.ln(), need_ln)
         };
         let guardrail = stand.map(|stand| &stand.guardrail);
-        let missing = guardrail.is_some_and(|g| matches!(g.rule, Rule::Missing { .. }));
+        let beside_is = |what| guardrail.filter(|g| g.profile().beside == Some(what));
+        let missing = beside_is(Beside::Below).is_some();
         let beside =
             |need_ln| evidence.other.as_ref().map(|other| account(other, &reference.other_grid, need_ln));
         let above = account(&evidence.harm, &reference.harm_grid, needs(|r| r.harm_need_ln));
@@ -235,7 +236,7 @@ impl EvidenceAnswer {
             below: beside(None).filter(|_| missing),
             above: missing.then_some(AccountView { need_ln: None, evidence: String::new(), ..above }),
             benefit: benefit.and_then(|_| beside(Some(BENEFIT_LN))),
-            above_cap: guardrail.filter(|g| matches!(g.rule, Rule::Mean { .. })).and_then(|g| {
+            above_cap: beside_is(Beside::AboveCap).and_then(|g| {
                 // Whatever its weight, an alert needs what a rollback needs of all together.
                 let share = if g.weight > 0.0 { libm::log(g.weight) } else { 0.0 };
                 beside(needs(|r| r.harm_need_ln).map(|need| need + share))
@@ -272,7 +273,7 @@ fn meaning(stand: &Stand) -> Vec<String> {
         (Some(reading), false) => words::meaning(guardrail, reading),
         _ => Vec::new(),
     });
-    if matches!(guardrail.rule, Rule::Absolute { .. }) {
+    if guardrail.compares().is_none() {
         said.push("It counts against a fixed limit and compares nothing: no evidence is weighed.".into());
     }
     said.extend(slice.then(|| words::family(stand.family.len(), stand.level)));

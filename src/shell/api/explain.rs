@@ -9,7 +9,7 @@ use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::RolloutId;
 use crate::core::policy::Policy;
 use crate::core::policy::actuator::OnDeadline;
-use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::policy::guardrail::OnFail;
 use crate::core::state::State;
 use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::time::Timestamp;
@@ -143,7 +143,7 @@ fn promotion(state: &State, rollout: &Rollout, now: Timestamp) -> String {
             Reason::Guardrail { name } => {
                 let needs = match judgement.readings.iter().find(|r| r.name == *name) {
                     Some(r) if r.verdict == Verdict::Fail => "no longer fails",
-                    Some(r) if r.kind == GuardrailKind::Absolute => "hears from the canary",
+                    Some(r) if r.kind.profile().healthy.is_none() => "hears from the canary",
                     _ => "is shown to be within its limit",
                 };
                 waits.push(format!("{name} {needs}"));

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::turn::Turn;
+use crate::core::evidence::figures::{Limit, Measure};
 use crate::core::evidence::monitor::Watch;
-use crate::core::evidence::reference::canary_factor;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::condition::Figures;
-use crate::core::policy::guardrail::{Better, Condition, Guardrail, Rule, Unless};
+use crate::core::policy::guardrail::{Condition, Guardrail, Unless};
 use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::telemetry::arm::ArmCount;
 
@@ -23,21 +23,23 @@ pub fn observed<'a>(turn: Turn<'a>) -> BTreeMap<&'a str, Figures> {
     let figures = |(watch, guardrail): (&Watch, &'a Guardrail)| {
         let evidence = &watch.evidence;
         let (baseline, canary) = (evidence.baseline, evidence.canary);
-        let of_mean = matches!(guardrail.rule, Rule::Mean { .. });
-        // What the limit of a quantile allows is a value, and not a difference.
-        let of_quantile = matches!(guardrail.rule, Rule::Quantile { .. });
-        let scale = if of_mean { 100.0 / baseline.mean() } else { 100.0 };
+        let profile = guardrail.profile();
+        // A value, as a quantile's, is no difference.
+        let of_difference = matches!(profile.limit, Limit::Difference | Limit::EitherWay);
+        let scale = profile.unit.scale(baseline.mean());
         let judged =
             watch.reference.is_some() && evidence.blocks > 0 && !of_part_before(rollout, policy, watch);
         let (baseline, canary) = if judged { (baseline, canary) } else { Default::default() };
-        let compared = judged && !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split);
+        let compared = judged && profile.measure != Measure::Events;
         let range = if compared { evidence.display.range(watch.scale()) } else { None };
         let mean = |arm: ArmCount| (arm.n > 0).then(|| arm.mean());
         let figures = Figures {
             diff: range.map(|range| range.diff * scale),
             low: range.map(|range| range.lo * scale),
             high: range.map(|range| range.hi * scale),
-            limit: limit_of(guardrail, watch).filter(|_| compared && !of_quantile).map(|limit| limit * scale),
+            limit: limit_of(guardrail, watch)
+                .filter(|_| compared && of_difference)
+                .map(|limit| limit * scale),
             ratio: estimate(guardrail, watch),
             canary: mean(canary),
             baseline: mean(baseline),
@@ -75,29 +77,13 @@ pub fn conditions<'a>(
 /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
 pub fn estimate(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
     let display = &watch.evidence.display;
-    matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
+    (guardrail.profile().measure == Measure::Events)
         .then(|| display.sum / display.weight)
         .filter(|ratio| ratio.is_finite())
 }
 
-/// How far from the baseline the canary may be, in the metric's own unit; for an absolute guard, the share; for a
-/// quantile, what the canary's may be.
+/// How far from the baseline the canary may be, as its kind has it.
 pub fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
-    match (&guardrail.rule, &watch.reference) {
-        (Rule::Absolute { above, .. }, _) => Some(*above),
-        (Rule::Quantile { .. }, Some(reference)) => {
-            reference.threshold.map(|threshold| threshold * canary_factor(guardrail))
-        }
-        (Rule::Proportion { .. } | Rule::Score { .. }, Some(reference)) => {
-            Some(reference.setting(guardrail).boundary() - reference.theta)
-        }
-        (Rule::Paired { .. }, Some(reference)) => Some(reference.pair_setting(guardrail).d),
-        (Rule::Count { ratio }, _) => Some(*ratio),
-        (Rule::Missing { points, .. }, _) => Some(*points),
-        (Rule::Mean { handicap }, Some(_)) => {
-            let sign = if guardrail.better == Better::Lower { 1.0 } else { -1.0 };
-            Some(sign * handicap * watch.evidence.baseline.mean())
-        }
-        _ => None,
-    }
+    let (reference, baseline) = (watch.reference.as_ref(), watch.evidence.baseline);
+    guardrail.rule.kind().limit(guardrail.better, reference, baseline)
 }

@@ -9,7 +9,7 @@ use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Approval;
-use crate::core::policy::guardrail::{Condition, OnFail, Rule};
+use crate::core::policy::guardrail::{Condition, OnFail};
 use crate::core::policy::segment::Task;
 use crate::core::state::rollout::Stage;
 use crate::core::time::Span;
@@ -43,9 +43,9 @@ pub fn gates(
     for (reading, guardrail) in readings.iter().zip(&policy.guardrails) {
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
-        let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+        let absolute = guardrail.compares().is_none();
         let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
-        let paired = matches!(guardrail.rule, Rule::Paired { .. });
+        let paired = guardrail.profile().of_pairs;
         let needed = guardrail.gates && if idle { shadowed && paired } else { !(paired && in_shadow) };
         // What a promotion needs shown within its limit does not let it pass by failing, even where that only alerts.
         let asked = needed && !soaking && reading.accepted.is_none();

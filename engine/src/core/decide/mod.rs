@@ -38,7 +38,7 @@ use crate::core::event::reading::GuardrailReading;
 use crate::core::event::windows::Freeze;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::actuator::OnDeadline;
-use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::policy::guardrail::OnFail;
 use crate::core::state::effect::Effect;
 use crate::core::state::rollout::{Rollout, Stage};
 
@@ -252,7 +252,7 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
         }
         // What a broken split has measured says nothing about the versions.
         let split = |r: &GuardrailReading| {
-            r.kind == GuardrailKind::Split && r.verdict == Verdict::Fail && r.does() == OnFail::Hold
+            r.kind.profile().of_split && r.verdict == Verdict::Fail && r.does() == OnFail::Hold
         };
         let unsound = policy.ab && judgement.readings.iter().any(split);
         if policy.on_deadline == OnDeadline::Rollback && !unsound {

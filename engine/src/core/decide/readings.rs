@@ -9,6 +9,7 @@ use super::conditions::{estimate, limit_of, of_part_before};
 use super::turn::Turn;
 use crate::core::event::reading::{GuardrailReading, Silence};
 use crate::core::evidence::bets::ln_weighted;
+use crate::core::evidence::figures::Measure;
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::score::harm_ln;
 use crate::core::evidence::verdict::Verdict;
@@ -16,7 +17,7 @@ use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::condition::Figures;
-use crate::core::policy::guardrail::{Guardrail, GuardrailKind, OnFail, Rule, Unless};
+use crate::core::policy::guardrail::{Guardrail, OnFail, Unless};
 use crate::core::state::rollout::Rollout;
 use crate::core::telemetry::arm::{Arm, ArmCount};
 use crate::core::time::Timestamp;
@@ -147,12 +148,9 @@ pub fn read(
     largest: [Option<f64>; 2],
 ) -> GuardrailReading {
     let Turn { rollout, policy, now, .. } = turn;
-    let evidence = &watch.evidence;
+    let (evidence, profile) = (&watch.evidence, guardrail.profile());
     // A guardrail that shares the rollback alpha needs its weight's worth more by itself.
-    let act_ln = libm::log(match guardrail.rule {
-        Rule::Split => policy.evidence.split,
-        _ => policy.evidence.rollback,
-    });
+    let act_ln = libm::log((profile.acts_at)(&policy.evidence));
     let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
     let safe_need_ln = libm::log(promote_level(rollout, policy));
     let (harm_ln, mut safe_ln) = if watch.reference.is_some() {
@@ -183,7 +181,7 @@ pub fn read(
     };
     let silent = quiet(Arm::Canary);
     // Once everybody is exposed the baseline has nothing to send, and pairs are the canary's alone.
-    let compared = rollout.weight < Weight::FULL && !matches!(guardrail.rule, Rule::Paired { .. });
+    let compared = rollout.weight < Weight::FULL && !profile.of_pairs;
     let broken = silent && compared && quiet(Arm::Baseline);
     let verdict = if failed {
         Verdict::Fail
@@ -193,9 +191,9 @@ pub fn read(
         if silent { Verdict::NoData } else { Verdict::Insufficient }
     } else if silent {
         Verdict::Stale
-    } else if watch.recent.is_some() || judged && !guardrail.shows_safety() && canary.n > 0 {
+    } else if watch.recent.is_some() || judged && !profile.shows_safety && canary.n > 0 {
         Verdict::Pass
-    } else if !judged || before || !guardrail.shows_safety() {
+    } else if !judged || before || !profile.shows_safety {
         Verdict::Insufficient
     } else if safe_ln >= safe_need_ln
         || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step()
@@ -208,13 +206,13 @@ pub fn read(
     GuardrailReading {
         name: guardrail.name.clone(),
         metric: guardrail.metric.clone(),
-        kind: GuardrailKind::of(&guardrail.rule),
+        kind: profile.kind,
         on_fail: guardrail.on_fail,
         verdict,
         baseline,
         canary,
         range: if judged && !before { display.range(watch.scale()) } else { None }
-            .filter(|_| !matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)),
+            .filter(|_| profile.measure != Measure::Events),
         harm_ln,
         harm_need_ln,
         safe_ln,

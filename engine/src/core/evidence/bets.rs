@@ -65,6 +65,12 @@ impl Setting {
         self.rho * self.theta + self.d
     }
 
+    /// Whether observations from 0 to 1 can have such a mean, and one on either side of it.
+    pub fn is_possible(&self) -> bool {
+        let boundary = self.boundary();
+        boundary > 0.0 && boundary < 1.0
+    }
+
     /// Sizes of the excess over the boundary that are bet on: doubling from `smallest`, at most `count`,
     /// ending at the largest excess that keeps the mean inside [0, 1].
     pub fn grid(&self, lean: Lean, smallest: f64, count: usize) -> Vec<f64> {
@@ -81,6 +87,11 @@ impl Setting {
         } else {
             self.grid(lean, self.theta.min(1.0 - self.theta) / 8.0, 8)
         }
+    }
+
+    /// Values of about the same `variance` in both arms.
+    pub fn general(rho: f64, d: f64, theta: f64, variance: f64) -> Setting {
+        Setting { rho, d, theta, var_a: variance, var_b: variance, binary: false }
     }
 
     /// The bet on an excess `eps` in a block of `n_a` and `n_b` observations.

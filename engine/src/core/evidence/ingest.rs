@@ -1,30 +1,14 @@
 //! How a watch takes in what is observed: into the cohort that it was served in, or the window of an absolute guard.
 
+use super::kind::Summed;
 use super::monitor::Watch;
 use super::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::guardrail::{Better, Guardrail, Rule, SLICES_MAX};
+use crate::core::policy::guardrail::{Better, Guardrail, SLICES_MAX};
 use crate::core::telemetry::arm::Arm;
-use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
+use crate::core::telemetry::observation::Observation;
 use crate::core::time::{Span, Timestamp};
-
-/// An observation on its way to a watch.
-#[derive(Clone, Copy)]
-pub struct Observation {
-    pub arm: Arm,
-    pub served_at: Timestamp,
-    /// Start of the cohort it belongs to.
-    pub cohort: Timestamp,
-    /// Of a named unit.
-    pub unit: Option<u64>,
-    /// Of who graded it, where that is said.
-    pub judge: Option<u64>,
-    /// Of its place in the log.
-    pub place: u64,
-    pub value: f64,
-    pub role: Role,
-}
 
 /// By whom and when observations are taken in.
 #[derive(Clone, Copy)]
@@ -38,20 +22,6 @@ pub struct Receipt<'a> {
     pub settled: bool,
 }
 
-/// What an observation is to a guardrail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Of its metric.
-    Value,
-    /// Of the metric that every request has, for a missing share.
-    Request,
-}
-
-/// How many events a sample stands for.
-fn events(value: f64) -> u64 {
-    libm::round(value).clamp(0.0, 1e12) as u64
-}
-
 impl Watch {
     /// Takes in one observation. Returns whether an absolute guard has news by it: it fired, or had heard nothing
     /// before.
@@ -59,46 +29,23 @@ impl Watch {
     pub fn observe(&mut self, receipt: &Receipt, o: Observation) -> bool {
         let Receipt { guardrail, length, now, settled } = *receipt;
         self.note(o.arm, now, 1);
-        if let Rule::Absolute { above, .. } = guardrail.rule {
-            let ones = u64::from(o.value >= 0.5);
-            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, 1, ones);
+        let rule = guardrail.rule.kind();
+        let (profile, Some(kind)) = (rule.profile(), rule.compares()) else {
+            return self.observe_at_once(o.arm, guardrail.better, 1, u64::from(o.is_one()));
+        };
+        self.clamped += u64::from(profile.graded && !(0.0..=1.0).contains(&o.value));
+        if self.late(o.cohort, settled, 1) {
+            return false;
         }
-        let graded = matches!(guardrail.rule, Rule::Score { .. } | Rule::Paired { .. });
-        self.clamped += u64::from(graded && !(0.0..=1.0).contains(&o.value));
-        // That something came is no judgement.
-        let judged = !matches!(guardrail.rule, Rule::Missing { .. } | Rule::Count { .. } | Rule::Split);
-        let Some(cohort) = self.waiting(o.cohort, settled, 1) else { return false };
-        let mut left_out = 0;
-        if judged && !planted(Bug::MixesJudges) {
+        let cohort = self.cohorts.entry(o.cohort).or_default();
+        if profile.judged && !planted(Bug::MixesJudges) {
             let Some(dropped) = cohort.admit(o.judge) else {
                 self.left_out += 1;
                 return false;
             };
-            left_out = dropped;
+            self.left_out += dropped;
         }
-        let place = (o.place >> 32) as u32;
-        let offset = o.served_at.since(o.cohort);
-        match (&guardrail.rule, o.unit) {
-            (Rule::Proportion { .. }, None) => {
-                cohort.count(o.arm, offset, length, 1, u64::from(o.value >= 0.5));
-            }
-            // A sample says how many events there were; a unit of which there were any counts once.
-            (Rule::Count { .. }, None) => cohort.count(o.arm, offset, length, events(o.value), 0),
-            (Rule::Count { .. }, Some(_)) if events(o.value) == 0 && !planted(Bug::NoneCounts) => {}
-            (Rule::Split, None) => cohort.count(o.arm, offset, length, 1, 0),
-            // Requests are counted as such; of their values, that they came.
-            (Rule::Missing { .. }, _) => match o.role {
-                Role::Request => cohort.count(o.arm, offset, length, 1, 0),
-                Role::Value => cohort.count(o.arm, offset, length, 0, 1),
-            },
-            // Without a unit there is nothing to pair it with.
-            (Rule::Paired { .. }, None) => left_out += 1,
-            (Rule::Score { .. } | Rule::Paired { .. }, unit) => {
-                cohort.keep(o.arm, offset, unit.unwrap_or(o.place), place, o.value.clamp(0.0, 1.0));
-            }
-            (_, unit) => cohort.keep(o.arm, offset, unit.unwrap_or(o.place), place, o.value),
-        }
-        self.left_out += left_out;
+        self.left_out += u64::from(!kind.take(cohort, &o, length));
         false
     }
 
@@ -125,64 +72,33 @@ impl Watch {
 
     /// Takes in what the sender summed. What its kind cannot use is counted as left out.
     pub fn observe_sums(&mut self, receipt: &Receipt, o: Observation, (n, sums): (u64, &Sums)) -> bool {
-        let Receipt { guardrail, now, settled, .. } = *receipt;
-        let counts = |ones: u64| (n, ones);
-        let counted = match (&guardrail.rule, sums) {
-            (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Ones(ones)) => Some(counts(*ones)),
-            // Of zeros and ones the sum of squares is the sum.
-            (Rule::Proportion { .. } | Rule::Absolute { .. }, Sums::Moments { sum, sumsq })
-                if sum == sumsq && *sum >= 0.0 && *sum <= n as f64 && libm::floor(*sum) == *sum =>
-            {
-                Some(counts(*sum as u64))
-            }
-            (Rule::Count { .. }, Sums::Ones(ones)) => Some((*ones, 0)),
-            (Rule::Count { .. }, Sums::Moments { sum, .. }) => Some((events(*sum), 0)),
-            (Rule::Split, _) => Some((n, 0)),
-            (Rule::Missing { .. }, _) => match o.role {
-                Role::Request => Some((n, 0)),
-                Role::Value => Some((0, n)),
-            },
-            _ => None,
-        };
-        if let Some((n, ones)) = counted {
-            return self.observe_counts(receipt, o, n, ones);
-        }
-        let mean = match (&guardrail.rule, sums) {
-            // The means of few values scatter more than those of many, and the cap cuts what scatters: where the arms sum
-            // different numbers of requests, it would cut more of one.
-            (Rule::Mean { .. }, _) if !planted(Bug::SumsOfMeans) => {
-                self.leave_out(o.arm, now, n);
-                return false;
-            }
-            // Of values only their mean is known: it counts as one observation of it.
-            (Rule::Mean { .. } | Rule::Score { .. }, Sums::Moments { sum, .. }) => sum / n as f64,
-            (Rule::Mean { .. } | Rule::Score { .. }, Sums::Ones(ones)) => *ones as f64 / n as f64,
-            (Rule::Quantile { .. }, Sums::Histogram { bounds, counts }) => {
-                self.note(o.arm, now, n);
-                if let Some(cohort) = self.waiting(o.cohort, settled, n)
-                    && !cohort.add_histogram(o.arm, bounds, counts)
-                {
-                    self.left_out += n;
-                }
-                return false;
-            }
-            _ => {
-                self.leave_out(o.arm, now, n);
-                return false;
-            }
-        };
-        self.observe(receipt, Observation { value: mean, ..o })
-    }
-
-    /// Takes in zeros and ones that the sender summed.
-    fn observe_counts(&mut self, receipt: &Receipt, o: Observation, n: u64, ones: u64) -> bool {
         let Receipt { guardrail, length, now, settled } = *receipt;
-        self.note(o.arm, now, n);
-        if let Rule::Absolute { above, .. } = guardrail.rule {
-            return o.arm == Arm::Canary && self.observe_absolute(guardrail.better, above, n, ones);
+        let Some(kind) = guardrail.compares() else {
+            let Some(ones) = sums.ones(n) else {
+                self.leave_out(o.arm, now, n);
+                return false;
+            };
+            self.note(o.arm, now, n);
+            return self.observe_at_once(o.arm, guardrail.better, n, ones);
+        };
+        match kind.sums(n, sums, o.role) {
+            Summed::Counts(n, ones) => {
+                self.note(o.arm, now, n);
+                if !self.late(o.cohort, settled, n) {
+                    self.cohorts.entry(o.cohort).or_default().count(&o, length, n, ones);
+                }
+            }
+            Summed::Mean(value) => return self.observe(receipt, Observation { value, ..o }),
+            Summed::Histogram { bounds, counts } => {
+                self.note(o.arm, now, n);
+                if !self.late(o.cohort, settled, n) {
+                    let cohort = self.cohorts.entry(o.cohort).or_default();
+                    let fits = cohort.add_histogram(o.arm, bounds, counts);
+                    self.left_out += if fits { 0 } else { n };
+                }
+            }
+            Summed::Nothing => self.leave_out(o.arm, now, n),
         }
-        let Some(cohort) = self.waiting(o.cohort, settled, n) else { return false };
-        cohort.count(o.arm, o.served_at.since(o.cohort), length, n, ones);
         false
     }
 
@@ -203,30 +119,28 @@ impl Watch {
         }
     }
 
-    /// The cohort that starts at `start`, while it waits; after that, the `n` observations count as late.
+    /// Whether the cohort that starts at `start` waits no more: then the `n` observations count as late.
     #[inline]
-    fn waiting(&mut self, start: Timestamp, settled: bool, n: u64) -> Option<&mut Cohort> {
+    fn late(&mut self, start: Timestamp, settled: bool, n: u64) -> bool {
         let late = settled || self.scored_to.is_some_and(|scored| start <= scored);
-        if late && !planted(Bug::BetsLate) {
-            self.late += n;
-            return None;
-        }
-        Some(self.cohorts.entry(start).or_default())
+        let late = late && !planted(Bug::BetsLate);
+        self.late += if late { n } else { 0 };
+        late
     }
 
     /// Takes `n` observations into the window, of which `ones` are ones. Returns whether there is news by it.
-    fn observe_absolute(&mut self, better: Better, above: f64, n: u64, ones: u64) -> bool {
-        let recent = self.recent.as_mut().expect("an absolute guard has a window");
+    fn observe_at_once(&mut self, arm: Arm, better: Better, n: u64, ones: u64) -> bool {
         // Also news: the first word from a canary that was silent. Nothing else would look, for there is no cohort to
         // settle.
         let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
+        let Some(recent) = self.recent.as_mut().filter(|_| arm == Arm::Canary) else { return false };
         let before = recent.fired;
-        let ones_are_bad = better == Better::Lower;
+        let bad = if better == Better::Lower { ones } else { n - ones };
         if planted(Bug::SumsAtOnce) {
-            recent.run(ones_are_bad, ones, above);
-            recent.run(!ones_are_bad, n - ones, above);
+            recent.run(true, bad);
+            recent.run(false, n - bad);
         } else {
-            recent.spread(n, if ones_are_bad { ones } else { n - ones }, above);
+            recent.spread(n, bad);
         }
         silent || recent.fired && !before
     }
@@ -236,6 +150,8 @@ impl Watch {
 mod tests {
     use super::super::reference::Reference;
     use super::*;
+    use crate::core::policy::guardrail::{Mean, Rule};
+    use crate::core::telemetry::observation::Role;
     use crate::core::telemetry::sliding_window::Recent;
 
     const MINUTE: Span = Span::mins(1);
@@ -257,10 +173,10 @@ mod tests {
     /// Higher is better: zeros are the bad ones.
     #[test]
     fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
-        let mut watch = Watch { recent: Some(Recent::new(10)), ..Watch::default() };
-        watch.observe_absolute(Better::Higher, 0.5, 1_000, 900);
+        let mut watch = Watch { recent: Some(Recent::new(10, 0.5)), ..Watch::default() };
+        watch.observe_at_once(Arm::Canary, Better::Higher, 1_000, 900);
         assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
-        watch.observe_absolute(Better::Higher, 0.5, 1_000, 300);
+        watch.observe_at_once(Arm::Canary, Better::Higher, 1_000, 300);
         assert!(watch.recent.is_some_and(|recent| recent.fired));
     }
 
@@ -268,7 +184,7 @@ mod tests {
     #[test]
     fn sums_of_a_mean_are_left_out_and_counted() {
         let mut watch = Watch { reference: Some(Reference::default()), ..Watch::default() };
-        let price = Guardrail::new("cost", Better::Lower, Rule::Mean { handicap: 0.2 });
+        let price = Guardrail::new("cost", Better::Lower, Rule::Mean(Mean { handicap: 0.2 }));
         let sums = Sums::Moments { sum: 5.0, sumsq: 1.0 };
         let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
         let receipt = Receipt { guardrail: &price, length: MINUTE, now: Timestamp(1_000), settled: false };

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::block::{EPOCH_CANARY, OpenBlock, pair_y};
+use super::kind::Bets;
 use super::reference::Reference;
-use crate::core::policy::guardrail::{Guardrail, Rule};
 use crate::core::telemetry::arm::ArmCount;
 
 /// Accumulators of what people are shown, and conditions see; no verdict reads them. Of counts: `sum / weight` is the ratio of the arms'
@@ -25,13 +25,13 @@ pub struct Display {
 impl Display {
     /// Block difference with Mantel-Haenszel weight `n_a n_b / (n_a + n_b)`: only arms of the same minutes are
     /// compared, so drift of the baseline cancels.
-    pub fn add(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+    pub fn add(&mut self, bets: &Bets, reference: &Reference, block: &OpenBlock) {
         let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
         if self.weight == 0.0 {
             self.best_at = reference.variance * EPOCH_CANARY as f64;
         }
-        match guardrail.rule {
-            Rule::Mean { .. } | Rule::Score { .. } => {
+        match bets {
+            Bets::Values(_) => {
                 // On the scale of the bets, so that one rule fits every unit, and cut at the cap as they are: the
                 // difference of means without bound has no range. Without the handicap, for it is the difference itself.
                 let ys = |xs: &[f64]| xs.iter().map(|x| reference.baseline_y(*x)).collect::<Vec<_>>();
@@ -43,12 +43,13 @@ impl Display {
                 self.block(n_a * n_b / (n_a + n_b), sum_b / n_b - sum_a / n_a, variance);
             }
             // The difference of a pair varies four times as much as its observation, which is half of it.
-            Rule::Paired { .. } => {
+            Bets::Pairs(_) => {
                 let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
                 let variance = 4.0 * self.variance_of(1, &ys, reference) / n_b;
                 self.block(n_b, (block.sum_b - block.sum_a) / n_b, variance);
             }
-            _ => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),
+            Bets::Counts(_) => self.add_counts(block.n_a, block.sum_a, block.n_b, block.sum_b),
+            Bets::Labels { .. } => {}
         }
     }
 

@@ -2,8 +2,11 @@
 
 pub mod bets;
 pub mod block;
+pub mod figures;
 pub mod ingest;
 pub mod interval;
+pub mod kind;
+pub mod kinds;
 pub mod label_bets;
 pub mod monitor;
 pub mod reference;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::reference::{Gathered, Reference, canary_factor};
+use super::kind::Bucket;
+use super::reference::{Gathered, Reference};
 use super::score::{Evidence, Scored};
 use super::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Better, Guardrail, Rule, needs_values};
-use crate::core::telemetry::arm::{ArmCount, Histogram, Portion};
+use crate::core::policy::guardrail::Guardrail;
+use crate::core::telemetry::arm::{ArmCount, Portion};
 use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::sliding_window::Recent;
 use crate::core::time::Timestamp;
@@ -57,11 +58,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(guardrail: &Guardrail) -> Watch {
-        let recent = match guardrail.rule {
-            Rule::Absolute { of_last, .. } => Some(Recent::new(of_last)),
-            _ => None,
-        };
-        Watch { recent, ..Watch::default() }
+        Watch { recent: guardrail.rule.kind().recent(), ..Watch::default() }
     }
 
     /// Bets on the part's own cohort that starts at `start`, when the whole's has been.
@@ -150,55 +147,14 @@ impl Watch {
         start: Timestamp,
         step: u16,
     ) -> Vec<(Timestamp, Portion)> {
-        let cohort = &self.cohorts[&start];
-        let length = policy.evidence.cohort;
-        match &guardrail.rule {
-            Rule::Mean { .. } | Rule::Score { .. } => cohort.values(start),
-            Rule::Quantile { .. } => {
-                let mut portions = cohort.values(start);
-                let beyond = cohort.histogram().and_then(|held| self.beyond(guardrail, held));
-                portions.extend(beyond.map(|beyond| (start.plus(length), beyond)));
-                portions
-            }
-            Rule::Paired { .. } => cohort.pairs(start),
-            Rule::Count { .. } | Rule::Split => {
-                let [x_a, _, x_b, _] = cohort.totals();
-                let share = policy.step(step).to.as_share();
-                vec![(start, Portion::Labels { x_a, x_b, share })]
-            }
-            Rule::Missing { .. } => cohort.missing(start).into_iter().collect(),
-            Rule::Proportion { .. } | Rule::Absolute { .. } => cohort.counts(start, length).collect(),
-        }
-    }
-
-    /// How many of a histogram lie beyond the threshold. `None` when no bound is at the threshold: what lies between
-    /// two bounds cannot be told.
-    fn beyond(&self, guardrail: &Guardrail, held: &Histogram) -> Option<Portion> {
-        let threshold = self.reference.as_ref()?.threshold?;
-        let at = held.bounds.iter().position(|bound| *bound == threshold)?;
-        let limit = threshold * canary_factor(guardrail);
-        let (n_a, n_b) = (*held.baseline.last()?, *held.canary.last()?);
-        // Counts up to the last bound below the limit, and up to the first at or above it.
-        let next = held.bounds.iter().position(|bound| *bound >= limit)?;
-        let up_to = held.canary[next];
-        let surely = match next {
-            _ if held.bounds[next] == limit => up_to,
-            // What lies below the first bound may lie on either side of the limit.
-            0 => 0,
-            _ => held.canary[next - 1],
+        let Some(kind) = guardrail.compares() else { return Vec::new() };
+        let of = Bucket {
+            start,
+            length: policy.evidence.cohort,
+            share: policy.step(step).to.as_share(),
+            reference: self.reference.as_ref(),
         };
-        Some(match guardrail.better {
-            Better::Lower => Portion::Beyond {
-                n_a,
-                f_a: n_a - held.baseline[at],
-                n_b,
-                f_b: n_b - up_to,
-                unsure_b: up_to - surely,
-            },
-            Better::Higher => {
-                Portion::Beyond { n_a, f_a: held.baseline[at], n_b, f_b: surely, unsure_b: up_to - surely }
-            }
-        })
+        kind.portions(guardrail.better, &self.cohorts[&start], of)
     }
 
     /// Folds a scored cohort: the evidence as recorded, and its baseline into the next reference.
@@ -209,7 +165,7 @@ impl Watch {
         start: Timestamp,
         scored: &Scored,
     ) {
-        let portions = if needs_values(&guardrail.rule) && self.cohorts.contains_key(&start) {
+        let portions = if guardrail.profile().of_values && self.cohorts.contains_key(&start) {
             self.portions(guardrail, policy, start, scored.step)
         } else {
             Vec::new()
@@ -241,30 +197,16 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::guardrail::Margin;
-
-    fn watching(reference: Reference) -> Watch {
-        Watch { reference: Some(reference), ..Watch::default() }
-    }
-
-    /// What is below the first bound may lie on either side of the canary's limit.
-    #[test]
-    fn what_the_first_bound_of_a_histogram_holds_is_not_sure_to_be_beyond_a_lower_limit() {
-        let watch = watching(Reference { threshold: Some(10.0), ..Reference::default() });
-        let held = Histogram {
-            bounds: vec![10.0, 20.0, f64::INFINITY],
-            baseline: vec![6, 50, 100],
-            canary: vec![9, 50, 100],
-        };
-        let faster = Guardrail::new("tokens", Better::Higher, Rule::Quantile { q: 0.05, handicap: 0.2 });
-        let portion = watch.beyond(&faster, &held);
-        assert_eq!(portion, Some(Portion::Beyond { n_a: 100, f_a: 6, n_b: 100, f_b: 0, unsure_b: 9 }));
-    }
+    use crate::core::policy::guardrail::{Better, Margin, Proportion, Rule};
 
     /// Nearly all of the baseline passed at first, and nothing is better by so much; then fewer did.
     #[test]
     fn a_benefit_is_bet_on_from_the_reference_that_makes_it_possible() {
-        let pass = Guardrail::new("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) });
+        let pass = Guardrail::new(
+            "pass",
+            Better::Higher,
+            Rule::Proportion(Proportion { margin: Margin::Points(0.03) }),
+        );
         let pass = Guardrail { benefit: Some(0.02), ..pass };
         let of = |sum: f64| Gathered { n: 512, sum, ..Gathered::default() };
         let first = Reference::first(&pass, &of(510.0)).unwrap();
@@ -280,7 +222,11 @@ mod tests {
     /// Grades of the night do not wait for those of the day.
     #[test]
     fn one_arm_does_not_wait_over_a_gap_for_the_other() {
-        let pass = Guardrail::new("pass", Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) });
+        let pass = Guardrail::new(
+            "pass",
+            Better::Higher,
+            Rule::Proportion(Proportion { margin: Margin::Points(0.03) }),
+        );
         let gathered = Gathered { n: 500, sum: 450.0, ..Gathered::default() };
         let reference = Reference::first(&pass, &gathered).unwrap();
         let mut evidence = Evidence::default();

@@ -5,14 +5,110 @@ use std::borrow::Cow;
 
 use super::bets::Wealth;
 use super::block::{EPOCH_CANARY, OpenBlock, pair_y};
+use super::kind::{Arms, Bets};
 use super::monitor::Watch;
-use super::reference::{self, Gathered, Reference};
+use super::reference::{GATHERED_MAX, Gathered, Reference, Unusable, exceeds};
 use super::score::Scored;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::guardrail::{EvidenceRules, Guardrail, Rule, needs_values};
+use crate::core::policy::guardrail::{EvidenceRules, Guardrail};
 use crate::core::telemetry::arm::Portion;
 use crate::core::telemetry::cohort::Cohort;
 use crate::core::time::Timestamp;
+
+impl Reference {
+    /// The first reference of a rollout: what the baseline is, and the sizes of regression, and of benefit, that are bet on.
+    /// Errors when the margin puts the boundary where no mean can be.
+    pub fn first(guardrail: &Guardrail, gathered: &Gathered) -> Result<Reference, Unusable> {
+        let Some(kind) = guardrail.compares() else {
+            return Err(Unusable(format!("{} is compared with nothing", guardrail.metric)));
+        };
+        let mut first = Reference { n: gathered.n, ..kind.baseline(guardrail, gathered, None)? };
+        match kind.bets(guardrail, &first) {
+            Bets::Counts(arms) | Bets::Values(arms) => {
+                let Arms { setting, lean, margin, .. } = &arms;
+                if !setting.is_possible() {
+                    return Err(Unusable(format!(
+                        "the limit puts {} at {:.4} where the baseline is {:.4}; it must lie between 0 and 1",
+                        guardrail.metric,
+                        setting.boundary(),
+                        first.theta
+                    )));
+                }
+                first.harm_grid = setting.default_grid(*lean, *margin);
+                first.safe_grid = setting.default_grid(lean.opposite(), *margin);
+                first.choose_other(&arms);
+            }
+            Bets::Pairs(pairs) => {
+                let safe = pairs.lean.opposite();
+                first.harm_grid = pairs.setting.grid(pairs.lean, pairs.margin);
+                first.safe_grid = pairs.setting.grid(safe, pairs.margin);
+                let benefit = pairs.benefit.map(|(setting, by)| setting.grid(safe, by));
+                first.other_grid = benefit.unwrap_or_default();
+            }
+            Bets::Labels { harm, safe } => {
+                (first.harm_grid, first.safe_grid) = (harm.to_vec(), safe.to_vec());
+            }
+        }
+        Ok(first)
+    }
+
+    fn choose_other(&mut self, arms: &Arms) {
+        if let Some((setting, lean)) = &arms.other {
+            self.other_grid = setting.default_grid(*lean, (setting.boundary() - setting.theta).abs());
+        }
+    }
+
+    /// The reference for the next epoch: a new baseline, the same cap and the same bets. What could not be bet on so far is
+    /// from now on, if it can be.
+    pub fn refreshed(&self, guardrail: &Guardrail, gathered: &Gathered) -> Reference {
+        let baseline =
+            guardrail.compares().map(|kind| (kind, kind.baseline(guardrail, gathered, Some(self))));
+        let Some((kind, Ok(baseline))) = baseline else { return self.clone() };
+        let mut next = Reference {
+            n: gathered.n,
+            harm_grid: self.harm_grid.clone(),
+            safe_grid: self.safe_grid.clone(),
+            other_grid: self.other_grid.clone(),
+            ..baseline
+        };
+        if let Bets::Counts(arms) | Bets::Values(arms) = kind.bets(guardrail, &next) {
+            // A baseline that drifted to where the limit has no meaning keeps the old guess: it costs speed only.
+            let sound = arms.setting.is_possible() && next.theta > 0.0 && next.theta < 1.0;
+            if !sound {
+                return self.clone();
+            }
+            if next.other_grid.is_empty() {
+                next.choose_other(&arms);
+            }
+        }
+        next
+    }
+
+    /// Whether the baseline has moved by enough to matter, the smallest regression that is bet on, and by more than
+    /// chance moves it: three standard errors.
+    pub fn differs(&self, guardrail: &Guardrail, gathered: &Gathered, next: &Reference) -> bool {
+        if guardrail.profile().of_pairs {
+            // Nothing else of the baseline is bet with.
+            let ratio = next.variance / self.variance;
+            return !(0.67..1.5).contains(&ratio);
+        }
+        let smallest = self.harm_grid.first().copied().unwrap_or(0.0);
+        // Both this reference and the next have the error of their samples; of quantiles, of the values kept.
+        let (was, is) = match gathered.values.len() as u64 {
+            0 => (self.n, gathered.n),
+            kept => (self.n.min(GATHERED_MAX as u64), kept),
+        };
+        let error = self.variance * (1.0 / was.max(1) as f64 + 1.0 / is.max(1) as f64);
+        let least = smallest.max(3.0 * libm::sqrt(error));
+        if let Some(threshold) = self.threshold {
+            let beyond = gathered.values.iter().filter(|x| exceeds(guardrail.better, **x, threshold)).count();
+            let share = beyond as f64 / gathered.values.len().max(1) as f64;
+            return gathered.histogram.is_some() && next.threshold != self.threshold
+                || !gathered.values.is_empty() && (share - self.theta).abs() >= least;
+        }
+        (self.theta - next.theta).abs() >= least
+    }
+}
 
 impl Watch {
     /// Gathers the baseline of a cohort that comes to `scored`, except for what waits for the other arm from now on, and
@@ -34,12 +130,13 @@ impl Watch {
             true => (&OpenBlock::default(), &OpenBlock::default()),
             false => (&self.evidence.open, &scored.evidence.open),
         };
-        if !needs_values(&guardrail.rule) {
+        if !guardrail.profile().of_values {
             self.gathered.n += scored.baseline.n + held.n_a - holds.n_a;
             self.gathered.sum += scored.baseline.sum + held.sum_a - holds.sum_a;
             return self.gathered.forget();
         }
-        let of_quantile = matches!(guardrail.rule, Rule::Quantile { .. });
+        // A threshold is found among values again.
+        let keeps = self.reference.as_ref().is_none_or(|reference| reference.threshold.is_some());
         let fresh = portions.iter().filter_map(|(_, portion)| match portion {
             Portion::Value { canary: false, x } => Some((*x, None)),
             Portion::Pair { a, b } => Some((*a, Some(*b))),
@@ -56,7 +153,7 @@ impl Watch {
             self.gathered.n += 1;
             self.gathered.sum += y;
             self.gathered.sumsq += y * y;
-            if self.reference.is_none() || of_quantile {
+            if keeps {
                 self.gathered.values.push(if other.is_some() { y } else { *x });
             }
         }
@@ -78,10 +175,9 @@ impl Watch {
 
     /// What a reference may be computed from: of values that are compared with a threshold the youngest may still wait for
     /// the other arm. `None`: that cannot be told.
-    fn settled(&self, guardrail: &Guardrail) -> Option<Cow<'_, Gathered>> {
+    fn settled(&self, reference: &Reference) -> Option<Cow<'_, Gathered>> {
         let open = self.evidence.open.n_a;
-        let of_quantile = matches!(guardrail.rule, Rule::Quantile { .. });
-        if !of_quantile || open == 0 || planted(Bug::OpenBlockKept) {
+        if reference.threshold.is_none() || open == 0 || planted(Bug::OpenBlockKept) {
             return Some(Cow::Borrowed(&self.gathered));
         }
         if self.gathered.histogram.is_some() {
@@ -99,7 +195,7 @@ impl Watch {
         if self.gathered.n < needs || self.evidence.harm.epoch <= self.reference_epoch {
             return None;
         }
-        let settled = self.settled(guardrail).filter(|settled| settled.n >= needs)?;
+        let settled = self.settled(reference).filter(|settled| settled.n >= needs)?;
         let renewed = reference.refreshed(guardrail, &settled);
         reference.differs(guardrail, &settled, &renewed).then_some(renewed)
     }
@@ -111,23 +207,20 @@ impl Watch {
         guardrail: &Guardrail,
         rules: &EvidenceRules,
     ) -> Option<Result<Reference, String>> {
-        if let Rule::Absolute { .. } = guardrail.rule {
-            return None;
-        }
-        let needs = reference::needs(&guardrail.rule, rules);
-        if planted(Bug::ReferenceAhead) && !needs_values(&guardrail.rule) && needs > 0 {
+        guardrail.compares()?;
+        let needs = guardrail.needs(rules);
+        if planted(Bug::ReferenceAhead) && !guardrail.profile().of_values && needs > 0 {
             let mut ahead = self.clone();
             let next = ahead.cohorts.pop_first().map_or([0; 4], |(_, cohort)| cohort.totals());
             ahead.cohorts.clear();
             ahead.gathered.n += next[0];
             ahead.gathered.sum += next[1] as f64;
-            return ahead.freezes(guardrail, rules);
+            return ahead.freezes(guardrail, needs);
         }
-        self.freezes(guardrail, rules)
+        self.freezes(guardrail, needs)
     }
 
-    fn freezes(&self, guardrail: &Guardrail, rules: &EvidenceRules) -> Option<Result<Reference, String>> {
-        let needs = reference::needs(&guardrail.rule, rules);
+    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, String>> {
         match &self.reference {
             None if self.gathered.n >= needs && self.unusable.is_none() => {
                 Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::bets::{PairSetting, Setting, Wealth, ln_weighted};
 use super::block::{BLOCK, EPOCH_CANARY, OpenBlock, pair_y};
 use super::interval::Display;
+use super::kind::{Arms, Beside, Bets, Pairs};
 use super::label_bets;
-use super::reference::{Reference, canary_factor, exceeds, harm_lean};
+use super::reference::{Reference, exceeds};
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::guardrail::{Guardrail, Rule};
+use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::arm::{ArmCount, Portion};
 use crate::core::time::{Span, Timestamp};
 
@@ -140,8 +141,8 @@ impl Evidence {
         if waited {
             self.open = OpenBlock::default();
         }
-        if let Portion::Labels { x_a, x_b, share } = *portion {
-            return self.score_labels(guardrail, reference, x_a, x_b, share);
+        if let Portion::Labels { x_a, x_b, share, ratio } = *portion {
+            return self.score_labels(guardrail, reference, (x_a, x_b, share), ratio);
         }
         let open = &mut self.open;
         if open.is_empty() {
@@ -153,23 +154,25 @@ impl Evidence {
                 open.count(n_a, f_a, n_b, f_b);
                 open.unsure_b += unsure_b;
             }
-            Portion::Value { canary, x } if matches!(guardrail.rule, Rule::Quantile { .. }) => {
-                let factor = if canary { canary_factor(guardrail) } else { 1.0 };
-                let threshold = reference.threshold.unwrap_or(f64::INFINITY);
-                let beyond = u64::from(exceeds(guardrail.better, x / factor, threshold));
-                let canary = u64::from(canary);
-                open.count(1 - canary, beyond * (1 - canary), canary, beyond * canary);
-            }
-            Portion::Value { canary: false, x } => {
-                open.n_a += 1;
-                open.sum_a += x;
-                open.xs_a.push(x);
-            }
-            Portion::Value { canary: true, x } => {
-                open.n_b += 1;
-                open.sum_b += x;
-                open.xs_b.push(x);
-            }
+            Portion::Value { canary, x } => match reference.threshold {
+                // Only whether it is beyond the threshold is bet on.
+                Some(threshold) => {
+                    let factor = if canary { guardrail.canary_factor() } else { 1.0 };
+                    let beyond = u64::from(exceeds(guardrail.better, x / factor, threshold));
+                    let canary = u64::from(canary);
+                    open.count(1 - canary, beyond * (1 - canary), canary, beyond * canary);
+                }
+                None if canary => {
+                    open.n_b += 1;
+                    open.sum_b += x;
+                    open.xs_b.push(x);
+                }
+                None => {
+                    open.n_a += 1;
+                    open.sum_a += x;
+                    open.xs_a.push(x);
+                }
+            },
             Portion::Pair { a, b } => {
                 open.n_a += 1;
                 open.n_b += 1;
@@ -196,87 +199,92 @@ impl Evidence {
 
     fn score(&mut self, guardrail: &Guardrail, reference: &Reference) {
         let block = std::mem::take(&mut self.open);
-        match &guardrail.rule {
-            Rule::Mean { .. } | Rule::Score { .. } => self.score_values(guardrail, reference, &block),
-            Rule::Paired { .. } => self.score_pairs(guardrail, reference, &block),
-            _ => self.score_counts(guardrail, reference, &block),
+        let Some(bets) = guardrail.bets(reference) else { return };
+        match &bets {
+            Bets::Counts(arms) => self.score_counts(arms, reference, &block),
+            Bets::Values(arms) => self.score_values(arms, guardrail.canary_factor(), reference, &block),
+            Bets::Pairs(pairs) => self.score_pairs(pairs, reference, &block),
+            // Labels are scored as they come: no block is opened.
+            Bets::Labels { .. } => return,
         }
-        self.display.add(guardrail, reference, &block);
+        self.display.add(&bets, reference, &block);
         self.close(guardrail, block.n_a, block.sum_a, block.n_b, block.sum_b);
     }
 
-    fn score_counts(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+    fn score_counts(&mut self, arms: &Arms, reference: &Reference, block: &OpenBlock) {
         let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
         let (f_a, sure, unsure) = (block.sum_a, block.sum_b, block.unsure_b as f64);
         let pay = |setting: &Setting, lean, eps: f64, f_b| {
             setting.bet(lean, eps, n_a, n_b).pay_counts(n_a, f_a, n_b, f_b)
         };
-        let (setting, lean) = (reference.setting(guardrail), harm_lean(guardrail));
-        self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps, sure)));
+        let Arms { setting, lean, other: asked, .. } = arms;
+        self.harm.add(reference.harm_grid.iter().map(|eps| pay(setting, *lean, *eps, sure)));
         let safe = lean.opposite();
-        self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, safe, *eps, sure + unsure)));
-        if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
-            other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean, *eps, sure)));
+        self.safe.add(reference.safe_grid.iter().map(|eps| pay(setting, safe, *eps, sure + unsure)));
+        if let (Some(other), Some((setting, lean))) = (&mut self.other, asked) {
+            other.add(reference.other_grid.iter().map(|eps| pay(setting, *lean, *eps, sure)));
         }
     }
 
-    fn score_values(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+    /// `factor`: what the canary's values are divided by.
+    fn score_values(&mut self, arms: &Arms, factor: f64, reference: &Reference, block: &OpenBlock) {
         let (n_a, n_b) = (block.n_a as f64, block.n_b as f64);
-        let factor = canary_factor(guardrail);
         let normal = |xs: &[f64], factor: f64| -> Vec<f64> {
             xs.iter().map(|x| reference.baseline_y(x / factor)).collect()
         };
         let (ys_a, ys_b) = (normal(&block.xs_a, 1.0), normal(&block.xs_b, factor));
-        if let Some(cap) = reference.cap {
-            let above = |xs: &[f64], factor: f64| xs.iter().filter(|x| **x / factor > cap).count() as u64;
-            let (f_a, f_b) = (above(&block.xs_a, 1.0), above(&block.xs_b, factor));
-            for (capped, more) in self.capped.iter_mut().zip([f_a, f_b]) {
-                *capped = capped.saturating_add(more as u32);
-            }
-            if let (Some(other), Some((setting, lean))) = (&mut self.other, reference.other(guardrail)) {
-                let pay = |eps: &f64| {
-                    setting.bet(lean, *eps, n_a, n_b).pay_counts(n_a, f_a as f64, n_b, f_b as f64)
-                };
-                other.add(reference.other_grid.iter().map(pay));
-            }
-        }
         let pay =
             |setting: &Setting, lean, eps: f64| setting.bet(lean, eps, n_a, n_b).pay_values(&ys_a, &ys_b);
-        let (setting, lean) = (reference.setting(guardrail), harm_lean(guardrail));
-        self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps)));
-        self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
-        if let (Rule::Score { .. }, Some(other)) = (&guardrail.rule, &mut self.other)
-            && let Some((setting, lean)) = reference.other(guardrail)
-        {
-            other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean, *eps)));
+        let Arms { setting, lean, other: asked, .. } = arms;
+        self.harm.add(reference.harm_grid.iter().map(|eps| pay(setting, *lean, *eps)));
+        self.safe.add(reference.safe_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
+        // Where there is a cap, what is asked beside is how many are above it.
+        let above = reference.cap.map(|cap| {
+            let above = |xs: &[f64], factor: f64| xs.iter().filter(|x| **x / factor > cap).count() as u64;
+            [above(&block.xs_a, 1.0), above(&block.xs_b, factor)]
+        });
+        for (capped, more) in self.capped.iter_mut().zip(above.unwrap_or_default()) {
+            *capped = capped.saturating_add(more as u32);
         }
+        let (Some(other), Some((setting, lean))) = (&mut self.other, asked) else { return };
+        other.add(reference.other_grid.iter().map(|eps| match above {
+            Some([f_a, f_b]) => {
+                setting.bet(*lean, *eps, n_a, n_b).pay_counts(n_a, f_a as f64, n_b, f_b as f64)
+            }
+            None => pay(setting, *lean, *eps),
+        }));
     }
 
-    fn score_pairs(&mut self, guardrail: &Guardrail, reference: &Reference, block: &OpenBlock) {
+    fn score_pairs(&mut self, pairs: &Pairs, reference: &Reference, block: &OpenBlock) {
         let ys: Vec<f64> = block.xs_a.iter().zip(&block.xs_b).map(|(a, b)| pair_y(*a, *b)).collect();
         let pay = |setting: &PairSetting, lean, eps: f64| setting.pay(lean, setting.stake(lean, eps), &ys);
-        let (setting, lean) = (reference.pair_setting(guardrail), harm_lean(guardrail));
-        self.harm.add(reference.harm_grid.iter().map(|eps| pay(&setting, lean, *eps)));
-        self.safe.add(reference.safe_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
-        if let (Some(other), Some(by)) = (&mut self.other, guardrail.benefit) {
-            let setting = reference.pair_benefit(guardrail, by);
-            other.add(reference.other_grid.iter().map(|eps| pay(&setting, lean.opposite(), *eps)));
+        let Pairs { setting, lean, benefit, .. } = pairs;
+        self.harm.add(reference.harm_grid.iter().map(|eps| pay(setting, *lean, *eps)));
+        self.safe.add(reference.safe_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
+        if let (Some(other), Some((setting, _))) = (&mut self.other, benefit) {
+            other.add(reference.other_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
         }
     }
 
     /// Counts and splits need neither a block of a certain size nor both arms: pay-offs of events only add up.
-    fn score_labels(&mut self, guardrail: &Guardrail, reference: &Reference, x_a: u64, x_b: u64, share: f64) {
+    fn score_labels(
+        &mut self,
+        guardrail: &Guardrail,
+        reference: &Reference,
+        (x_a, x_b, share): (u64, u64, f64),
+        ratio: Option<f64>,
+    ) {
         // With no baseline, or no canary, every event has one label, and says nothing.
         if !(share > 0.0 && share < 1.0) || x_a + x_b == 0 {
             return;
         }
         let (a, b) = (x_a as f64, x_b as f64);
-        let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
+        let boundary = ratio.unwrap_or(1.0);
         let t0 = label_bets::chance(boundary, 1.0 - share, share);
         let pay = |r: &f64| label_bets::pay(t0, label_bets::chance(boundary * r, 1.0 - share, share), a, b);
         self.harm.add(reference.harm_grid.iter().map(pay));
         self.safe.add(reference.safe_grid.iter().map(pay));
-        if matches!(guardrail.rule, Rule::Split) {
+        if ratio.is_none() {
             self.display.sum += (a + b) * share;
             self.display.weight += a + b;
         } else {
@@ -308,7 +316,7 @@ pub const BENEFIT_LN: f64 = 2.995732273553991;
 /// against either.
 pub fn harm_ln(guardrail: &Guardrail, evidence: &Evidence) -> f64 {
     let above = evidence.harm.ln();
-    if !matches!(guardrail.rule, Rule::Missing { .. }) {
+    if guardrail.profile().beside != Some(Beside::Below) {
         return above;
     }
     let below = evidence.other.as_ref().map_or(0.0, |other| other.ln());

@@ -133,40 +133,77 @@ impl Guardrail {
             benefit: None,
         }
     }
-
-    /// Whether it can show that its limit is respected; the others only show that it is not.
-    pub fn shows_safety(&self) -> bool {
-        GuardrailKind::of(&self.rule).shows_safety()
-    }
 }
 
-/// How a guardrail compares.
+/// How a guardrail compares: its kind, with what a policy says of it. What a kind does with samples stands in
+/// `evidence::kinds`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// Shares of zeros and ones compared between the arms.
-    Proportion { margin: Margin },
-    /// Means of grades from 0 to 1.
-    Score { margin: Margin },
-    /// Means of positive values; the canary may be higher by the factor `1 + handicap`
-    /// (lower by `1 - handicap` where higher is better).
-    Mean { handicap: f64 },
-    /// The `q`-quantile of values; the canary's may be higher by the factor `1 + handicap`
-    /// (lower by `1 - handicap` where higher is better).
-    Quantile { q: f64, handicap: f64 },
-    /// Grades from 0 to 1 of the same units, answered by both arms: the mean difference, which may be worse by
-    /// `points`.
-    Paired { points: f64 },
-    /// Events that have no denominator: the rate per share of traffic, which may be `ratio` times the baseline's.
-    Count { ratio: f64 },
+    Proportion(Proportion),
+    Score(Score),
+    Mean(Mean),
+    Quantile(Quantile),
+    Paired(Paired),
+    Count(Count),
     /// Assigned units against the share that was asked for.
     Split,
-    /// Requests (observations of `of`) whose value of the metric has not come by its maturity: the share of them
-    /// may differ from the baseline's by `points`, either way.
-    Missing { of: Metric, points: f64 },
-    /// More than `above` (a share) of the last `of_last` canary observations are ones
-    /// (zeros where higher is better).
-    Absolute { above: f64, of_last: u32 },
+    Missing(Missing),
+    Absolute(Absolute),
+}
+
+/// Shares of zeros and ones compared between the arms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proportion {
+    pub margin: Margin,
+}
+
+/// Means of grades from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    pub margin: Margin,
+}
+
+/// Means of positive values; the canary may be higher by the factor `1 + handicap` (lower by `1 - handicap` where higher is
+/// better).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    pub handicap: f64,
+}
+
+/// The `q`-quantile of values; the canary's may be higher by the factor `1 + handicap` (lower by `1 - handicap` where
+/// higher is better).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantile {
+    pub q: f64,
+    pub handicap: f64,
+}
+
+/// Grades from 0 to 1 of the same units, answered by both arms: the mean difference, which may be worse by `points`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    pub points: f64,
+}
+
+/// Events that have no denominator: the rate per share of traffic, which may be `ratio` times the baseline's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Count {
+    pub ratio: f64,
+}
+
+/// Requests (observations of `of`) whose value of the metric has not come by its maturity: the share of them may differ
+/// from the baseline's by `points`, either way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Missing {
+    pub of: Metric,
+    pub points: f64,
+}
+
+/// More than `above` (a share) of the last `of_last` canary observations are ones (zeros where higher is better).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Absolute {
+    pub above: f64,
+    pub of_last: u32,
 }
 
 /// The kind of a guardrail.
@@ -187,20 +224,6 @@ pub enum GuardrailKind {
 }
 
 impl GuardrailKind {
-    pub fn of(rule: &Rule) -> GuardrailKind {
-        match rule {
-            Rule::Proportion { .. } => GuardrailKind::Proportion,
-            Rule::Score { .. } => GuardrailKind::Score,
-            Rule::Mean { .. } => GuardrailKind::Mean,
-            Rule::Quantile { .. } => GuardrailKind::Quantile,
-            Rule::Paired { .. } => GuardrailKind::Paired,
-            Rule::Count { .. } => GuardrailKind::Count,
-            Rule::Split => GuardrailKind::Split,
-            Rule::Missing { .. } => GuardrailKind::Missing,
-            Rule::Absolute { .. } => GuardrailKind::Absolute,
-        }
-    }
-
     /// As a policy spells it.
     pub fn name(self) -> &'static str {
         match self {
@@ -214,11 +237,6 @@ impl GuardrailKind {
             GuardrailKind::Missing => "missing",
             GuardrailKind::Absolute => "absolute",
         }
-    }
-
-    /// Whether it can show that its limit is respected; the others only show that it is not.
-    pub fn shows_safety(self) -> bool {
-        !matches!(self, GuardrailKind::Absolute | GuardrailKind::Split | GuardrailKind::Missing)
     }
 }
 
@@ -269,11 +287,6 @@ pub fn quiet_below(above: f64, of_last: u32) -> f64 {
 
 /// Values of a tag that are followed, or that a policy may name; observations with others count in the whole only.
 pub const SLICES_MAX: usize = 16;
-
-/// Whether the reference is computed from values, not from counts.
-pub fn needs_values(rule: &Rule) -> bool {
-    matches!(rule, Rule::Mean { .. } | Rule::Score { .. } | Rule::Quantile { .. } | Rule::Paired { .. })
-}
 
 #[cfg(test)]
 mod tests {

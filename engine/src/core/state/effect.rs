@@ -19,7 +19,7 @@ use crate::core::event::decision::Reason;
 use crate::core::ids::{Metric, Version, Weight};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::Rule;
+use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::columns::Columns;
 use crate::core::time::{Span, Timestamp};
 
@@ -109,7 +109,7 @@ impl Effect {
     /// what came most often.
     pub fn requests(&self, policy: &Policy) -> Option<(&Metric, u64, u64)> {
         let all = |metric: &Metric| self.counts.get(metric).map_or(0, |[canary, baseline]| canary + baseline);
-        let split = policy.guardrails.iter().find(|g| matches!(g.rule, Rule::Split)).map(|g| &g.metric);
+        let split = policy.guardrails.iter().find(|g| g.profile().of_split).map(|g| &g.metric);
         let split = split.and_then(|metric| self.counts.get_key_value(metric)).map(|(metric, _)| metric);
         let most = || self.counts.keys().rev().max_by_key(|metric| all(metric));
         let metric = split.or_else(most)?;
@@ -136,12 +136,9 @@ impl Effect {
             if planted(Bug::EffectiveUnseen) { Timestamp::default() } else { self.since.plus(rules.after) };
         // A pair is made of one request, a count has none: neither says how requests are split.
         let counts = |metric: &Metric| {
-            let mut of = policy.guardrails.iter().filter(|g| match &g.rule {
-                Rule::Missing { of, .. } => g.metric == *metric || of == metric,
-                _ => g.metric == *metric,
-            });
-            let plain = |rule: &Rule| !matches!(rule, Rule::Paired { .. } | Rule::Count { .. });
-            of.clone().next().is_some() && of.all(|g| plain(&g.rule))
+            let requests = |g: &Guardrail| g.compares().and_then(|kind| kind.requests()) == Some(metric);
+            let mut of = policy.guardrails.iter().filter(|g| g.metric == *metric || requests(g));
+            of.clone().next().is_some() && of.all(|g| g.profile().of_requests)
         };
         let arm = |version: &Version| arms.iter().position(|arm| *arm == version);
         let series: Vec<Option<usize>> = columns

@@ -1,14 +1,15 @@
 //! Telemetry of one rollout: which arm, cohort and segment each sample belongs to.
 
 use super::rollout::{Rollout, Stage};
-use crate::core::evidence::ingest::{Observation, Receipt, Role};
+use crate::core::evidence::ingest::Receipt;
 use crate::core::ids::{EventSeq, RolloutId, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Guardrail, Rule};
+use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::arm::Arm;
 use crate::core::telemetry::cohort::{position_key, unit_key};
 use crate::core::telemetry::columns::Columns;
+use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::time::{Span, Timestamp};
 
 /// What a series feeds: an arm of these guardrails.
@@ -25,11 +26,6 @@ struct Moment {
     segment: Option<u16>,
     /// The share of traffic was changing hands.
     moves: bool,
-}
-
-/// Whether a guardrail takes the canary's share of traffic to be that of the step.
-fn needs_share(guardrail: &Guardrail) -> bool {
-    matches!(guardrail.rule, Rule::Count { .. } | Rule::Split)
 }
 
 impl Rollout {
@@ -49,7 +45,7 @@ impl Rollout {
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
         let segment = policy.segment_index(step);
-        let moves = policy.guardrails.iter().any(needs_share)
+        let moves = policy.guardrails.iter().any(|g| g.profile().needs_share)
             && self.moves(served_at, to)
             && !planted(Bug::MovingCounts);
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
@@ -66,10 +62,9 @@ impl Rollout {
             .iter()
             .map(|series| {
                 let arm = self.arm_of(&series.version)?;
-                let role = |g: &Guardrail| match &g.rule {
+                let role = |g: &Guardrail| match g.compares().and_then(|kind| kind.requests()) {
                     _ if g.metric == series.metric => Some(Role::Value),
-                    Rule::Missing { of, .. } if *of == series.metric => Some(Role::Request),
-                    _ => None,
+                    requests => requests.filter(|of| **of == series.metric).map(|_| Role::Request),
                 };
                 let fed = policy.guardrails.iter().enumerate().filter_map(|(i, g)| Some((i, role(g)?)));
                 let fed: Vec<_> = fed.collect();
@@ -138,8 +133,8 @@ impl Rollout {
             };
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
-                let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
-                let unclear = moves && needs_share(guardrail);
+                let absolute = guardrail.compares().is_none();
+                let unclear = moves && guardrail.profile().needs_share;
                 if absolute && gone(member()) || !absolute && (cold || elsewhere || unclear) {
                     continue;
                 }
@@ -172,12 +167,12 @@ impl Rollout {
             };
             for (i, role) in fed {
                 let guardrail = &policy.guardrails[*i];
-                let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+                let absolute = guardrail.compares().is_none();
                 if elsewhere && !absolute {
                     self.watches[*i].leave_out(*arm, now, aggregate.n);
                     continue;
                 }
-                let unclear = moves && needs_share(guardrail);
+                let unclear = moves && guardrail.profile().needs_share;
                 if absolute && gone(None) || !absolute && (cold || elsewhere || unclear) {
                     continue;
                 }

@@ -12,13 +12,14 @@ use crate::core::event::command::Command;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::fact::{Act, Verb};
 use crate::core::event::opening::{Opening, Outcome};
+use crate::core::evidence::kind::Beside;
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, SmokeId, Version, Weight, derived_id};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::actuator::Smoke;
-use crate::core::policy::guardrail::{Guardrail, Rule};
+use crate::core::policy::guardrail::Guardrail;
 use crate::core::policy::segment::Task;
 use crate::core::telemetry::arm::Arm;
 use crate::core::time::{Span, Timestamp};
@@ -188,7 +189,7 @@ impl Rollout {
     /// When a cohort settles, at the earliest when what was sent while nobody watched has had one cohort's time to arrive.
     pub(super) fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
-        let early = planted(Bug::MissingEarly) && matches!(guardrail.rule, Rule::Missing { .. });
+        let early = planted(Bug::MissingEarly) && guardrail.profile().beside == Some(Beside::Below);
         let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
         start.plus(length).plus(maturity).max(self.caught_up)
     }

@@ -29,8 +29,9 @@ pub enum Portion {
     /// Of a histogram: observations and how many are beyond the threshold; of `unsure_b` of the canary's it is not
     /// known.
     Beyond { n_a: u64, f_a: u64, n_b: u64, f_b: u64, unsure_b: u64 },
-    /// Events, or units, of each arm while the canary was to have `share` of the traffic.
-    Labels { x_a: u64, x_b: u64, share: f64 },
+    /// Events of each arm while the canary was to have `share` of the traffic, and how often they may come of it at equal
+    /// traffic; `None`: units, of which it was to have that share.
+    Labels { x_a: u64, x_b: u64, share: f64, ratio: Option<f64> },
 }
 
 /// Counts of one arm, for display and gates.

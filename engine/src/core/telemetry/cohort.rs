@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::arm::{Arm, Histogram, Portion};
+use super::observation::Observation;
 use crate::core::planted::{Bug, planted};
 use crate::core::time::{Span, Timestamp};
 
@@ -94,24 +95,25 @@ impl Cohort {
         }
     }
 
-    /// Counts an observation of zero or one that names no unit. `offset`: since the cohort's start.
+    /// Counts `n` zeros and ones, of no named unit, where `o` is.
     #[inline]
-    pub fn count(&mut self, arm: Arm, offset: Span, length: Span, n: u64, ones: u64) {
+    pub fn count(&mut self, o: &Observation, length: Span, n: u64, ones: u64) {
         if self.slots.is_empty() {
             self.slots = vec![[0; 4]; SLOTS as usize];
         }
-        let slot = &mut self.slots[slot_of(offset.0, length)];
-        let arm = if arm == Arm::Baseline { 0 } else { 2 };
+        let slot = &mut self.slots[slot_of(o.offset().0, length)];
+        let arm = if o.arm == Arm::Baseline { 0 } else { 2 };
         slot[arm] += n;
         slot[arm + 1] += ones;
     }
 
-    /// Keeps a value, or an observation of a named unit. `key`: the unit's hash, else a hash of where in the
-    /// log the observation stands. `place` decides between two of a unit that were served at once.
+    /// Keeps an observation as the value `x`: one of a unit, else one of many. Where it stands in the log decides between
+    /// two of a unit that were served at once.
     #[inline]
-    pub fn keep(&mut self, arm: Arm, offset: Span, key: u64, place: u32, x: f64) {
-        let sampled = if arm == Arm::Baseline { &mut self.baseline } else { &mut self.canary };
-        sampled.offer(key, offset.0.min(u64::from(u32::MAX)) as u32, place, x);
+    pub fn keep(&mut self, o: &Observation, x: f64) {
+        let sampled = if o.arm == Arm::Baseline { &mut self.baseline } else { &mut self.canary };
+        let at = o.offset().0.min(u64::from(u32::MAX)) as u32;
+        sampled.offer(o.unit.unwrap_or(o.place), at, (o.place >> 32) as u32, x);
     }
 
     /// Adds a histogram. Returns whether it could be: all of one cohort must have the same bounds.
@@ -243,12 +245,20 @@ fn mix(mut z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::telemetry::observation::Role;
+
+    /// Served so many ms after the start of the cohort.
+    fn at(arm: Arm, offset: u64) -> Observation {
+        let (served_at, cohort) = (Timestamp(offset), Timestamp(0));
+        let (unit, judge, place, value, role) = (None, None, 0, 0.0, Role::Value);
+        Observation { arm, served_at, cohort, unit, judge, place, value, role }
+    }
 
     #[test]
     fn a_unit_counts_once_with_what_it_was_served_first() {
         let mut cohort = Cohort::default();
-        for (at, x) in [(900, 0.0), (100, 1.0), (500, 0.0)] {
-            cohort.keep(Arm::Canary, Span(at), unit_key("maya"), 0, x);
+        for (served, x) in [(900, 0.0), (100, 1.0), (500, 0.0)] {
+            cohort.keep(&Observation { unit: Some(unit_key("maya")), ..at(Arm::Canary, served) }, x);
         }
         let portions: Vec<_> = cohort.counts(Timestamp(0), Span::mins(1)).map(|(_, p)| p).collect();
         assert_eq!(portions, [Portion::Counts { n_a: 0, f_a: 0, n_b: 1, f_b: 1 }]);
@@ -257,10 +267,11 @@ mod tests {
     /// Whichever of the two comes first.
     #[test]
     fn of_two_of_a_unit_at_once_the_same_one_counts_in_either_order() {
-        let kept = |order: [(u32, f64); 2]| {
+        let kept = |order: [(u64, f64); 2]| {
             let mut cohort = Cohort::default();
             for (place, x) in order {
-                cohort.keep(Arm::Canary, Span(100), unit_key("maya"), place, x);
+                let unit = Some(unit_key("maya"));
+                cohort.keep(&Observation { unit, place: place << 32, ..at(Arm::Canary, 100) }, x);
             }
             cohort.values(Timestamp(0))
         };
@@ -272,8 +283,8 @@ mod tests {
     fn a_value_of_another_second_than_its_request_is_not_missing() {
         let (mut cohort, minute) = (Cohort::default(), Span::mins(1));
         for (arm, n, came) in [(Arm::Baseline, 100, 90), (Arm::Canary, 10, 7)] {
-            cohort.count(arm, Span::ZERO, minute, n, 0);
-            (0..came).for_each(|i| cohort.count(arm, Span(600 * (i + 1)), minute, 0, 1));
+            cohort.count(&at(arm, 0), minute, n, 0);
+            (0..came).for_each(|i| cohort.count(&at(arm, 600 * (i + 1)), minute, 0, 1));
         }
         let counts = Portion::Counts { n_a: 100, f_a: 10, n_b: 10, f_b: 3 };
         assert_eq!(cohort.missing(Timestamp(0)), Some((Timestamp(0), counts)));
@@ -288,7 +299,8 @@ mod tests {
                 let gone = cohort.admit(Some(judge));
                 left_out += gone.unwrap_or(1);
                 if gone.is_some() {
-                    cohort.keep(Arm::Canary, Span(judge), position_key(1, i as u32), 0, judge as f64);
+                    let place = position_key(1, i as u32);
+                    cohort.keep(&Observation { place, ..at(Arm::Canary, judge) }, judge as f64);
                 }
             }
             (cohort.judge, cohort.waiting(), left_out)
@@ -304,7 +316,8 @@ mod tests {
         for i in 0..200_000u32 {
             // Ones come late, so that keeping the first to arrive would show.
             let x = if i >= 150_000 { 1.0 } else { 0.0 };
-            cohort.keep(Arm::Baseline, Span(u64::from(i / 4)), position_key(9, i), 0, x);
+            let place = position_key(9, i);
+            cohort.keep(&Observation { place, ..at(Arm::Baseline, u64::from(i / 4)) }, x);
         }
         let values = cohort.values(Timestamp(0));
         assert_eq!(values.len(), SAMPLE_MAX);
@@ -316,8 +329,9 @@ mod tests {
     #[test]
     fn values_come_back_in_order_of_request_time() {
         let mut cohort = Cohort::default();
-        for (index, at) in [30u64, 10, 20].into_iter().enumerate() {
-            cohort.keep(Arm::Canary, Span(at), position_key(1, index as u32), 0, at as f64);
+        for (index, served) in [30u64, 10, 20].into_iter().enumerate() {
+            let place = position_key(1, index as u32);
+            cohort.keep(&Observation { place, ..at(Arm::Canary, served) }, served as f64);
         }
         let times: Vec<_> = cohort.values(Timestamp(1_000)).into_iter().map(|(at, _)| at.0).collect();
         assert_eq!(times, [1_010, 1_020, 1_030]);

@@ -64,6 +64,44 @@ pub enum Sums {
     },
 }
 
+impl Sums {
+    /// How many of `n` zeros and ones are ones; `None` where they need not be such.
+    pub fn ones(&self, n: u64) -> Option<u64> {
+        match self {
+            Sums::Ones(ones) => Some(*ones),
+            // Of zeros and ones the sum of squares is the sum.
+            Sums::Moments { sum, sumsq } => {
+                let whole = sum == sumsq && *sum >= 0.0 && *sum <= n as f64 && libm::floor(*sum) == *sum;
+                whole.then_some(*sum as u64)
+            }
+            Sums::Histogram { .. } => None,
+        }
+    }
+
+    /// The mean of `n` values.
+    pub fn mean(&self, n: u64) -> Option<f64> {
+        match self {
+            Sums::Ones(ones) => Some(*ones as f64 / n as f64),
+            Sums::Moments { sum, .. } => Some(sum / n as f64),
+            Sums::Histogram { .. } => None,
+        }
+    }
+
+    /// How many events samples stand for that say how many there were.
+    pub fn events(&self) -> Option<u64> {
+        match self {
+            Sums::Ones(ones) => Some(*ones),
+            Sums::Moments { sum, .. } => Some(events(*sum)),
+            Sums::Histogram { .. } => None,
+        }
+    }
+}
+
+/// How many events a sample stands for.
+pub fn events(value: f64) -> u64 {
+    libm::round(value).clamp(0.0, 1e12) as u64
+}
+
 /// The samples of one message.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Columns {

@@ -3,5 +3,6 @@
 pub mod arm;
 pub mod cohort;
 pub mod columns;
+pub mod observation;
 pub mod rates;
 pub mod sliding_window;

@@ -2,10 +2,11 @@
 
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::GuardrailReading;
-use crate::core::evidence::reference::{Reference, canary_factor};
+use crate::core::evidence::figures::Limit;
+use crate::core::evidence::reference::Reference;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Margin, Rule};
+use crate::core::policy::guardrail::{Guardrail, GuardrailKind};
 use crate::core::text::{count, digits};
 
 /// What the evidence of a guardrail means, and what it does not.
@@ -21,10 +22,9 @@ pub fn meaning(g: &Guardrail, r: &GuardrailReading) -> Vec<String> {
 
 /// What acts looks to one side only, and is sharper than the range that is shown, which may still hold the limit.
 fn wider(r: &GuardrailReading) -> Option<String> {
-    use GuardrailKind::{Mean, Paired, Proportion, Score};
     let (range, limit) = (r.range?, r.limit?);
-    let holds =
-        matches!(r.kind, Proportion | Score | Mean | Paired) && range.lo <= limit && limit <= range.hi;
+    let of_difference = r.kind.profile().limit == Limit::Difference;
+    let holds = of_difference && range.lo <= limit && limit <= range.hi;
     let words =
         "The range is cautious and still holds the limit; what decides is the evidence, and there is enough.";
     (holds && r.harm_ln >= r.harm_need_ln).then(|| words.into())
@@ -33,14 +33,8 @@ fn wider(r: &GuardrailReading) -> Option<String> {
 /// `At most 1 in 14 healthy canaries would ever show evidence this strong, however often you look.` Below 2x there is
 /// nothing to say.
 pub fn strength(kind: GuardrailKind, ln: f64) -> Option<String> {
-    if kind == GuardrailKind::Absolute || ln < core::f64::consts::LN_2 {
-        return None;
-    }
+    let healthy = kind.profile().healthy.filter(|_| ln >= core::f64::consts::LN_2)?;
     let n = count((libm::exp(ln) * (1.0 + 1e-12)).clamp(2.0, 1e6) as u64);
-    let healthy = match kind {
-        GuardrailKind::Split => "rollouts whose traffic is split as asked for",
-        _ => "healthy canaries",
-    };
     Some(format!("At most 1 in {n} {healthy} would ever show evidence this strong, however often you look."))
 }
 
@@ -49,7 +43,7 @@ fn safe(g: &Guardrail, r: &GuardrailReading) -> Option<String> {
     if !r.kind.shows_safety() {
         return None;
     }
-    let shown = match limit(g) {
+    let shown = match g.rule.kind().allows(g.better) {
         Some(limit) => format!("Shown to be less than {limit} worse"),
         None => "Shown not to be worse".into(),
     };
@@ -60,8 +54,7 @@ fn safe(g: &Guardrail, r: &GuardrailReading) -> Option<String> {
         ""
     };
     let at_most = at_most(libm::exp(-r.safe_need_ln));
-    let cap =
-        r.reference.as_ref().and_then(|reference| reference.cap).filter(|_| r.kind == GuardrailKind::Mean);
+    let cap = r.reference.as_ref().and_then(|reference| reference.cap);
     let cap =
         cap.map(|cap| format!(", where values above {} count as that", digits(cap))).unwrap_or_default();
     Some(format!("{shown}{cap}; false in at most {at_most} of canaries that bad.{earlier}"))
@@ -79,7 +72,7 @@ pub fn rolled_back(d: &Decision, policy: &Policy) -> Option<String> {
     let fails = |g: &&Guardrail| d.readings.iter().any(|r| r.name == g.name && r.verdict == Verdict::Fail);
     let g = named.into_iter().find(fails).filter(|_| d.choice == Choice::Rollback && d.is_automatic())?;
     let all = policy.guardrails.iter().filter(|g| g.weight > 0.0).count();
-    let (worse, within) = match limit(g) {
+    let (worse, within) = match g.rule.kind().allows(g.better) {
         Some(limit) => (format!(" by more than {limit}"), format!("within {limit}")),
         None => (String::new(), "no worse".into()),
     };
@@ -135,59 +128,8 @@ pub fn family(slices: usize, level: f64) -> String {
 /// Half the smallest size that is bet on is where bets stop to gain: `Differences of less than 0.75 points beyond the
 /// limit may never be found.`
 pub fn resolution(g: &Guardrail, reference: &Reference) -> Option<String> {
-    let half = reference.harm_grid.first()? / 2.0;
-    let what = match g.rule {
-        Rule::Proportion { .. } | Rule::Score { .. } | Rule::Paired { .. } | Rule::Missing { .. } => {
-            format!("Differences of less than {} points beyond the limit", digits(half * 100.0))
-        }
-        Rule::Mean { .. } => {
-            let of_baseline = half * canary_factor(g) / reference.theta;
-            format!("Differences of less than {}% beyond the limit", digits(of_baseline * 100.0))
-        }
-        Rule::Quantile { .. } => {
-            format!(
-                "Differences of less than {} points in the share beyond the quantile",
-                digits(half * 100.0)
-            )
-        }
-        Rule::Count { .. } => {
-            let beyond = (half - 0.5).abs() * 100.0;
-            format!("Rates that are less than {}% beyond the limit", digits(beyond))
-        }
-        Rule::Split => {
-            let nearest = reference.harm_grid.iter().map(|odds| (odds - 1.0).abs()).fold(1.0, f64::min);
-            format!("Splits whose odds are off by less than {}%", digits(nearest * 50.0))
-        }
-        Rule::Absolute { .. } => return None,
-    };
+    let what = g.compares()?.resolution(g.better, reference)?;
     Some(format!("{what} may never be found."))
-}
-
-/// How much worse the canary may be: `3 points`, `20%`. `None`: not at all.
-fn limit(g: &Guardrail) -> Option<String> {
-    let points = |by: f64| format!("{} points", digits(by * 100.0));
-    let percent = |by: f64| format!("{}%", digits(by * 100.0));
-    Some(match g.rule {
-        Rule::Proportion { margin } | Rule::Score { margin } => match margin {
-            Margin::Points(by) if by > 0.0 => points(by),
-            Margin::Relative(by) if by > 0.0 => percent(by),
-            Margin::Points(_) | Margin::Relative(_) => return None,
-            Margin::Ratio { ratio, plus } => {
-                let by = if g.better == Better::Higher { 1.0 - ratio } else { ratio - 1.0 };
-                match (by > 0.0, plus > 0.0) {
-                    (true, true) => format!("{} of the baseline plus {}", percent(by), points(plus)),
-                    (true, false) => percent(by),
-                    (false, true) => points(plus),
-                    (false, false) => return None,
-                }
-            }
-        },
-        Rule::Mean { handicap } => percent(handicap),
-        Rule::Quantile { q, handicap } => format!("{} at the {} quantile", percent(handicap), percent(q)),
-        Rule::Paired { points: by } | Rule::Missing { points: by, .. } if by > 0.0 => points(by),
-        Rule::Count { ratio } if ratio != 1.0 => percent((ratio - 1.0).abs()),
-        _ => return None,
-    })
 }
 
 /// A share of rollouts or canaries in percent, never less than it is: `5%`, `0.1%`, `14.3%`.
@@ -202,6 +144,7 @@ fn at_most(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::policy::guardrail::*;
 
     #[test]
     fn evidence_is_said_as_a_rate_among_the_healthy() {
@@ -225,22 +168,22 @@ mod tests {
 
     #[test]
     fn limits_are_in_the_unit_of_the_guardrail() {
-        let of = |rule: Rule, better: Better| limit(&Guardrail { better, ..guardrail(rule) });
+        let of = |rule: Rule, better: Better| rule.kind().allows(better);
         let (higher, lower) = (Better::Higher, Better::Lower);
         let ratio = Margin::Ratio { ratio: 1.5, plus: 0.001 };
         for (rule, better, words) in [
-            (Rule::Proportion { margin: Margin::Points(0.03) }, higher, "3 points"),
-            (Rule::Score { margin: Margin::Relative(0.025) }, higher, "2.5%"),
-            (Rule::Proportion { margin: ratio }, lower, "50% of the baseline plus 0.1 points"),
-            (Rule::Mean { handicap: 0.2 }, lower, "20%"),
-            (Rule::Quantile { q: 0.95, handicap: 0.1 }, lower, "10% at the 95% quantile"),
-            (Rule::Paired { points: 0.03 }, higher, "3 points"),
-            (Rule::Count { ratio: 1.25 }, lower, "25%"),
-            (Rule::Count { ratio: 0.8 }, higher, "20%"),
+            (Rule::Proportion(Proportion { margin: Margin::Points(0.03) }), higher, "3 points"),
+            (Rule::Score(Score { margin: Margin::Relative(0.025) }), higher, "2.5%"),
+            (Rule::Proportion(Proportion { margin: ratio }), lower, "50% of the baseline plus 0.1 points"),
+            (Rule::Mean(Mean { handicap: 0.2 }), lower, "20%"),
+            (Rule::Quantile(Quantile { q: 0.95, handicap: 0.1 }), lower, "10% at the 95% quantile"),
+            (Rule::Paired(Paired { points: 0.03 }), higher, "3 points"),
+            (Rule::Count(Count { ratio: 1.25 }), lower, "25%"),
+            (Rule::Count(Count { ratio: 0.8 }), higher, "20%"),
         ] {
             assert_eq!(of(rule.clone(), better).as_deref(), Some(words), "{rule:?}");
         }
-        assert_eq!(of(Rule::Proportion { margin: Margin::Points(0.0) }, higher), None);
+        assert_eq!(of(Rule::Proportion(Proportion { margin: Margin::Points(0.0) }), higher), None);
         assert_eq!(of(Rule::Split, lower), None);
     }
 
@@ -258,16 +201,16 @@ mod tests {
         };
         let margin = Margin::Points(0.03);
         let points = "Differences of less than 0.75 points beyond the limit may never be found.";
-        assert_eq!(said(Rule::Proportion { margin }, &[0.015, 0.03]).as_deref(), Some(points));
+        assert_eq!(said(Rule::Proportion(Proportion { margin }), &[0.015, 0.03]).as_deref(), Some(points));
         // 0.02 of the normalised value is 0.02 * 1.2 / 0.4 of the baseline's mean.
         let mean = "Differences of less than 6% beyond the limit may never be found.";
-        assert_eq!(said(Rule::Mean { handicap: 0.2 }, &[0.04]).as_deref(), Some(mean));
+        assert_eq!(said(Rule::Mean(Mean { handicap: 0.2 }), &[0.04]).as_deref(), Some(mean));
         let rates = "Rates that are less than 12.5% beyond the limit may never be found.";
-        assert_eq!(said(Rule::Count { ratio: 1.25 }, &[1.25, 1.5]).as_deref(), Some(rates));
+        assert_eq!(said(Rule::Count(Count { ratio: 1.25 }), &[1.25, 1.5]).as_deref(), Some(rates));
         let split = "Splits whose odds are off by less than 1% may never be found.";
         assert_eq!(said(Rule::Split, &[0.5, 0.98, 1.0 / 0.98, 2.0]).as_deref(), Some(split));
-        assert_eq!(said(Rule::Absolute { above: 0.1, of_last: 100 }, &[0.1]), None);
-        assert_eq!(said(Rule::Proportion { margin }, &[]), None);
+        assert_eq!(said(Rule::Absolute(Absolute { above: 0.1, of_last: 100 }), &[0.1]), None);
+        assert_eq!(said(Rule::Proportion(Proportion { margin }), &[]), None);
     }
 
     #[test]

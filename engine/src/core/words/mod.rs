@@ -15,12 +15,12 @@ use crate::core::event::command::Command;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::{GuardrailReading, Silence};
 use crate::core::event::smoke::SmokeOutcome;
-use crate::core::evidence::reference::{ABOVE_CAP, canary_factor};
+use crate::core::evidence::figures::Shown;
+use crate::core::evidence::reference::ABOVE_CAP;
 use crate::core::evidence::score::Evidence;
 use crate::core::evidence::verdict::Verdict;
-use crate::core::policy::guardrail::{Guardrail, GuardrailKind, OnFail};
-use crate::core::telemetry::arm::ArmCount;
-use crate::core::text::{count, digits, signed, significant, trim};
+use crate::core::policy::guardrail::{Guardrail, OnFail};
+use crate::core::text::{count, digits, trim};
 
 /// One sentence about a guardrail: metric, verdict, difference, range, limit, counts.
 ///
@@ -63,15 +63,20 @@ fn silent(verdict: Verdict, s: &Silence) -> String {
 
 /// The figures of a reading, with a leading `: `, or nothing when there are none.
 pub fn detail(r: &GuardrailReading) -> String {
-    if r.kind == GuardrailKind::Absolute {
-        if r.canary.n == 0 {
-            return String::new();
-        }
-        let limit = r.limit.unwrap_or(0.0) * 100.0;
-        return format!(": {} bad of the last {}; limit {}%", r.canary.sum, count(r.canary.n), trim(limit));
+    let profile = r.kind.profile();
+    let figures = (profile.figures)(&Shown {
+        baseline: r.baseline,
+        canary: r.canary,
+        range: r.range,
+        limit: r.limit,
+        estimate: r.estimate,
+        reference: r.reference.as_ref(),
+    });
+    if profile.healthy.is_none() {
+        return figures.map(|figures| format!(": {figures}")).unwrap_or_default();
     }
     let mut text = String::from(": ");
-    match (figures(r), r.reference.is_some()) {
+    match (figures, r.reference.is_some()) {
         (Some(figures), _) => text.push_str(&figures),
         (None, true) => text.push_str(&format!("{} canary observations settled", count(r.canary.n))),
         (None, false) => text.push_str("the baseline has too few settled observations to compare with"),
@@ -93,73 +98,6 @@ pub fn detail(r: &GuardrailReading) -> String {
         text.push_str(&format!("; accepted for {shows}, which is shown to be better by what was asked for"));
     }
     text
-}
-
-/// Difference, range, limit and counts; `None` until they can be given.
-fn figures(r: &GuardrailReading) -> Option<String> {
-    match r.kind {
-        GuardrailKind::Count => return rates(r),
-        GuardrailKind::Split => return split(r),
-        _ => {}
-    }
-    let (range, limit) = (r.range?, r.limit?);
-    let mean = r.kind == GuardrailKind::Mean;
-    let (scale, unit) = if mean {
-        if r.baseline.mean() == 0.0 {
-            return None;
-        }
-        (100.0 / r.baseline.mean(), "%")
-    } else {
-        (100.0, " pts")
-    };
-    let [diff, lo, hi, limit] = [range.diff, range.lo, range.hi, limit].map(|x| x * scale);
-    let difference = format!("{diff:+.1}{unit}, between {lo:+.1} and {hi:+.1}");
-    let arm = |arm: &ArmCount| match r.kind {
-        GuardrailKind::Mean => format!("{} over {}", significant(arm.mean()), count(arm.n)),
-        GuardrailKind::Score => format!("{:.3} over {}", arm.mean(), count(arm.n)),
-        _ => format!("{:.1}% of {}", arm.mean() * 100.0, count(arm.n)),
-    };
-    let (canary, baseline) = (arm(&r.canary), arm(&r.baseline));
-    Some(match r.kind {
-        GuardrailKind::Quantile => {
-            // How many of each arm lie beyond the baseline's quantile, the limit allowed for, is what is compared.
-            let (threshold, limit) = (r.reference.as_ref()?.threshold?, r.limit?);
-            let side = if limit < threshold { "below" } else { "above" };
-            let [threshold, limit] = [threshold, limit].map(significant);
-            format!(
-                "{canary} {side} {limit} in the canary, {baseline} {side} {threshold} in the baseline: {difference}"
-            )
-        }
-        GuardrailKind::Paired => format!(
-            "{difference}; limit {} (canary {:.3}, baseline {:.3} on the same {})",
-            signed(limit),
-            r.canary.mean(),
-            r.baseline.mean(),
-            count(r.canary.n)
-        ),
-        GuardrailKind::Missing => {
-            format!("{difference}; limit ±{} (missing: canary {canary}, baseline {baseline})", trim(limit))
-        }
-        _ => format!("{difference}; limit {} (canary {canary}, baseline {baseline})", signed(limit)),
-    })
-}
-
-/// `1.43 times the baseline's rate; limit 1.25 (canary 43 events, baseline 570)`
-fn rates(r: &GuardrailReading) -> Option<String> {
-    let (ratio, limit) = (r.estimate?, r.limit?);
-    let (canary, baseline) = (count(r.canary.n), count(r.baseline.n));
-    Some(format!(
-        "{ratio:.2} times the baseline's rate at equal traffic; limit {} (canary {canary}, baseline {baseline} events)",
-        trim(limit)
-    ))
-}
-
-/// `6.1% of 20,000 are the canary's, where 5% were asked for`
-fn split(r: &GuardrailReading) -> Option<String> {
-    let planned = r.estimate? * 100.0;
-    let n = r.canary.n + r.baseline.n;
-    let share = r.canary.n as f64 / n as f64 * 100.0;
-    Some(format!("{share:.1}% of {} are the canary's, where {}% were asked for", count(n), trim(planned)))
 }
 
 /// `evidence 14x of the 20x needed`; below 1x there is none.
@@ -203,7 +141,7 @@ fn times(ln: f64) -> String {
 pub fn above_cap(guardrail: &Guardrail, cap: f64, shown: &Evidence, ln: f64, need_ln: f64) -> String {
     let (factor, points) = ABOVE_CAP;
     let [baseline, canary] = shown.capped.map(|n| count(u64::from(n)));
-    let (own, cap) = (digits(cap * canary_factor(guardrail)), digits(cap));
+    let (own, cap) = (digits(cap * guardrail.canary_factor()), digits(cap));
     format!(
         "{}: {canary} of {} canary values are above {own}, of the baseline {baseline} of {} above {cap}: more than {factor} times as often plus {} pts, evidence {}. The mean counts each of them as no more than that",
         guardrail.name,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Checked, Followed, ensure};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Better, Guardrail, Rule};
+use crate::core::policy::guardrail::{Absolute, Better, Guardrail, Rule};
 use crate::core::telemetry::columns::{Columns, Sums};
 
 /// The last requests of the canary. Of a sum each counts as bad by the share of the whole.
@@ -32,7 +32,7 @@ impl Followed {
     pub(super) fn latest(&mut self, policy: &Policy, columns: &Columns) {
         let Some(began) = self.first_applied else { return };
         for guardrail in &policy.guardrails {
-            let Rule::Absolute { of_last, .. } = guardrail.rule else { continue };
+            let Rule::Absolute(Absolute { of_last, .. }) = guardrail.rule else { continue };
             let latest = self.latest.entry(guardrail.name.clone()).or_default();
             let size = of_last as usize;
             let is_canary = |series: u32| {
@@ -56,7 +56,7 @@ impl Followed {
 
     /// What goes back by itself leaves requests out that a guard would have counted; then nothing is said.
     pub(super) fn fails_on_enough(&self, guardrail: &Guardrail) -> Checked {
-        let Rule::Absolute { above, of_last } = guardrail.rule else { return Ok(()) };
+        let Rule::Absolute(Absolute { above, of_last }) = guardrail.rule else { return Ok(()) };
         if self.returned_once {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use crate::core::evidence::score::{Evidence, Scored};
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Metric, Version};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Guardrail, OnFail, Rule, Unless};
+use crate::core::policy::guardrail::{Count, Guardrail, Missing, OnFail, Rule, Unless};
 use crate::core::telemetry::columns::{Columns, Series};
 use crate::core::time::Timestamp;
 
@@ -455,7 +455,7 @@ fn labels_words(
     }
     let (a, b) = (scored.baseline.n as f64, scored.canary.n as f64);
     if share > 0.0 && share < 1.0 && a + b > 0.0 {
-        let boundary = if let Rule::Count { ratio } = guardrail.rule { ratio } else { 1.0 };
+        let boundary = if let Rule::Count(Count { ratio }) = guardrail.rule { ratio } else { 1.0 };
         let t0 = label_bets::chance(boundary, 1.0 - share, share);
         for (word, ratio) in words.iter_mut().zip(ratios) {
             *word +=
@@ -472,7 +472,7 @@ fn labels_words(
 /// The metric whose observations a guardrail counts.
 fn counted(guardrail: &Guardrail) -> &Metric {
     match &guardrail.rule {
-        Rule::Missing { of, .. } => of,
+        Rule::Missing(Missing { of, .. }) => of,
         _ => &guardrail.metric,
     }
 }

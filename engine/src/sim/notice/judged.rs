@@ -114,6 +114,6 @@ fn further(kind: GuardrailKind, baseline: &Effect, canary: &Effect) -> Truth {
 /// are asked about there, and with less.
 fn asks_at_last(policy: &Policy, kind: GuardrailKind) -> bool {
     let shadow = policy.steps.iter().any(|step| step.task == Some(Task::Shadow));
-    let gates = policy.guardrails.iter().any(|g| g.gates && GuardrailKind::of(&g.rule) == kind);
+    let gates = policy.guardrails.iter().any(|g| g.gates && g.profile().kind == kind);
     gates && kind.shows_safety() && !(shadow && kind == GuardrailKind::Paired)
 }

@@ -10,7 +10,7 @@ use super::windows::windows;
 use crate::core::event::bundle::Part;
 use crate::core::ids::{Scope, Weight};
 use crate::core::policy::actuator::OnDeadline;
-use crate::core::policy::guardrail::{EvidenceRules, Guardrail, OnFail, Rule};
+use crate::core::policy::guardrail::{EvidenceRules, Guardrail, OnFail};
 use crate::core::policy::{Approval, Concurrency, Policy, Retry, Step};
 use crate::core::time::{Span, Timestamp};
 use crate::wire::intent::SCOPES_MAX;
@@ -97,7 +97,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
 
 /// A promotion must need something to be seen of the canary: missing evidence is no reason to go on.
 fn something_to_show(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail], steps: &[Step]) {
-    let absolute = |g: &Guardrail| matches!(g.rule, Rule::Absolute { .. }) && g.on_fail != OnFail::Alert;
+    let absolute = |g: &Guardrail| g.compares().is_none() && g.on_fail != OnFail::Alert;
     let needed = guardrails.iter().any(|g| g.gates || absolute(g));
     let seen = |step: &&Step| step.to > Weight::ZERO;
     let counted = steps

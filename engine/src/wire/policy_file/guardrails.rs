@@ -5,7 +5,8 @@ use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
 use super::scalars::{MetricName, TagValue};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{
-    Better, Guardrail, GuardrailKind, Judged, Margin, OnFail, Rule, SLICES_MAX, Unless,
+    Absolute, Better, Count, Guardrail, GuardrailKind, Judged, Margin, Mean, Missing, OnFail, Paired,
+    Proportion, Quantile, Rule, SLICES_MAX, Score, Unless,
 };
 use crate::core::time::Span;
 use crate::wire::error::{did_you_mean, shown};
@@ -69,7 +70,7 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
             c.refuse("E3010", at, &path, "either benefit and by, or when; not both");
             continue;
         }
-        if guardrails[i].on_fail != OnFail::Rollback || matches!(guardrails[i].rule, Rule::Absolute { .. }) {
+        if guardrails[i].on_fail != OnFail::Rollback || guardrails[i].compares().is_none() {
             let message =
                 "unless turns a rollback into a hold; this guardrail does not roll back by comparison";
             c.refuse("E3018", at, &path, message);
@@ -88,9 +89,7 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
         else {
             continue;
         };
-        let can = |g: &Guardrail| {
-            matches!(g.rule, Rule::Proportion { .. } | Rule::Score { .. } | Rule::Paired { .. })
-        };
+        let can = |g: &Guardrail| g.profile().of_answers;
         let names = guardrails.iter().filter(|g| can(g)).map(|g| g.name.as_str());
         let Some(shows) = guardrails.iter().position(|g| g.name == benefit && can(g)) else {
             let near = did_you_mean(&benefit, names).map(|near| format!("; did you mean {near}?"));
@@ -182,7 +181,8 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         }
     };
     let (kind, better, on_fail) = (kind?, better?, on_fail?);
-    let shows_safety = kind.shows_safety();
+    let profile = kind.profile();
+    let shows_safety = profile.shows_safety;
     let gates_default = on_fail == OnFail::Rollback && shows_safety;
     let gates = c.get_or(&field("gates"), &body.gates, gates_default);
     let rule = rule(c, path, body, kind, better);
@@ -199,14 +199,15 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         let message = format!("must be at most {MATURITY_MAX}, got {maturity}");
         c.refuse("E3018", node.place, &field("maturity"), &message);
     }
-    if let Some(node) = body.maturity.as_ref().filter(|_| kind == GuardrailKind::Absolute) {
-        c.refuse("E3018", node.place, &field("maturity"), "kind absolute looks at values as they come");
+    if let Some(node) = body.maturity.as_ref().filter(|_| profile.healthy.is_none()) {
+        let message = format!("kind {} looks at values as they come", body.kind.text);
+        c.refuse("E3018", node.place, &field("maturity"), &message);
     }
     if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true) && !shows_safety) {
         let message = format!("kind {} shows no safety, so it cannot gate", body.kind.text);
         c.refuse("E3018", node.place, &field("gates"), &message);
     }
-    if on_fail == OnFail::Rollback && matches!(kind, GuardrailKind::Split | GuardrailKind::Missing) {
+    if on_fail == OnFail::Rollback && profile.of_comparison {
         let message = format!(
             "kind {} says that the comparison is not sound, not that the canary is worse: hold or alert",
             body.kind.text
@@ -214,7 +215,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         c.refuse("E3018", body.on_fail.place, &field("on_fail"), &message);
     }
     let slices = body.slices.as_ref().map(|At { value, place }| {
-        if !shows_safety || kind == GuardrailKind::Count {
+        if !profile.has_slices {
             let message = format!("kind {} is not told apart in slices", body.kind.text);
             c.refuse("E3018", *place, &field("slices"), &message);
         }
@@ -307,7 +308,7 @@ fn slices(
 
 /// `95` of 0.95, `999` of 0.999.
 fn quantile_digits(rule: &Rule) -> String {
-    let Rule::Quantile { q, .. } = rule else { return String::new() };
+    let Rule::Quantile(Quantile { q, .. }) = rule else { return String::new() };
     let text = format!("{q}");
     let digits = text.trim_start_matches("0.");
     if digits.len() == 1 { format!("{digits}0") } else { digits.to_owned() }
@@ -315,10 +316,16 @@ fn quantile_digits(rule: &Rule) -> String {
 
 /// Kinds of which a little is nearly always good.
 fn lower_by_default(kind: GuardrailKind) -> bool {
-    matches!(
-        kind,
-        GuardrailKind::Absolute | GuardrailKind::Count | GuardrailKind::Missing | GuardrailKind::Split
-    )
+    match kind {
+        GuardrailKind::Proportion
+        | GuardrailKind::Score
+        | GuardrailKind::Mean
+        | GuardrailKind::Quantile
+        | GuardrailKind::Paired => false,
+        GuardrailKind::Count | GuardrailKind::Split | GuardrailKind::Missing | GuardrailKind::Absolute => {
+            true
+        }
+    }
 }
 
 fn rule(
@@ -354,7 +361,7 @@ fn rule(
             c.refuse("E3024", above_node.place, &field("above"), "must be above 0%");
             return None;
         }
-        return Some(Rule::Absolute { above, of_last: of_last as u32 });
+        return Some(Rule::Absolute(Absolute { above, of_last: of_last as u32 }));
     }
     for (name, place) in
         [("above", body.above.as_ref().map(|n| n.place)), ("of_last", body.of_last.as_ref().map(|n| n.place))]
@@ -393,9 +400,11 @@ fn rule(
         None
     };
     match (kind, margin) {
-        (GuardrailKind::Proportion, margin) => Some(Rule::Proportion { margin }),
-        (GuardrailKind::Score, margin) => Some(Rule::Score { margin }),
-        (GuardrailKind::Mean, Margin::Relative(handicap)) if handicap > 0.0 => Some(Rule::Mean { handicap }),
+        (GuardrailKind::Proportion, margin) => Some(Rule::Proportion(Proportion { margin })),
+        (GuardrailKind::Score, margin) => Some(Rule::Score(Score { margin })),
+        (GuardrailKind::Mean, Margin::Relative(handicap)) if handicap > 0.0 => {
+            Some(Rule::Mean(Mean { handicap }))
+        }
         (GuardrailKind::Mean, Margin::Relative(_)) => wrong(c, "needs a limit above 0%"),
         (GuardrailKind::Mean, _) => wrong(c, "has a relative limit, as in 20%"),
         (GuardrailKind::Quantile, Margin::Relative(handicap)) => {
@@ -405,16 +414,16 @@ fn rule(
                 c.refuse("E3024", place, &field("q"), &format!("must be 0.01 to 0.999, got {q}"));
                 return None;
             }
-            Some(Rule::Quantile { q, handicap })
+            Some(Rule::Quantile(Quantile { q, handicap }))
         }
         (GuardrailKind::Quantile, _) => wrong(c, "has a relative limit, as in 10%"),
-        (GuardrailKind::Paired, Margin::Points(points)) => Some(Rule::Paired { points }),
+        (GuardrailKind::Paired, Margin::Points(points)) => Some(Rule::Paired(Paired { points })),
         (GuardrailKind::Paired, _) => wrong(c, "has a limit in points, as in 3pp"),
         (GuardrailKind::Count, Margin::Relative(by)) => {
             let ratio = if better == Better::Lower { 1.0 + by } else { 1.0 - by };
-            Some(Rule::Count { ratio })
+            Some(Rule::Count(Count { ratio }))
         }
-        (GuardrailKind::Count, Margin::Ratio { ratio, plus: 0.0 }) => Some(Rule::Count { ratio }),
+        (GuardrailKind::Count, Margin::Ratio { ratio, plus: 0.0 }) => Some(Rule::Count(Count { ratio })),
         (GuardrailKind::Count, _) => {
             wrong(c, "has a relative limit, as in 25%, for there is nothing to take points of")
         }
@@ -429,7 +438,7 @@ fn rule(
                 );
                 return None;
             }
-            Some(Rule::Missing { of: Metric(of), points })
+            Some(Rule::Missing(Missing { of: Metric(of), points }))
         }
         (GuardrailKind::Missing, _) => wrong(c, "has a limit above 0 in points, as in 2pp"),
         (GuardrailKind::Split | GuardrailKind::Absolute, _) => None,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::ids::Weight;
 use crate::core::policy::ChangeKind;
-use crate::core::policy::guardrail::{Margin, Rule};
+use crate::core::policy::guardrail::{Absolute, Margin, Proportion, Rule};
 use crate::core::time::Span;
 use crate::wire::yaml::Place;
 
@@ -50,9 +50,9 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(policy.actuators, ["default".into()]);
     let [eval, absolute] = policy.guardrails.as_slice() else { panic!() };
     assert_eq!((eval.name.as_str(), eval.weight, eval.gates), ("eval_pass", 1.0, true));
-    assert_eq!(eval.rule, Rule::Proportion { margin: Margin::Points(0.03) });
+    assert_eq!(eval.rule, Rule::Proportion(Proportion { margin: Margin::Points(0.03) }));
     assert_eq!((absolute.name.as_str(), absolute.weight, absolute.gates), ("error.absolute", 0.0, false));
-    assert_eq!(absolute.rule, Rule::Absolute { above: 0.2, of_last: 200 });
+    assert_eq!(absolute.rule, Rule::Absolute(Absolute { above: 0.2, of_last: 200 }));
 }
 
 #[test]

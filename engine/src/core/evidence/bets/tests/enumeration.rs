@@ -6,7 +6,7 @@ use crate::core::evidence::label_bets;
 use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::reference::{Gathered, Reference};
 use crate::core::evidence::score::{Evidence, harm_ln};
-use crate::core::policy::guardrail::{Better, Guardrail, Rule};
+use crate::core::policy::guardrail::{Better, Guardrail, Missing, Rule};
 use crate::core::telemetry::arm::Portion;
 use crate::core::time::Timestamp;
 
@@ -245,7 +245,8 @@ fn events_pay_one_on_the_boundary_and_less_beyond_it() {
 #[test]
 fn a_missing_share_within_its_points_pays_one_at_most() {
     let points = 0.02;
-    let guardrail = Guardrail::new("graded", Better::Lower, Rule::Missing { of: "request".into(), points });
+    let guardrail =
+        Guardrail::new("graded", Better::Lower, Rule::Missing(Missing { of: "request".into(), points }));
     let mut largest = Largest::default();
     for theta in [0.01, 0.05, 0.4] {
         let n = 9_999;

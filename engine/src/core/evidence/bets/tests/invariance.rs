@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use crate::core::evidence::reference::{Gathered, Reference};
 use crate::core::evidence::score::Evidence;
-use crate::core::policy::guardrail::{Better, Guardrail, Margin, Rule};
+use crate::core::policy::guardrail::{
+    Better, Count, Guardrail, Margin, Mean, Missing, Paired, Proportion, Quantile, Rule, Score,
+};
 use crate::core::telemetry::arm::Portion;
 use crate::core::time::Timestamp;
 
@@ -15,14 +17,18 @@ const COHORT: u64 = 60_000;
 fn guardrails() -> Vec<Guardrail> {
     let of = |better, rule, benefit| Guardrail { benefit, ..Guardrail::new("metric", better, rule) };
     vec![
-        of(Better::Higher, Rule::Proportion { margin: Margin::Points(0.03) }, Some(0.02)),
-        of(Better::Lower, Rule::Proportion { margin: Margin::Ratio { ratio: 1.5, plus: 0.001 } }, None),
-        of(Better::Higher, Rule::Score { margin: Margin::Relative(0.03) }, Some(0.02)),
-        of(Better::Lower, Rule::Mean { handicap: 0.2 }, None),
-        of(Better::Lower, Rule::Quantile { q: 0.95, handicap: 0.1 }, None),
-        of(Better::Higher, Rule::Paired { points: 0.03 }, Some(0.02)),
-        of(Better::Lower, Rule::Missing { of: "request".into(), points: 0.02 }, None),
-        of(Better::Lower, Rule::Count { ratio: 1.25 }, None),
+        of(Better::Higher, Rule::Proportion(Proportion { margin: Margin::Points(0.03) }), Some(0.02)),
+        of(
+            Better::Lower,
+            Rule::Proportion(Proportion { margin: Margin::Ratio { ratio: 1.5, plus: 0.001 } }),
+            None,
+        ),
+        of(Better::Higher, Rule::Score(Score { margin: Margin::Relative(0.03) }), Some(0.02)),
+        of(Better::Lower, Rule::Mean(Mean { handicap: 0.2 }), None),
+        of(Better::Lower, Rule::Quantile(Quantile { q: 0.95, handicap: 0.1 }), None),
+        of(Better::Higher, Rule::Paired(Paired { points: 0.03 }), Some(0.02)),
+        of(Better::Lower, Rule::Missing(Missing { of: "request".into(), points: 0.02 }), None),
+        of(Better::Lower, Rule::Count(Count { ratio: 1.25 }), None),
         of(Better::Higher, Rule::Split, None),
     ]
 }
@@ -64,7 +70,8 @@ fn score(evidence: &mut Evidence, guardrail: &Guardrail, reference: &Reference, 
     let x_b = block.iter().filter(|(canary, _)| *canary).count() as u64;
     let portions: Vec<Portion> = match guardrail.rule {
         Rule::Count { .. } | Rule::Split => {
-            vec![Portion::Labels { x_a: block.len() as u64 - x_b, x_b, share: 0.05 }]
+            let ratio = if let Rule::Count(Count { ratio }) = guardrail.rule { Some(ratio) } else { None };
+            vec![Portion::Labels { x_a: block.len() as u64 - x_b, x_b, share: 0.05, ratio }]
         }
         _ => block.iter().copied().map(portion).collect(),
     };
@@ -145,7 +152,7 @@ proptest! {
         (costs, blocks, power) in (vec(0.001..50.0f64, 40..200), blocks(), -30i32..30)
     ) {
         for (better, handicap) in [(Better::Lower, 0.2), (Better::Higher, 0.1)] {
-            let rule = Rule::Mean { handicap };
+            let rule = Rule::Mean(Mean { handicap });
             let guardrail = Guardrail { better, rule, ..guardrails().swap_remove(3) };
             let in_unit = |unit: f64| {
                 let values: Vec<f64> = costs.iter().map(|cost| cost * unit).collect();
