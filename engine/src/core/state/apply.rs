@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::batch::Batch;
 use super::rollout::{Bake, Rollout, Stage};
-use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State, observe, smoke};
+use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State, smoke};
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::bundle::Makeup;
@@ -165,21 +166,21 @@ impl State {
     }
 
     fn apply_batch(&mut self, seq: EventSeq, at: Timestamp, service: &Service, columns: &Columns) {
+        let batch = Batch::new(seq, at, columns);
         let known = self.services.entry(service.clone()).or_default();
-        for (series, n) in columns.series.iter().zip(columns.counts()) {
+        for (series, n) in columns.series.iter().zip(batch.counts()) {
             match known.series.get_mut(series) {
                 Some(seen) => seen.count(at, n),
                 None => known.series.entry(series.clone()).or_default().count(at, n),
             }
         }
-        look(known, columns);
+        look(known, &batch);
         let Some(id) = &known.active else { return };
         let Some(rollout) = self.rollouts.get_mut(id) else { return };
         let policy = &self.policies[&rollout.opening.policy];
-        if rollout.observe(policy, seq, at, columns) {
+        if rollout.observe(policy, &batch) {
             self.touched.insert(id.clone());
         }
-        self.touched.extend(observe::observe(rollout, policy, at, columns));
     }
 
     fn apply_ack(&mut self, at: Timestamp, ack: &Ack) {
@@ -383,14 +384,15 @@ impl State {
 }
 
 /// Looks at some of the values, for plans: enough to know what they are like, too few to be felt.
-fn look(known: &mut ServiceState, columns: &Columns) {
+fn look(known: &mut ServiceState, batch: &Batch) {
+    let columns = batch.columns;
     let mut sums = vec![(0, 0.0, 0.0); columns.series.len()];
     let mut add = |series: u32, n, sum: f64, sumsq: f64| {
         if let Some((looked, total, squares)) = sums.get_mut(series as usize) {
             (*looked, *total, *squares) = (*looked + n, *total + sum, *squares + sumsq);
         }
     };
-    for sample in columns.samples().take(LOOKED) {
+    for sample in batch.samples.iter().take(LOOKED) {
         add(sample.series, 1, sample.value, sample.value * sample.value);
     }
     for aggregate in &columns.aggregates {

@@ -14,13 +14,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::{Batch, Routes};
 use crate::core::event::command::Command;
 use crate::core::event::decision::Reason;
-use crate::core::ids::{Metric, Version, Weight};
+use crate::core::ids::{Metric, Weight};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
-use crate::core::telemetry::columns::Columns;
+use crate::core::telemetry::arm::Arm;
 use crate::core::time::{Span, Timestamp};
 
 /// Evidence that shows a share, as a likelihood ratio.
@@ -121,51 +122,33 @@ impl Effect {
     }
 
     /// Counts the requests of a message that were served in the present look. Returns whether they show it.
-    pub fn observe(
-        &mut self,
-        policy: &Policy,
-        arms: [&Version; 2],
-        now: Timestamp,
-        columns: &Columns,
-    ) -> bool {
+    pub fn observe(&mut self, policy: &Policy, batch: &Batch, routes: &Routes) -> bool {
         let Some(rules) = policy.effective.filter(|_| !self.is_shown()) else { return false };
-        if self.over(policy) <= now {
-            self.end_look(policy, now);
+        if self.over(policy) <= batch.at {
+            self.end_look(policy, batch.at);
         }
         let since =
             if planted(Bug::EffectiveUnseen) { Timestamp::default() } else { self.since.plus(rules.after) };
+        let divided = policy.segments.is_some();
+        let mut found = vec![0_u64; batch.columns.series.len()];
+        for sample in batch.samples.iter().filter(|sample| sample.served_at >= since) {
+            let here = !divided || routes.part(sample.tag).flatten() == self.segment;
+            found[sample.series as usize] += u64::from(here);
+        }
+        // Sums have no tags.
+        for sum in batch.columns.aggregates.iter().filter(|a| a.from >= since && self.segment.is_none()) {
+            found[sum.series as usize] += sum.n;
+        }
         // A pair is made of one request, a count has none: neither says how requests are split.
         let counts = |metric: &Metric| {
             let requests = |g: &Guardrail| g.compares().and_then(|kind| kind.requests()) == Some(metric);
             let mut of = policy.guardrails.iter().filter(|g| g.metric == *metric || requests(g));
             of.clone().next().is_some() && of.all(|g| g.profile().of_requests)
         };
-        let arm = |version: &Version| arms.iter().position(|arm| *arm == version);
-        let series: Vec<Option<usize>> = columns
-            .series
-            .iter()
-            .map(|series| arm(&series.version).filter(|_| counts(&series.metric)))
-            .collect();
-        let segments = policy.segments.as_ref();
-        let part = |tags: &String| {
-            let segments = segments?;
-            let mut pairs = tags.split(',').filter_map(|pair| pair.split_once('='));
-            let (_, name) = pairs.find(|(key, _)| *key == segments.kind.as_str())?;
-            segments.named.iter().position(|part| part.name == name).map(|i| i as u16)
-        };
-        let parts: Vec<Option<u16>> = columns.tags.iter().map(part).collect();
-        let mut found = vec![0_u64; columns.series.len()];
-        for sample in columns.samples().filter(|sample| sample.served_at >= since) {
-            let part = sample.tag.and_then(|tag| parts[tag as usize]);
-            found[sample.series as usize] += u64::from(segments.is_none() || part == self.segment);
-        }
-        // Sums have no tags.
-        for sum in columns.aggregates.iter().filter(|a| a.from >= since && self.segment.is_none()) {
-            found[sum.series as usize] += sum.n;
-        }
-        for ((series, arm), n) in columns.series.iter().zip(series).zip(found) {
-            if let Some(arm) = arm.filter(|_| n > 0) {
-                self.counts.entry(series.metric.clone()).or_default()[arm] += n;
+        for ((i, series), n) in (0..).zip(&batch.columns.series).zip(found).filter(|(_, n)| *n > 0) {
+            if let Some(arm) = routes.arm(i).filter(|_| counts(&series.metric)) {
+                let counts = self.counts.entry(series.metric.clone()).or_default();
+                counts[usize::from(arm == Arm::Baseline)] += n;
             }
         }
         self.shows(policy)

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod agenda;
+pub mod batch;
 pub mod dedup;
 pub mod effect;
 pub mod in_flight;

@@ -1,8 +1,8 @@
 //! Telemetry of one rollout: which arm, cohort and segment each sample belongs to.
 
+use super::batch::{Batch, Part, Routes, part_named, value_of};
 use super::rollout::{Rollout, Stage};
 use crate::core::evidence::ingest::Receipt;
-use crate::core::ids::{EventSeq, RolloutId, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
@@ -11,9 +11,6 @@ use crate::core::telemetry::cohort::{position_key, unit_key};
 use crate::core::telemetry::columns::Columns;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::time::{Span, Timestamp};
-
-/// What a series feeds: an arm of these guardrails.
-type Fed = (Arm, Vec<(usize, Role)>);
 
 /// The tag by which samples say who graded them: a model, a prompt, a set of cases, each with its version.
 const JUDGE: &str = "judge";
@@ -28,17 +25,90 @@ struct Moment {
     moves: bool,
 }
 
-impl Rollout {
-    fn arm_of(&self, version: &Version) -> Option<Arm> {
-        if *version == self.opening.to {
-            Some(Arm::Canary)
-        } else if *version == self.baseline {
-            Some(Arm::Baseline)
-        } else {
-            None
+/// A guardrail that a series feeds, by its index.
+struct Fed {
+    guardrail: usize,
+    role: Role,
+    /// It looks at what the canary sends as it comes.
+    absolute: bool,
+    needs_share: bool,
+}
+
+/// What a batch is to the guardrails of one rollout, looked up once.
+struct Lookup<'a> {
+    policy: &'a Policy,
+    batch: &'a Batch<'a>,
+    routes: &'a Routes,
+    /// By series.
+    feeds: Vec<Vec<Fed>>,
+    units: Vec<Option<u64>>,
+    /// By tag set.
+    judges: Vec<Option<u64>>,
+    /// For each guardrail with slices: the value of its tag, by tag set.
+    slices: Vec<Vec<Option<&'a str>>>,
+    /// The part of the traffic that was taken back, and whether it is still on its way.
+    parked: Part,
+    goes_back: bool,
+}
+
+impl<'a> Lookup<'a> {
+    fn of(rollout: &Rollout, policy: &'a Policy, batch: &'a Batch, routes: &'a Routes) -> Lookup<'a> {
+        let Columns { series, units, tags, .. } = batch.columns;
+        let feeds = series.iter().zip(&routes.arms).map(|(series, arm)| {
+            let role = |g: &Guardrail| match g.compares().and_then(|kind| kind.requests()) {
+                _ if g.metric == series.metric => Some(Role::Value),
+                requests => requests.filter(|of| **of == series.metric).map(|_| Role::Request),
+            };
+            let fed = |(guardrail, g): (usize, &Guardrail)| {
+                let (absolute, needs_share) = (g.compares().is_none(), g.profile().needs_share);
+                Some(Fed { guardrail, role: role(g)?, absolute, needs_share })
+            };
+            arm.map_or(Vec::new(), |_| policy.guardrails.iter().enumerate().filter_map(fed).collect())
+        });
+        let slices = policy.guardrails.iter().map(|g| match &g.slices {
+            Some(tag) => tags.iter().map(|tags| value_of(tags, tag)).collect(),
+            None => Vec::new(),
+        });
+        let parked = rollout.parked.as_deref().map(|name| part_named(policy, name));
+        Lookup {
+            policy,
+            batch,
+            routes,
+            feeds: feeds.collect(),
+            units: units.iter().map(|u| (!u.is_empty()).then(|| unit_key(u))).collect(),
+            judges: tags.iter().map(|tags| value_of(tags, JUDGE).map(unit_key)).collect(),
+            slices: slices.collect(),
+            goes_back: parked.is_some() && matches!(rollout.stage, Stage::Applying { .. }),
+            parked,
         }
     }
 
+    /// What the canary still serves in a part that was taken back, and in those after it, says nothing about the others.
+    /// Nor does, while it goes back, what nobody says the place of.
+    fn is_gone(&self, part: Part) -> bool {
+        let place = |part: Option<u16>| part.unwrap_or(u16::MAX);
+        let gone = |part| self.parked.is_some_and(|parked| place(part) >= place(parked));
+        part.map_or(self.goes_back, gone) && !planted(Bug::StragglersCount)
+    }
+
+    /// Whether what was served at `moment` in `part` is something to a guardrail.
+    fn counts(&self, fed: &Fed, moment: &Moment, part: Part) -> bool {
+        if fed.absolute {
+            return !self.is_gone(part);
+        }
+        let divided = self.policy.segments.is_some() && !planted(Bug::MixesSegments);
+        let elsewhere = divided && part.flatten() != moment.segment;
+        !(moment.cold || elsewhere || moment.moves && fed.needs_share)
+    }
+
+    fn receipt(&self, rollout: &Rollout, fed: &Fed, cohort: Timestamp) -> Receipt<'a> {
+        let (guardrail, now) = (&self.policy.guardrails[fed.guardrail], self.batch.at);
+        let settled = rollout.settles(self.policy, guardrail, cohort) <= now;
+        Receipt { guardrail, length: self.policy.evidence.cohort, now, settled }
+    }
+}
+
+impl Rollout {
     /// Where a request served at `served_at` belongs. Buckets are counted from when its step was applied.
     fn moment(&self, served_at: Timestamp, to: Timestamp, policy: &Policy) -> Option<Moment> {
         let (since, step) = self.step_at(served_at)?;
@@ -51,163 +121,97 @@ impl Rollout {
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
     }
 
-    /// Takes in a batch. Returns whether an absolute guard has news by it.
-    pub fn observe(&mut self, policy: &Policy, seq: EventSeq, now: Timestamp, columns: &Columns) -> bool {
-        if self.steps.is_empty() || !self.armed() {
+    /// Takes in a batch. Returns whether it is news: an absolute guard fired, or the last command is seen to be followed.
+    pub fn observe(&mut self, policy: &Policy, batch: &Batch) -> bool {
+        let watched = !self.steps.is_empty() && self.armed();
+        if !watched && self.effect.is_none() {
             return false;
         }
-        // Which guardrails each series of the batch feeds, looked up once.
-        let targets: Vec<Option<Fed>> = columns
-            .series
-            .iter()
-            .map(|series| {
-                let arm = self.arm_of(&series.version)?;
-                let role = |g: &Guardrail| match g.compares().and_then(|kind| kind.requests()) {
-                    _ if g.metric == series.metric => Some(Role::Value),
-                    requests => requests.filter(|of| **of == series.metric).map(|_| Role::Request),
-                };
-                let fed = policy.guardrails.iter().enumerate().filter_map(|(i, g)| Some((i, role(g)?)));
-                let fed: Vec<_> = fed.collect();
-                (!fed.is_empty()).then_some((arm, fed))
-            })
-            .collect();
-        let units: Vec<Option<u64>> =
-            columns.units.iter().map(|u| (!u.is_empty()).then(|| unit_key(u))).collect();
-        let judges: Vec<Option<u64>> =
-            columns.tags.iter().map(|tags| value_of(tags, JUDGE).map(unit_key)).collect();
-        // For each guardrail with slices: the value of its tag, by tag set.
-        let slices: Vec<Vec<Option<&str>>> = policy
-            .guardrails
-            .iter()
-            .map(|g| match &g.slices {
-                Some(tag) => columns.tags.iter().map(|tags| value_of(tags, tag)).collect(),
-                None => Vec::new(),
-            })
-            .collect();
-        // To which part of the traffic the samples of each tag set say that they belong: to a named one, or to the rest.
-        let members: Vec<Option<Option<u16>>> = policy.segments.as_ref().map_or(Vec::new(), |segments| {
-            let part = |tags: &String| {
-                let name = value_of(tags, segments.kind.as_str())?;
-                Some(part_named(policy, name))
-            };
-            columns.tags.iter().map(part).collect()
-        });
-        let divided = policy.segments.is_some();
-        // What the canary still serves in a part that was taken back, and in those after it, says nothing about the others.
-        // Nor does, while it goes back, what nobody says the place of.
-        let parked = self.parked.as_deref().map(|name| part_named(policy, name));
-        let goes_back = parked.is_some() && matches!(self.stage, Stage::Applying { .. });
-        let gone = |member: Option<Option<u16>>| {
-            let place = |part: Option<u16>| part.unwrap_or(u16::MAX);
-            let gone = |part| parked.is_some_and(|parked| place(part) >= place(parked));
-            member.map_or(goes_back, gone) && !planted(Bug::StragglersCount)
-        };
-        let length = policy.evidence.cohort;
-        let receipt = |rollout: &Self, i: usize, cohort| {
-            let guardrail = &policy.guardrails[i];
-            let settled = rollout.settles(policy, guardrail, cohort) <= now;
-            Receipt { guardrail, length, now, settled }
-        };
+        let routes = Routes::of([&self.opening.to, &self.baseline], policy, batch.columns);
+        let mut news = false;
+        if watched {
+            let lookup = Lookup::of(self, policy, batch, &routes);
+            news |= self.observe_samples(&lookup);
+            news |= self.observe_sums(&lookup);
+        }
+        if let Some(effect) = &mut self.effect {
+            news |= effect.observe(policy, batch, &routes);
+        }
+        news
+    }
+
+    fn observe_samples(&mut self, lookup: &Lookup) -> bool {
+        let Lookup { policy, batch, routes, .. } = lookup;
         // Samples come in runs of the same moment: the cohort of the last one is nearly always the next one's.
         let (mut known_for, mut known) = (None, None);
         let mut fired = false;
-        for (index, sample) in columns.samples().enumerate() {
-            let Some((arm, fed)) = &targets[sample.series as usize] else { continue };
+        for (index, sample) in batch.samples.iter().enumerate() {
+            let Some(arm) = routes.arm(sample.series) else { continue };
             if known_for != Some(sample.served_at) {
-                let at = if planted(Bug::ArrivalOrder) { now } else { sample.served_at };
+                let at = if planted(Bug::ArrivalOrder) { batch.at } else { sample.served_at };
                 (known_for, known) = (Some(sample.served_at), self.moment(at, at, policy));
             }
-            let Some(Moment { cohort, cold, segment, moves }) = known else { continue };
-            let member = || sample.tag.and_then(|tag| *members.get(tag as usize)?);
-            let elsewhere = divided && member().flatten() != segment && !planted(Bug::MixesSegments);
-            let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && index % 8 == 7;
+            let Some(moment) = known else { continue };
+            let part = routes.part(sample.tag);
+            let wrong = planted(Bug::WrongArm) && arm == Arm::Baseline && index % 8 == 7;
             let mut observation = Observation {
-                arm: if wrong { Arm::Canary } else { *arm },
+                arm: if wrong { Arm::Canary } else { arm },
                 served_at: sample.served_at,
-                cohort,
-                unit: sample.unit.and_then(|unit| units[unit as usize]),
-                judge: sample.tag.and_then(|tag| *judges.get(tag as usize)?),
-                place: position_key(seq, index as u32),
+                cohort: moment.cohort,
+                unit: sample.unit.and_then(|unit| lookup.units[unit as usize]),
+                judge: sample.tag.and_then(|tag| *lookup.judges.get(tag as usize)?),
+                place: position_key(batch.seq, index as u32),
                 value: sample.value,
                 role: Role::Value,
             };
-            for (i, role) in fed {
-                let guardrail = &policy.guardrails[*i];
-                let absolute = guardrail.compares().is_none();
-                let unclear = moves && guardrail.profile().needs_share;
-                if absolute && gone(member()) || !absolute && (cold || elsewhere || unclear) {
-                    continue;
-                }
-                observation.role = *role;
-                let receipt = receipt(self, *i, cohort);
-                let watch = &mut self.watches[*i];
+            let feeds = &lookup.feeds[sample.series as usize];
+            for fed in feeds.iter().filter(|fed| lookup.counts(fed, &moment, part)) {
+                observation.role = fed.role;
+                let receipt = lookup.receipt(self, fed, moment.cohort);
+                let watch = &mut self.watches[fed.guardrail];
                 fired |= watch.observe(&receipt, observation);
-                let slice = sample.tag.and_then(|tag| *slices[*i].get(tag as usize)?);
+                let slice = sample.tag.and_then(|tag| *lookup.slices[fed.guardrail].get(tag as usize)?);
                 if let Some(slice) = slice {
                     watch.observe_slice(&receipt, observation, slice);
                 }
             }
         }
-        for (index, aggregate) in columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
-            let Some((arm, fed)) = &targets[aggregate.series as usize] else { continue };
-            let moment = self.moment(aggregate.from, aggregate.to, policy);
-            let Some(Moment { cohort, cold, moves, .. }) = moment else { continue };
+        fired
+    }
+
+    fn observe_sums(&mut self, lookup: &Lookup) -> bool {
+        let Lookup { policy, batch, routes, .. } = lookup;
+        let mut fired = false;
+        for (index, aggregate) in batch.columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
+            let Some(arm) = routes.arm(aggregate.series) else { continue };
+            let Some(moment) = self.moment(aggregate.from, aggregate.to, policy) else { continue };
             // Sums have no tags: they are of all segments together, of which some have more of the canary than others.
-            let elsewhere = divided && !planted(Bug::MixesSegments);
-            let wrong = planted(Bug::WrongArm) && *arm == Arm::Baseline && aggregate.n % 8 == 7;
+            let mixed = policy.segments.is_some() && !planted(Bug::MixesSegments);
+            let wrong = planted(Bug::WrongArm) && arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
-                arm: if wrong { Arm::Canary } else { *arm },
+                arm: if wrong { Arm::Canary } else { arm },
                 served_at: aggregate.from,
-                cohort,
+                cohort: moment.cohort,
                 unit: None,
                 judge: None,
-                place: position_key(seq, columns.n + index as u32),
+                place: position_key(batch.seq, batch.columns.n + index as u32),
                 value: 0.0,
                 role: Role::Value,
             };
-            for (i, role) in fed {
-                let guardrail = &policy.guardrails[*i];
-                let absolute = guardrail.compares().is_none();
-                if elsewhere && !absolute {
-                    self.watches[*i].leave_out(*arm, now, aggregate.n);
+            for fed in &lookup.feeds[aggregate.series as usize] {
+                if mixed && !fed.absolute {
+                    self.watches[fed.guardrail].leave_out(arm, batch.at, aggregate.n);
                     continue;
                 }
-                let unclear = moves && guardrail.profile().needs_share;
-                if absolute && gone(None) || !absolute && (cold || elsewhere || unclear) {
+                if !lookup.counts(fed, &moment, None) {
                     continue;
                 }
-                observation.role = *role;
-                let receipt = receipt(self, *i, cohort);
+                observation.role = fed.role;
+                let receipt = lookup.receipt(self, fed, moment.cohort);
                 let summed = (aggregate.n, &aggregate.sums);
-                fired |= self.watches[*i].observe_sums(&receipt, observation, summed);
+                fired |= self.watches[fed.guardrail].observe_sums(&receipt, observation, summed);
             }
         }
         fired
     }
-}
-
-/// A segment by name; `None`: whoever is in no named one.
-fn part_named(policy: &Policy, name: &str) -> Option<u16> {
-    let parts = policy.segments.as_ref().map_or(&[][..], |segments| &segments.named);
-    parts.iter().position(|part| part.name == name).map(|i| i as u16)
-}
-
-/// The value of `tag` in a set written `key=value,key=value`.
-fn value_of<'a>(tags: &'a str, tag: &str) -> Option<&'a str> {
-    tags.split(',')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(key, _)| *key == tag)
-        .map(|(_, value)| value)
-}
-
-/// The rollout that telemetry is about counts what it has to see. Returns whether it has news.
-pub fn observe(
-    rollout: &mut Rollout,
-    policy: &Policy,
-    now: Timestamp,
-    columns: &Columns,
-) -> Option<RolloutId> {
-    let arms = [&rollout.opening.to, &rollout.baseline];
-    let effect = rollout.effect.as_mut()?;
-    effect.observe(policy, arms, now, columns).then(|| rollout.id.clone())
 }
