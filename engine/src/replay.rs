@@ -18,7 +18,7 @@ use crate::core::words;
 use crate::core::words::line::text;
 use crate::runner::Runner;
 use crate::wire::events;
-use crate::wire::outgoing::rfc3339;
+use crate::wire::time::rfc3339;
 
 /// A history being verified, event by event.
 #[derive(Default)]

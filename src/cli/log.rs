@@ -18,7 +18,7 @@ use crate::core::text::count;
 use crate::core::words::line;
 use crate::invariants::{Checker, Violation};
 use crate::shell::log::{Export, History, Log, OpenOptions, Verified, export, import};
-use crate::wire::outgoing::rfc3339;
+use crate::wire::time::rfc3339;
 
 /// Events asked for at a time.
 const PAGE: u64 = 500;

@@ -12,7 +12,7 @@ use super::error::CliError;
 use crate::core::text::plain;
 use crate::core::time::Timestamp;
 use crate::shell::clock;
-use crate::wire::outgoing::rfc3339;
+use crate::wire::time::rfc3339;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {

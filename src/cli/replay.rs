@@ -11,7 +11,7 @@ use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf};
 use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::api::EvidenceAnswer;
 use crate::shell::policies;
-use crate::wire::outgoing::rfc3339;
+use crate::wire::time::rfc3339;
 
 #[derive(clap::Args, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["verify", "policy", "explain"]))]

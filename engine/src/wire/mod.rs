@@ -20,4 +20,5 @@ pub mod policy_file;
 pub mod schema;
 pub mod smoke;
 pub mod telemetry;
+pub mod time;
 pub mod yaml;

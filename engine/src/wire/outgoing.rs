@@ -16,6 +16,7 @@ use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::core::words;
 use crate::view::{GuardrailView, guardrail_view};
+use crate::wire::time::rfc3339;
 
 /// Root of all subjects; its version grows only with a breaking change.
 pub const ROOT: &str = "sluice.v1";
@@ -480,10 +481,4 @@ fn trace_of(state: &State, rollout: &RolloutId) -> Option<String> {
 
 fn service_of(rollout: &RolloutId) -> &str {
     rollout.0.rsplit_once('-').map_or(rollout.as_str(), |(service, _)| service)
-}
-
-/// RFC 3339 in UTC with milliseconds.
-pub fn rfc3339(at: Timestamp) -> String {
-    let time = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| at.0.to_string(), |time| format!("{time:.3}"))
 }

@@ -16,7 +16,7 @@ use crate::shell::log::{LogError, Reader};
 use crate::shell::writer::{Gone, News, Writer};
 use crate::wire::envelope::Envelope;
 use crate::wire::events::name;
-use crate::wire::outgoing::rfc3339;
+use crate::wire::time::rfc3339;
 
 /// Records looked at for one page. More than one fact can lead to, so that every page gets on.
 pub const SCAN_MAX: usize = 200_000;

@@ -15,7 +15,7 @@ use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::time::Timestamp;
 use crate::core::{text, words};
 use crate::view::{WaitView, waits};
-use crate::wire::outgoing::rfc3339;
+use crate::wire::time::rfc3339;
 
 /// Sentences on what happens next, and command lines, about the rollout `id` at `now`.
 pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec<String>) {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::aggregate::{self, Summary};
-use super::values::{Part, Slot, Value, rfc3339};
+use super::values::{Part, Slot, Value};
 use super::{SAMPLES_MAX, TAGS_MAX, UNIT_MAX, check_time, too_many_samples};
 use crate::core::telemetry::columns::{Builder, Row};
 use crate::core::text::is_hidden;
@@ -14,6 +14,7 @@ use crate::core::time::Timestamp;
 use crate::wire::error::{InputError, shown};
 use crate::wire::json::KEYS_MAX;
 use crate::wire::names;
+use crate::wire::time::parse_rfc3339;
 
 /// One request as it was observed. Every field that is not named here is a metric: a number, or a
 /// boolean (true is 1, false is 0).
@@ -175,7 +176,7 @@ impl Intake {
     fn time<E: Error>(&mut self, field: &str, value: Value) -> Result<Timestamp, E> {
         let at = match value {
             Value::Unsigned(ms) => Some(Timestamp(ms)),
-            Value::Text => rfc3339(&self.slot.text),
+            Value::Text => parse_rfc3339(&self.slot.text),
             _ => None,
         };
         let Some(at) = at else {

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::core::telemetry::columns::{Columns, Row, Sample};
-use crate::core::time::Timestamp;
 
 /// A scalar. Its text, where it is one, is in the [`Slot`] it was read into.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,20 +166,6 @@ impl<'de> Visitor<'de> for PartVisitor {
         }
         Ok(Part::Map(parts))
     }
-}
-
-/// `text` as RFC 3339, in milliseconds; `None` when it is not, or before 1970.
-pub fn rfc3339(text: &str) -> Option<Timestamp> {
-    let bytes = text.as_bytes();
-    // jiff reads more than RFC 3339 (week dates, zone names): what looks like it must be it.
-    let shape = bytes.len() >= 20
-        && bytes[4] == b'-'
-        && matches!(bytes[10], b'T' | b't' | b' ')
-        && bytes
-            .iter()
-            .all(|b| matches!(b, b'0'..=b'9' | b'T' | b't' | b'Z' | b'z' | b'+' | b'-' | b':' | b'.' | b' '));
-    let time: jiff::Timestamp = shape.then(|| text.parse().ok()).flatten()?;
-    u64::try_from(time.as_millisecond()).ok().map(Timestamp)
 }
 
 /// A sample with its names, as a [`crate::core::columns::Builder`] takes it.
