@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 /// same effects in two ways and must not know each other, so neither order between them would do.
 const LAYERS: [&[&str]; 10] = [
     &["core"],
-    &["view", "windows"],
+    &["windows"],
     &["wire"],
     &["runner"],
     &["replay"],
     &["retrace"],
+    &["view"],
     &["invariants"],
     &["sim", "shell"],
     &["cli"],

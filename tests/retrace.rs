@@ -7,8 +7,8 @@ use sluice::core::evidence::score;
 use sluice::core::evidence::verdict::Verdict;
 use sluice::core::policy::guardrail::OnFail;
 use sluice::retrace::{Factor, Retrace, RetraceError, Stand, Tracer, subject};
-use sluice::shell::api::EvidenceAnswer;
 use sluice::sim::script;
+use sluice::view::evidence::EvidenceAnswer;
 use sluice::wire::policy_file;
 
 fn history(name: &str) -> Vec<script::Entry> {

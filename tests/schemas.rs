@@ -14,7 +14,7 @@ const NOW: Timestamp = Timestamp(1_763_473_562_000);
 #[test]
 fn the_published_schemas_are_current() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-    let all = schema::inputs().into_iter().chain(schema::messages()).chain(sluice::shell::api::schemas());
+    let all = schema::inputs().into_iter().chain(schema::messages()).chain(sluice::view::api::schemas());
     for (name, value) in all {
         let file = folder.join(format!("{name}.json"));
         let current = schema::text(&value);

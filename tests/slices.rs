@@ -10,8 +10,10 @@ use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::{Span, Timestamp};
 use sluice::runner::Runner;
 use sluice::sim::random::Random;
-use sluice::view::{GuardrailView, RolloutView, Standing, view};
+use sluice::view::rollout::{RolloutView, Standing};
+use sluice::view::view;
 use sluice::wire::policy_file;
+use sluice::wire::reading::GuardrailView;
 
 const POLICY: &str = "\
 apiVersion: sluice.dev/v1

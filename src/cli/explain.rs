@@ -8,10 +8,10 @@ use super::{CliError, Common, exit};
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::guardrail::OnFail;
 use crate::core::text::{count, digits};
-use crate::shell::api::{
+use crate::view::evidence::{
     AccountView, CountView, EvidenceAnswer, FactorView, MoveView, RankView, TogetherView,
 };
-use crate::view::{GateView, RolloutView, Standing};
+use crate::view::rollout::{GateView, RolloutView, Standing};
 
 #[derive(clap::Args)]
 pub struct Args {

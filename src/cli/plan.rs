@@ -6,8 +6,8 @@ use super::output::{self, table};
 use super::{CliError, Common, exit};
 use crate::core::text::count;
 use crate::core::time::Span;
-use crate::shell::api::{PlanAnswer, PlannedGateView, PlannedStepView};
 use crate::view::forecast::rough;
+use crate::view::plan::{PlanAnswer, PlannedGateView, PlannedStepView};
 
 #[derive(clap::Args)]
 pub struct Args {

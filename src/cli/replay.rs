@@ -9,8 +9,8 @@ use super::{CliError, exit};
 use crate::core::text::{count, plain};
 use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf};
 use crate::retrace::{RetraceError, Tracer, subject};
-use crate::shell::api::EvidenceAnswer;
 use crate::shell::policies;
+use crate::view::evidence::EvidenceAnswer;
 use crate::wire::time::rfc3339;
 
 #[derive(clap::Args, Debug)]

@@ -11,7 +11,8 @@ use crate::core::ids::Version;
 use crate::core::policy::guardrail::OnFail;
 use crate::core::text::count;
 use crate::core::time::Span;
-use crate::view::{EffectView, GuardrailView, RolloutView, SmokeView, Standing};
+use crate::view::rollout::{EffectView, RolloutView, SmokeView, Standing, StepView};
+use crate::wire::reading::GuardrailView;
 
 #[derive(clap::Args)]
 pub struct ListArgs {
@@ -342,7 +343,7 @@ fn bar(weight: f64) -> String {
 /// `1% ✓ → 5% ● 12m of 20m, 8m left → 25% 30m → 100%`
 fn ramp(r: &RolloutView) -> String {
     let here = r.step.map_or(0, usize::from);
-    let step = |(i, step): (usize, &crate::view::StepView)| {
+    let step = |(i, step): (usize, &StepView)| {
         let weight = &step.name;
         let bake = Span(step.bake_ms);
         if i + 1 < here || r.state == Standing::Completed {

@@ -11,7 +11,7 @@ use super::output::{self, Progress, time};
 use super::rollouts::{headline, word};
 use super::{CliError, Common, exit};
 use crate::shell::clock;
-use crate::view::{RolloutView, Standing};
+use crate::view::rollout::{RolloutView, Standing};
 
 /// How often the daemon is asked. It answers from memory.
 const INTERVAL: Duration = Duration::from_millis(250);

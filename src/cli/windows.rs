@@ -8,8 +8,8 @@ use super::act::{Who, arguments, host};
 use super::output::{self, Format, time};
 use super::{CliError, Common, exit};
 use crate::core::text::count;
-use crate::shell::api::{WindowsAnswer, when};
 use crate::shell::{clock, policies};
+use crate::view::windows::{WindowsAnswer, when};
 use crate::windows;
 
 #[derive(clap::Args)]

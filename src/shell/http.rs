@@ -29,17 +29,23 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
-use super::api::{
-    self, ActRequest, Api, ApiError, Caller, EventRequest, EventsRequest, EvidenceRequest, Feed, FollowLine,
-    ListRequest, PlanRequest, RolloutRequest, WindowsRequest, act_verb,
-};
+use super::api::{Api, Caller, Feed};
 use super::observe;
 use super::unread::MustRead;
-use super::writer::News;
+use super::writer::{Gone, News};
 use crate::core::event::Event;
 use crate::core::ids::EventSeq;
 use crate::core::policy::ChangeKind;
 use crate::core::text;
+use crate::view::act::ActRequest;
+use crate::view::api::{act_verb, request};
+use crate::view::error::ApiError;
+use crate::view::events::{EventRequest, EventsRequest, FollowLine};
+use crate::view::evidence::EvidenceRequest;
+use crate::view::list::ListRequest;
+use crate::view::plan::PlanRequest;
+use crate::view::rollout::RolloutRequest;
+use crate::view::windows::WindowsRequest;
 use crate::wire::ack::ACK_MAX;
 use crate::wire::error::{inert, shown};
 use crate::wire::intent::{self, INTENT_MAX, media_type};
@@ -166,11 +172,11 @@ fn router(context: Context) -> Router {
         .route("/readyz", get(ready))
         .fallback(async |request: Request| {
             let path = shown(request.uri().path());
-            ApiError::new("E5006", format!("not found: {path}"))
+            Failed(ApiError::new("E5006", format!("not found: {path}")))
         })
         .method_not_allowed_fallback(async |request: Request| {
             let path = shown(request.uri().path());
-            ApiError::new("E5008", format!("{} is not for {path}", request.method()))
+            Failed(ApiError::new("E5008", format!("{} is not for {path}", request.method())))
         })
         .layer(from_fn_with_state(context.clone(), guard))
         .with_state(context)
@@ -180,7 +186,7 @@ fn router(context: Context) -> Router {
 async fn guard(State(context): State<Context>, request: Request, next: Next) -> Response {
     let response = match admit(&context.api.about.hosts, request.method(), request.headers()) {
         Ok(()) => in_json(next.run(request).await).await,
-        Err(error) => error.into_response(),
+        Err(error) => Failed(error).into_response(),
     };
     counter!("sluice_http_requests_total", "status" => response.status().as_str().to_owned()).increment(1);
     response
@@ -194,7 +200,7 @@ async fn in_json(response: Response) -> Response {
     }
     let said = to_bytes(response.into_body(), ACT_MAX).await.unwrap_or_default();
     // It may quote what came in.
-    ApiError::new("E5014", inert(&String::from_utf8_lossy(&said), SAID_MAX)).into_response()
+    Failed(ApiError::new("E5014", inert(&String::from_utf8_lossy(&said), SAID_MAX))).into_response()
 }
 
 fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -275,14 +281,30 @@ fn is_too_large(error: &axum::Error) -> bool {
     false
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, json(&self.body())).into_response()
+/// An error on its way out as a response.
+struct Failed(ApiError);
+
+impl std::convert::From<ApiError> for Failed {
+    fn from(error: ApiError) -> Failed {
+        Failed(error)
     }
 }
 
-type Answer = Result<Response, ApiError>;
+impl std::convert::From<Gone> for Failed {
+    fn from(gone: Gone) -> Failed {
+        Failed(gone.into())
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let Failed(error) = self;
+        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, json(&error.body())).into_response()
+    }
+}
+
+type Answer = Result<Response, Failed>;
 
 fn json(answer: &impl Serialize) -> Response {
     let body = serde_json::to_vec(answer).expect("answers have string keys");
@@ -388,14 +410,12 @@ async fn windows(
 
 async fn freeze(State(c): State<Context>, headers: HeaderMap, given: Body) -> Answer {
     let bytes = body("freeze", given, ACT_MAX).await?;
-    Ok(json(&c.api.freeze(true, api::request("freeze", &bytes)?, &caller(&headers, "/v1/freeze")).await?))
+    Ok(json(&c.api.freeze(true, request("freeze", &bytes)?, &caller(&headers, "/v1/freeze")).await?))
 }
 
 async fn unfreeze(State(c): State<Context>, headers: HeaderMap, given: Body) -> Answer {
     let bytes = body("unfreeze", given, ACT_MAX).await?;
-    Ok(json(
-        &c.api.freeze(false, api::request("unfreeze", &bytes)?, &caller(&headers, "/v1/unfreeze")).await?,
-    ))
+    Ok(json(&c.api.freeze(false, request("unfreeze", &bytes)?, &caller(&headers, "/v1/unfreeze")).await?))
 }
 
 async fn act(
@@ -406,14 +426,14 @@ async fn act(
 ) -> Answer {
     let Some(verb) = act_verb(&verb) else {
         let verb = shown(&verb);
-        return Err(ApiError::new("E5006", format!("not found: there is no verb {verb}")));
+        return Err(Failed(ApiError::new("E5006", format!("not found: there is no verb {verb}"))));
     };
     let bytes = body(verb.as_str(), given, ACT_MAX).await?;
-    let mut request: ActRequest = api::request(verb.as_str(), &bytes)?;
+    let mut request: ActRequest = request(verb.as_str(), &bytes)?;
     if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
         let (verb, named, rollout) = (verb.as_str(), shown(&named), shown(&rollout));
         let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");
-        return Err(ApiError::new("E1026", message));
+        return Err(Failed(ApiError::new("E1026", message)));
     }
     let caller = caller(&headers, "/v1/rollouts");
     Ok(json(&c.api.act(verb, request, &caller).await?))
@@ -512,7 +532,9 @@ async fn show(of: Stream, api: &Api, news: &News) -> Result<Option<sse::Event>, 
             Ok(Some(frame(news.seq, Some(decision.choice.as_str()), &message)))
         }
         (Stream::Decisions, _) => Ok(None),
-        (Stream::Everything, _) => Ok(Some(frame(news.seq, None, &FollowLine::new(news)))),
+        (Stream::Everything, _) => {
+            Ok(Some(frame(news.seq, None, &FollowLine::new(news.seq, news.at, &news.event))))
+        }
     }
 }
 

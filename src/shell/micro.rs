@@ -13,7 +13,8 @@ use futures_util::stream::select_all;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::api::{Api, Caller, VERBS};
+use super::api::{Api, Caller};
+use crate::view::api::VERBS;
 use crate::wire::outgoing::ROOT;
 
 /// Requests answered at a time; more wait in the client.

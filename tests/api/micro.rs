@@ -2,8 +2,8 @@
 
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
-use sluice::shell::api::VERBS;
 use sluice::shell::micro;
+use sluice::view::api::VERBS;
 
 use super::support::NatsServer;
 use super::*;

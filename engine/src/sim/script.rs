@@ -40,7 +40,8 @@ use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
 use crate::runner::Runner;
-use crate::view::{self, Standing};
+use crate::view::rollout::Standing;
+use crate::view::{self};
 use crate::windows;
 
 /// When every scenario begins: 2026-01-05 09:00 UTC.

@@ -17,6 +17,7 @@ pub mod names;
 pub mod outgoing;
 pub mod pages;
 pub mod policy_file;
+pub mod reading;
 pub mod schema;
 pub mod smoke;
 pub mod telemetry;

@@ -15,7 +15,7 @@ use crate::core::policy::segment::{SegmentShare, Task, Test};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::core::words;
-use crate::view::{GuardrailView, guardrail_view};
+use crate::wire::reading::{GuardrailView, guardrail_view};
 use crate::wire::time::rfc3339;
 
 /// Root of all subjects; its version grows only with a breaking change.

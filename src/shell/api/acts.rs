@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tracing::{Instrument, info_span};
 
-use super::{ActAnswer, ActRequest, Api, ApiError, Caller, full, trace};
+use super::{Api, Caller, full, trace};
 use crate::core::event::Event;
 use crate::core::event::decision::Decision;
-use crate::core::event::fact::{Act, Origin, Verb};
+use crate::core::event::fact::{Origin, Verb};
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
@@ -15,18 +15,17 @@ use crate::runner::Runner;
 use crate::shell::intake::{self, Answer};
 use crate::shell::writer::{News, Outcome, Receipt};
 use crate::shell::{clock, observe};
-use crate::view::{RolloutView, view};
-use crate::wire::{names, outgoing};
-
-/// Words of a command line kept with an act, and their bytes together.
-const ARGS_MAX: usize = 64;
-const ARGS_BYTES: usize = 8 * 1024;
+use crate::view::act::{ActAnswer, ActRequest};
+use crate::view::error::ApiError;
+use crate::view::rollout::RolloutView;
+use crate::view::view;
+use crate::wire::outgoing;
 
 impl Api {
     /// What a person does to a rollout.
     pub async fn act(&self, verb: Verb, request: ActRequest, caller: &Caller) -> Result<ActAnswer, ApiError> {
         let dry_run = request.dry_run;
-        let act = self.checked(verb, request)?;
+        let act = request.act(verb, &self.writer.view())?;
         let id = act.rollout.clone();
         let span = info_span!("act", verb = verb.as_str(), rollout = %id, actor = act.actor, dry_run);
         observe::continue_trace(&span, caller.traceparent.as_deref());
@@ -65,51 +64,6 @@ impl Api {
         let view = view(&runner.state, now);
         Ok(done.told(&runner.state, &id).answer(verb, view.find(id.as_str())?, true))
     }
-
-    fn checked(&self, verb: Verb, request: ActRequest) -> Result<Act, ApiError> {
-        let field = |name: &str| format!("{}.{name}", verb.as_str());
-        let Some(rollout) = &request.rollout else {
-            let message = format!("{}: required field rollout is missing", verb.as_str());
-            return Err(ApiError::new("E1005", message));
-        };
-        let rollout = RolloutId(self.writer.view().find(rollout)?.rollout.clone());
-        let needs = match verb {
-            Verb::Rollback | Verb::Note | Verb::Skip => Some(verb.as_str()),
-            Verb::Promote if request.force => Some("promote --override"),
-            Verb::Claim if request.force => Some("claim --override"),
-            _ => None,
-        };
-        if let (Some(what), "") = (needs, request.reason.trim()) {
-            let message = format!("{what} needs --reason TEXT (it is written to the log)");
-            return Err(ApiError::new("E4003", message));
-        }
-        let optional = |name: &str, text: String, max: usize| match text.is_empty() {
-            true => Ok(text),
-            false => names::prose(&field(name), &text, max),
-        };
-        bounded(&field("args"), &request.args)?;
-        Ok(Act {
-            rollout,
-            verb,
-            actor: names::prose(&field("actor"), &request.actor, names::BY_MAX)?,
-            host: optional("host", request.host, names::BY_MAX)?,
-            args: request.args,
-            reason: optional("reason", request.reason, names::REASON_MAX)?,
-            if_seq: request.if_seq,
-            force: request.force,
-        })
-    }
-}
-
-/// A command line for the record has its bounds.
-pub(super) fn bounded(field: &str, args: &[String]) -> Result<(), ApiError> {
-    let (n, bytes) = (args.len(), args.iter().map(String::len).sum::<usize>());
-    if n > ARGS_MAX || bytes > ARGS_BYTES {
-        let message =
-            format!("{field}: at most {ARGS_MAX} words of {ARGS_BYTES} bytes together, got {n} of {bytes}");
-        return Err(ApiError::new("E1025", message));
-    }
-    Ok(())
 }
 
 /// An accepted act: its event, and what it led to.

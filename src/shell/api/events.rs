@@ -1,22 +1,21 @@
-//! The log as the API shows it: pages of events, one event with its cause, and the live feed that resumes where
+//! The log as the API reads it: pages of events, one event with its cause, and the live feed that resumes where
 //! a reader left off.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-use super::shapes::{ApiError, EventAnswer, EventView, EventsPage, FollowLine};
 use crate::core::event::Event;
 use crate::core::ids::{EventSeq, RolloutId};
-use crate::core::telemetry::columns::Columns;
-use crate::core::words::line;
+use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::log::{LogError, Reader};
 use crate::shell::writer::{Gone, News, Writer};
+use crate::view::error::ApiError;
+use crate::view::events::{EventAnswer, EventView, EventsPage};
+use crate::view::evidence::{EvidenceAnswer, EvidenceRequest};
 use crate::wire::envelope::Envelope;
 use crate::wire::events::name;
-use crate::wire::time::rfc3339;
 
 /// Records looked at for one page. More than one fact can lead to, so that every page gets on.
 pub const SCAN_MAX: usize = 200_000;
@@ -25,70 +24,6 @@ const GROUP_MAX: usize = 1_000;
 /// Events read back at once for a feed that has fallen behind.
 const CHUNK: usize = 256;
 const BATCH: &str = "batch.received";
-
-impl EventView {
-    /// `samples`: show each sample of a batch, not only how many there are.
-    pub fn new(envelope: &Envelope, samples: bool) -> EventView {
-        EventView {
-            seq: envelope.seq,
-            at: rfc3339(envelope.at),
-            at_ms: envelope.at.0,
-            kind: envelope.event.kind(),
-            text: line::text(&envelope.event),
-            event: value(&envelope.event, samples),
-        }
-    }
-}
-
-impl FollowLine {
-    pub fn new(news: &News) -> FollowLine {
-        let (kind, text) = (news.event.kind(), line::text(&news.event));
-        FollowLine { seq: news.seq, at: rfc3339(news.at), kind, text }
-    }
-}
-
-fn value(event: &Event, samples: bool) -> Value {
-    match event {
-        Event::BatchReceived { service, columns, origin } => {
-            let mut batch = json!({"service": service, "origin": origin, "series": series(columns)});
-            if samples {
-                batch["samples"] = columns.samples().map(|s| sample(columns, &s)).collect();
-                batch["aggregates"] = json!(columns.aggregates);
-            }
-            json!({ "BatchReceived": batch })
-        }
-        event => json!(event),
-    }
-}
-
-/// Observations per series.
-fn series(columns: &Columns) -> Value {
-    let mut counts = vec![0; columns.series.len()];
-    columns.samples().for_each(|sample| counts[sample.series as usize] += 1);
-    columns.aggregates.iter().for_each(|aggregate| counts[aggregate.series as usize] += aggregate.n);
-    let of = |(s, n)| {
-        let s: &crate::core::telemetry::columns::Series = s;
-        json!({"version": s.version, "metric": s.metric, "n": n})
-    };
-    columns.series.iter().zip(counts).map(of).collect()
-}
-
-fn sample(columns: &Columns, sample: &crate::core::telemetry::columns::Sample) -> Value {
-    let series = &columns.series[sample.series as usize];
-    let mut shown = json!({
-        "version": series.version,
-        "metric": series.metric,
-        "served_at_ms": sample.served_at,
-        "value": sample.value,
-    });
-    if let Some(unit) = sample.unit {
-        shown["unit"] = json!(columns.units[unit as usize]);
-    }
-    if let Some(tag) = sample.tag {
-        shown["tags"] = json!(columns.tags[tag as usize]);
-    }
-    shown
-}
 
 /// The durable end of the log and a way to read up to it. Other threads may read on while the writer appends.
 pub async fn reader(writer: &Writer) -> Result<(EventSeq, Reader), Gone> {
@@ -178,6 +113,23 @@ pub fn one(log: &Reader, last: EventSeq, seq: EventSeq, why: bool) -> Result<Eve
         hash: envelope.hash.to_string(),
         why: group,
     })
+}
+
+/// Works out the evidence behind the event `request.seq`.
+pub fn evidence(log: &Reader, last: EventSeq, request: &EvidenceRequest) -> Result<EvidenceAnswer, ApiError> {
+    if request.seq > last {
+        return Err(RetraceError::NoEvent(request.seq).into());
+    }
+    let asked = log.read(request.seq)?;
+    let mut tracer = Tracer::new(subject(request.seq, &asked.event, request.guardrail.as_deref())?);
+    for found in log.scan(1)? {
+        let found = found?;
+        tracer.next(found.seq, found.at, &found.event);
+        if found.seq >= request.seq {
+            break;
+        }
+    }
+    Ok(EvidenceAnswer::new(tracer.finish()))
 }
 
 /// Every durable event but telemetry, in order, each once. What the broadcast has dropped is read from the log.

@@ -5,22 +5,15 @@
 
 mod acts;
 mod events;
-mod evidence;
-mod explain;
 mod freeze;
-mod shapes;
 
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::{Instrument, info_span};
 
 pub use events::Feed;
-pub use evidence::*;
-pub use freeze::{opening, when};
-pub use shapes::*;
 
 use super::intake::{self, Answer, Kind, Message};
 use super::log::{LogError, Reader};
@@ -30,17 +23,22 @@ use crate::core::event::Event;
 use crate::core::event::decision::Decision;
 use crate::core::event::opening::Opening;
 use crate::core::ids::{EventSeq, IntentId, RolloutId, Service};
-use crate::core::policy::{ChangeKind, Policy};
 use crate::core::rules::ENGINE;
-use crate::core::state::{ServiceState, State};
-use crate::core::time::{Span, Timestamp};
+use crate::core::state::State;
+use crate::core::time::Timestamp;
 use crate::runner;
-use crate::view::forecast::{self, Plan};
-use crate::view::{NotFound, RolloutView};
-use crate::wire::{json, names, outgoing};
+use crate::view::api::{VERBS, act_verb, request};
+use crate::view::error::ApiError;
+use crate::view::events::{EventAnswer, EventRequest, EventsPage, EventsRequest};
+use crate::view::evidence::{EvidenceAnswer, EvidenceRequest};
+use crate::view::explain::{Explanation, ahead};
+use crate::view::intake::{AckAnswer, DeployAnswer, TelemetryAnswer};
+use crate::view::list::{ListAnswer, ListRequest};
+use crate::view::plan::{self, PlanAnswer, PlanRequest};
+use crate::view::rollout::{RolloutRequest, RolloutView};
+use crate::view::{forecast, info};
+use crate::wire::{names, outgoing};
 
-/// Ended rollouts that are listed unless all are asked for.
-const ENDED_SHOWN: usize = 20;
 /// What the daemon knows about itself.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -111,14 +109,7 @@ impl Api {
 
     /// `ls`: open rollouts, and ended ones.
     pub fn list(&self, request: &ListRequest) -> ListAnswer {
-        let view = self.writer.view();
-        let mut ended = 0;
-        let shown = view.rollouts.iter().filter(|rollout| {
-            ended += usize::from(rollout.state.is_over());
-            request.all || !rollout.state.is_over() || ended <= ENDED_SHOWN
-        });
-        let rollouts = shown.map(|rollout| rollout.as_ref().clone()).collect();
-        ListAnswer { seq: view.seq, at_ms: view.at.0, rollouts, freezes: view.freezes.clone() }
+        ListAnswer::new(&self.writer.view(), request)
     }
 
     /// `status`: one rollout. Errors: E4004.
@@ -131,7 +122,7 @@ impl Api {
         let id = RolloutId(self.status(request)?.rollout.clone());
         let ahead = {
             let id = id.clone();
-            self.writer.read(move |state, _| explain::ahead(state, &id, clock::now())).await?
+            self.writer.read(move |state, _| ahead(state, &id, clock::now())).await?
         };
         // Taken after the sentences, so that it is not older than they are.
         let rollout = self.status(request)?.as_ref().clone();
@@ -140,24 +131,7 @@ impl Api {
 
     /// `plan`: what a rollout would take. Errors: E3021 and E3022 the policy, E5021.
     pub async fn plan(&self, request: PlanRequest) -> Result<PlanAnswer, ApiError> {
-        let PlanRequest { service, policy, kind, significant } = request;
-        let service = names::label("plan.service", &service).map(Service)?;
-        self.writer
-            .read(move |state, _| {
-                let kind = kind.unwrap_or(ChangeKind::Model);
-                let (name, digest) = match &policy {
-                    Some(name) => state.policy_names.get_key_value(name).map(|(n, d)| (n.as_str(), *d)),
-                    None => state.default_policy(kind, significant),
-                }
-                .ok_or_else(|| no_policy(policy.as_deref(), kind))?;
-                let none = ServiceState::default();
-                let known = state.services.get(&service).unwrap_or(&none);
-                let policy = &state.policies[&digest];
-                let plan = forecast::plan(policy, &known.series, known.serving.as_ref(), clock::now());
-                let baseline = known.serving.as_ref().map(|version| version.0.clone());
-                Ok(PlanAnswer::new(service.0.clone(), name.to_owned(), baseline, plan))
-            })
-            .await?
+        self.writer.read(move |state, _| plan::answer(state, &request, clock::now())).await?
     }
 
     /// Takes in an intent: JSON, or a structured CloudEvent.
@@ -214,8 +188,8 @@ impl Api {
         let plan = self.writer.read(move |state, _| {
             let policy = state.policies.get(&digest)?;
             let known = state.services.get(&service)?;
-            let plan = forecast::plan(policy, &known.series, Some(&from), clock::now());
-            Some((ramp(policy), outlook(&plan)))
+            let forecast = forecast::plan(policy, &known.series, Some(&from), clock::now());
+            Some((plan::ramp(policy), plan::outlook(&forecast)))
         });
         let (plan, outlook) = plan.await?.unwrap_or_default();
         let view = self.writer.view().find(rollout.as_str())?.clone();
@@ -297,30 +271,20 @@ impl Api {
     /// `evidence`: every factor behind an event. Errors: E4004, E5015 the event, E5090.
     pub async fn evidence(&self, request: EvidenceRequest) -> Result<EvidenceAnswer, ApiError> {
         let (last, log) = events::reader(&self.writer).await?;
-        let work = tokio::task::spawn_blocking(move || evidence::evidence(&log, last, &request)).await;
+        let work = tokio::task::spawn_blocking(move || events::evidence(&log, last, &request)).await;
         work.expect("working evidence out does not panic")
     }
 
     /// `info`: version, log and policies.
-    pub async fn info(&self) -> Result<InfoAnswer, ApiError> {
-        let (log, policies, head) = self
-            .writer
-            .read(|state, log| {
-                let policy = |(name, digest): (&String, _)| PolicyView {
-                    name: name.clone(),
-                    hash: format!("{digest}"),
-                    applies_to: state.policies[digest].applies_to.clone(),
-                    significant: state.policies[digest].significant,
-                };
-                (state.log, state.policy_names.iter().map(policy).collect(), log.head())
-            })
-            .await?;
+    pub async fn info(&self) -> Result<info::InfoAnswer, ApiError> {
+        let (log, policies, head) =
+            self.writer.read(|state, log| (state.log, info::policies(state), log.head())).await?;
         let head = head?;
-        Ok(InfoAnswer {
+        Ok(info::InfoAnswer {
             version: env!("CARGO_PKG_VERSION"),
             engine: ENGINE,
             log: log.to_string(),
-            head: HeadView { seq: head.seq, hash: head.hash.to_string() },
+            head: info::HeadView { seq: head.seq, hash: head.hash.to_string() },
             started_ms: self.about.started.0,
             nats: self.about.nats,
             policies,
@@ -360,12 +324,6 @@ impl Api {
 #[serde(deny_unknown_fields)]
 struct InfoRequest {}
 
-/// Reads the strict JSON object of a request. Unlike the messages, requests have lists in them.
-pub(super) fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
-    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    Ok(json::flat_object(verb, json::text(verb, body, crate::wire::intent::INTENT_MAX)?)?)
-}
-
 fn value(answer: impl Serialize) -> Value {
     serde_json::to_value(answer).expect("answers have string keys")
 }
@@ -403,35 +361,6 @@ fn first_answer(
     Ok(Some((*seq, log.read(*seq)?.event)))
 }
 
-/// How long a plan takes, and what it says about that.
-fn outlook(plan: &Plan) -> Vec<String> {
-    let total = plan.total.map(|total| {
-        format!("about {} to 100% at the traffic of late, if it is as good as before", forecast::rough(total))
-    });
-    total.into_iter().chain(plan.advice.iter().cloned()).collect()
-}
-
-fn no_policy(named: Option<&str>, kind: ChangeKind) -> ApiError {
-    match named {
-        Some(name) => {
-            let name = crate::wire::error::shown(name);
-            ApiError::new("E3021", format!("plan.policy: policy {name} is not known"))
-        }
-        None => ApiError::new(
-            "E3022",
-            format!("plan.kind: no policy applies to changes of kind {}", kind.as_str()),
-        ),
-    }
-}
-
-/// `1% 4h > 5% 4h > 100% soak 24h`
-fn ramp(policy: &Policy) -> String {
-    let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
-    let steps: Vec<String> = policy.steps.iter().map(|step| timed(step.to.to_string(), step.bake)).collect();
-    let plan = steps.join(" > ");
-    if policy.soak == Span::ZERO { plan } else { format!("{plan} soak {}", policy.soak) }
-}
-
 fn full(free: u64) -> ApiError {
     let free = crate::core::text::count(free);
     ApiError::new(
@@ -443,12 +372,6 @@ fn full(free: u64) -> ApiError {
 impl From<Gone> for ApiError {
     fn from(gone: Gone) -> ApiError {
         ApiError::new("E5021", format!("{gone}; nothing was accepted"))
-    }
-}
-
-impl From<NotFound> for ApiError {
-    fn from(error: NotFound) -> ApiError {
-        ApiError::new("E4004", error.to_string())
     }
 }
 

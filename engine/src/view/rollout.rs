@@ -1,25 +1,23 @@
-//! The shapes in which the state is shown.
+//! One rollout as it is shown, open or over.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::event::bundle::Parts;
-use crate::core::event::decision::Choice;
+use crate::core::event::bundle::{self, Commit, Parts};
+use crate::core::event::decision::{Choice, Decision};
+use crate::core::event::opening::Opening;
 use crate::core::event::smoke::SmokeOutcome;
-use crate::core::evidence::verdict::Verdict;
-use crate::core::ids::EventSeq;
-use crate::core::policy::ChangeKind;
-use crate::core::policy::guardrail::{GuardrailKind, OnFail};
+use crate::core::ids::{EventSeq, RolloutId, Version};
+use crate::core::policy::{ChangeKind, Policy};
+use crate::core::time::Timestamp;
+use crate::core::words;
+use crate::wire::reading::GuardrailView;
 
-/// What a person has frozen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct FreezeView {
-    /// `null`: everything.
-    pub service: Option<String>,
-    pub by: String,
-    pub reason: String,
-    pub since_ms: u64,
-    pub until_ms: Option<u64>,
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// Its id, a unique suffix of it (`118`), or `@last`.
+    pub rollout: String,
 }
 
 /// One word for where a rollout stands.
@@ -151,6 +149,72 @@ pub struct RolloutView {
     pub smoke: Vec<SmokeView>,
 }
 
+impl RolloutView {
+    /// What is known of it from its beginning; `from`: the version that it is compared with.
+    pub(super) fn new(id: &RolloutId, from: &Version, opening: &Opening, created: Timestamp) -> RolloutView {
+        RolloutView {
+            rollout: id.0.clone(),
+            service: opening.service.0.clone(),
+            kind: opening.kind,
+            from: from.0.clone(),
+            to: opening.to.0.clone(),
+            state: Standing::Queued,
+            weight: 0.0,
+            step: None,
+            steps: Vec::new(),
+            since_ms: None,
+            watched_ms: 0,
+            bake_ms: 0,
+            policy: opening.policy_name.clone(),
+            policy_hash: opening.policy.short(),
+            by: opening.by.clone(),
+            reason: opening.reason.clone(),
+            attempt: opening.attempt,
+            behind: None,
+            waits: Vec::new(),
+            scopes: opening.scopes.iter().map(|scope| scope.0.clone()).collect(),
+            finding: opening.finding.clone(),
+            bundle: opening.makeup.parts.clone(),
+            changes: changes(opening),
+            git: git_view(opening),
+            claimed_by: None,
+            superseded_by: None,
+            created_ms: created.0,
+            ended_ms: None,
+            seq: 0,
+            summary: String::new(),
+            meaning: Vec::new(),
+            gates: Vec::new(),
+            guardrails: Vec::new(),
+            alerts: Vec::new(),
+            last_decision: None,
+            unconfirmed: Vec::new(),
+            command: None,
+            silent: Vec::new(),
+            effective: None,
+            smoke: Vec::new(),
+        }
+    }
+}
+
+fn git_view(opening: &Opening) -> Option<GitView> {
+    let Commit { repository, path, commit } = opening.makeup.git.clone()?;
+    let range = bundle::range(opening.from_makeup.git.as_ref(), opening.makeup.git.as_ref()?);
+    Some(GitView { repository, path, commit, range })
+}
+
+/// What it changes, where both are known.
+fn changes(opening: &Opening) -> Vec<String> {
+    let (from, to) = (&opening.from_makeup.parts, &opening.makeup.parts);
+    if from.is_empty() || to.is_empty() { Vec::new() } else { bundle::changed(from, to) }
+}
+
+/// What a rollback by evidence means, and an attempt that is not the first.
+pub(super) fn meaning(policy: &Policy, opening: &Opening, last: Option<&Decision>) -> Vec<String> {
+    let back = last.and_then(|decision| words::rolled_back(decision, policy));
+    back.into_iter().chain(words::series(opening.attempt, policy)).collect()
+}
+
 /// What telemetry shows of a confirmed command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectView {
@@ -225,87 +289,8 @@ pub struct DecisionRef {
     pub summary: String,
 }
 
-/// One guardrail as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct GuardrailView {
-    pub name: String,
-    pub metric: String,
-    pub kind: GuardrailKind,
-    pub verdict: Verdict,
-    pub on_fail: OnFail,
-    pub baseline: ArmView,
-    pub canary: ArmView,
-    /// Estimated difference, canary minus baseline, and its always-valid 95 % range, in `unit`. For people, and for
-    /// conditions of the policy: no verdict reads it.
-    pub diff: Option<f64>,
-    pub lo: Option<f64>,
-    pub hi: Option<f64>,
-    pub limit: Option<f64>,
-    /// `pts` (percentage points), `%` (of the baseline mean) or `x` (times the baseline's rate).
-    pub unit: String,
-    /// How much of the needed evidence of harm, and of safety, there is: 0 to 1 on a log scale.
-    pub harm: f64,
-    pub safe: f64,
-    /// The evidence itself: e-values, `1` is none.
-    pub harm_evidence: String,
-    pub safe_evidence: String,
-    /// Observations that wait for their cohort to settle, and that came too late to be bet on.
-    pub waiting: u64,
-    pub late: u64,
-    /// Those that the kind cannot use, and grades that counted as 0 or 1 because they lie outside.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub left_out: u64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub clamped: u64,
-    /// Kind count: the canary's rate over the baseline's. Kind split: the share that was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimate: Option<f64>,
-    /// The guardrail whose benefit turns a failure of this one into a hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excused_by: Option<String>,
-    /// The condition that does the same, as long as it holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub excused_when: Option<String>,
-    /// Evidence that the canary is better by what another guardrail's trade-off asks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub benefit_evidence: Option<String>,
-    /// By value of a tag, most evidence of harm first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub slices: Vec<SliceView>,
-    /// An open guardrail: what it still needs to be shown safe, if things go on as they do. An estimate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outlook: Option<String>,
-    /// What its evidence means, and what it does not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub meaning: Vec<String>,
-    pub text: String,
-}
-
-/// One slice of a guardrail: the requests with one value of a tag.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SliceView {
-    pub slice: String,
-    pub baseline: ArmView,
-    pub canary: ArmView,
-    /// As of the guardrail.
-    pub diff: Option<f64>,
-    pub lo: Option<f64>,
-    pub hi: Option<f64>,
-    pub harm_evidence: String,
-    /// Beyond the limit, so chosen among the slices of the guardrail that on average at most one in so many of those
-    /// that are marked is not, as the policy acts on harm (1 in 20). Of slices that a policy judges: among all that it
-    /// judges, and for good.
-    pub marked: bool,
-}
-
-/// Observations of one side, and their mean.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ArmView {
-    pub n: u64,
-    pub mean: f64,
-}
-
-/// Whether a field says nothing, so that it is left out.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+impl DecisionRef {
+    pub(super) fn new(seq: EventSeq, decision: &Decision) -> DecisionRef {
+        DecisionRef { seq, choice: decision.choice, summary: words::decision(decision) }
+    }
 }

@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shapes::ApiError;
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{WORD, Wealth};
 use crate::core::evidence::kind::Beside;
@@ -11,8 +10,7 @@ use crate::core::evidence::score::{self, BENEFIT_LN};
 use crate::core::ids::EventSeq;
 use crate::core::telemetry::arm::ArmCount;
 use crate::core::words;
-use crate::retrace::{Factor, Member, Retrace, RetraceError, Share, Stand, Tracer, Weighing, subject};
-use crate::shell::log::Reader;
+use crate::retrace::{Factor, Member, Retrace, Share, Stand, Weighing};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -173,23 +171,6 @@ pub struct CountView {
     pub sum: f64,
 }
 
-/// Works out the evidence behind the event `request.seq` from the log.
-pub fn evidence(log: &Reader, last: EventSeq, request: &EvidenceRequest) -> Result<EvidenceAnswer, ApiError> {
-    if request.seq > last {
-        return Err(RetraceError::NoEvent(request.seq).into());
-    }
-    let asked = log.read(request.seq)?;
-    let mut tracer = Tracer::new(subject(request.seq, &asked.event, request.guardrail.as_deref())?);
-    for found in log.scan(1)? {
-        let found = found?;
-        tracer.next(found.seq, found.at, &found.event);
-        if found.seq >= request.seq {
-            break;
-        }
-    }
-    Ok(EvidenceAnswer::new(tracer.finish()))
-}
-
 impl EvidenceAnswer {
     pub fn new(trace: Retrace) -> EvidenceAnswer {
         let name = trace.subject.name();
@@ -331,15 +312,5 @@ fn factor(f: &Factor) -> FactorView {
         benefit: f.benefit_ln.map(moved),
         epoch: f.epoch,
         anew: f.anew,
-    }
-}
-
-impl From<RetraceError> for ApiError {
-    fn from(error: RetraceError) -> ApiError {
-        let code = match error {
-            RetraceError::NoEvent(_) | RetraceError::NoGuardrail(..) => "E4004",
-            RetraceError::NoEvidence(..) | RetraceError::Which(..) => "E5015",
-        };
-        ApiError::new(code, error.to_string())
     }
 }

@@ -1,5 +1,10 @@
-//! What happens next to a rollout, and what a person can do about it: the part of `explain` that looks ahead.
+//! `explain`: one rollout, what happens next to it, and what a person can do about it.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::rollout::{RolloutView, WaitView};
+use super::wait::waits;
 use crate::core::decide::assessment::Assessment;
 use crate::core::decide::turn::Turn;
 use crate::core::decide::{gates, windows};
@@ -14,8 +19,18 @@ use crate::core::state::State;
 use crate::core::state::rollout::{Rollout, Stage};
 use crate::core::time::Timestamp;
 use crate::core::{text, words};
-use crate::view::{WaitView, waits};
 use crate::wire::time::rfc3339;
+
+/// Answer to `explain`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Explanation {
+    #[serde(flatten)]
+    pub rollout: RolloutView,
+    /// What happens next if nobody does anything, one sentence each.
+    pub next: Vec<String>,
+    /// What a person can do about it, as command lines.
+    pub you_can: Vec<String>,
+}
 
 /// Sentences on what happens next, and command lines, about the rollout `id` at `now`.
 pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec<String>) {

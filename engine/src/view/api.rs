@@ -1,0 +1,122 @@
+//! The API, the same over HTTP and over NATS: its verbs, and the schemas of what it takes and gives. Strict on the way in: an
+//! unknown field is an error. On the way out fields are only ever added.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::act::{ActAnswer, ActRequest};
+use super::error::{ApiError, ErrorBody};
+use super::events::{EventAnswer, EventRequest, EventsPage, EventsRequest, FollowLine};
+use super::evidence::{EvidenceAnswer, EvidenceRequest};
+use super::explain::Explanation;
+use super::freeze::{FreezeAnswer, FreezeRequest};
+use super::info::InfoAnswer;
+use super::intake::{AckAnswer, DeployAnswer, TelemetryAnswer};
+use super::list::{ListAnswer, ListRequest};
+use super::plan::{PlanAnswer, PlanRequest};
+use super::rollout::{RolloutRequest, RolloutView};
+use super::windows::{WindowsAnswer, WindowsRequest};
+use crate::core::event::fact::Verb;
+use crate::wire::intent::INTENT_MAX;
+use crate::wire::json;
+use crate::wire::schema::schema;
+
+/// What a verb of the API does; the names of the NATS endpoints.
+pub const VERBS: [(&str, &str); 22] = [
+    ("ls", "open rollouts and the last ended ones"),
+    ("status", "one rollout in full"),
+    ("explain", "one rollout, what happens next, and what you can do"),
+    ("plan", "how long a rollout of a service would take, and what would shorten it"),
+    ("deploy", "an intent: starts a rollout"),
+    ("promote", "one step now"),
+    ("pause", "no promotion until resumed; guardrails stay armed"),
+    ("resume", "ends a pause"),
+    ("rollback", "canary to 0 now"),
+    ("abort", "withdraws a rollout that has no traffic"),
+    ("approve", "satisfies an approval gate"),
+    ("note", "adds a remark to the log"),
+    ("freeze", "nothing of a service, or at all, moves forward; rollbacks do"),
+    ("unfreeze", "ends a freeze"),
+    ("windows", "whether a promotion could happen at a time, and why"),
+    ("claim", "says who takes responsibility for a rollout"),
+    ("skip", "one step now, past bake time and sample minimum only"),
+    ("ack", "an actuator confirms a command"),
+    ("events", "a page of the log"),
+    ("event", "one event, and why it came"),
+    ("evidence", "every factor of the evidence behind an event"),
+    ("info", "version, log, policies"),
+];
+
+/// The verbs that act on a rollout.
+pub fn act_verb(verb: &str) -> Option<Verb> {
+    Verb::ALL.into_iter().find(|v| v.as_str() == verb)
+}
+
+/// Reads the strict JSON object of a request. Unlike the messages, requests have lists in them.
+pub fn request<T: DeserializeOwned>(verb: &str, body: &[u8]) -> Result<T, ApiError> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    Ok(json::flat_object(verb, json::text(verb, body, INTENT_MAX)?)?)
+}
+
+/// JSON Schemas of everything the API takes and gives and the bus carries out, by name.
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    macro_rules! of {
+        ($($name:literal $type:ty),* $(,)?) => { vec![$(($name, schema::<$type>($name, $name))),*] };
+    }
+    of![
+        "rollout" RolloutView,
+        "api-error" ErrorBody,
+        "api-ls-request" ListRequest,
+        "api-ls" ListAnswer,
+        "api-status-request" RolloutRequest,
+        "api-explain" Explanation,
+        "api-plan-request" PlanRequest,
+        "api-plan" PlanAnswer,
+        "api-deploy" DeployAnswer,
+        "api-act-request" ActRequest,
+        "api-act" ActAnswer,
+        "api-freeze-request" FreezeRequest,
+        "api-freeze" FreezeAnswer,
+        "api-windows-request" WindowsRequest,
+        "api-windows" WindowsAnswer,
+        "api-ack" AckAnswer,
+        "api-telemetry" TelemetryAnswer,
+        "api-events-request" EventsRequest,
+        "api-events" EventsPage,
+        "api-event-request" EventRequest,
+        "api-event" EventAnswer,
+        "api-evidence-request" EvidenceRequest,
+        "api-evidence" EvidenceAnswer,
+        "api-follow" FollowLine,
+        "api-info" InfoAnswer,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_has_a_schema_of_its_own_name() {
+        let schemas = schemas();
+        let mut names: Vec<&str> = schemas.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), schemas.len());
+        for (name, schema) in &schemas {
+            assert_eq!(schema["type"], "object", "{name}");
+            assert!(jsonschema::validator_for(schema).is_ok(), "{name}");
+            // What comes in is checked strictly, and its schema says so.
+            let strict = schema["additionalProperties"] == false;
+            assert_eq!(strict, name.ends_with("-request"), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_verb_of_the_core_is_a_verb_of_the_api() {
+        for verb in Verb::ALL {
+            assert!(VERBS.iter().any(|(name, _)| *name == verb.as_str()), "{}", verb.as_str());
+            assert_eq!(act_verb(verb.as_str()), Some(verb));
+        }
+    }
+}
