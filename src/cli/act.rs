@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::client::{Answer, without_password};
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
-use crate::core::event::fact::Verb;
+use crate::core::event::verb::Verb;
 use crate::core::text::count;
 
 #[derive(clap::Args)]
@@ -69,19 +69,18 @@ pub struct AckArgs {
 
 pub async fn run(common: &Common, verb: Verb, args: Args) -> Result<u8, CliError> {
     // The same rule as the daemon's, so that a forgotten reason is noticed before anything is sent.
-    let needs_reason = matches!(verb, Verb::Rollback | Verb::Note | Verb::Skip);
-    if needs_reason && args.reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
-        let (verb, id) = (verb.as_str(), &args.rollout);
-        let message = format!("{verb} needs --reason TEXT (it is written to the log)");
+    let reason = args.reason.unwrap_or_default();
+    if let Some(what) = verb.lacks_reason(args.force, &reason) {
+        let message = format!("{what} needs --reason TEXT (it is written to the log)");
         let error = CliError::new(exit::USAGE, "E4003", message);
-        return Err(error.help(format!("sluice {verb} {id} --reason \"...\"")));
+        return Err(error.help(format!("sluice {what} {} --reason \"...\"", args.rollout)));
     }
     let mut body = json!({
         "rollout": args.rollout,
         "actor": args.who.name()?,
         "host": host(),
         "args": arguments(),
-        "reason": args.reason.unwrap_or_default(),
+        "reason": reason,
     });
     let optional = [
         ("if_seq", args.if_seq.map(Value::from)),

@@ -31,6 +31,8 @@ use client::{Client, Target};
 use error::CliError;
 use output::Format;
 
+use crate::core::event::verb::Verb as Act;
+
 #[derive(Parser)]
 #[command(
     name = "sluice",
@@ -100,26 +102,13 @@ enum Verb {
         before_help = "  $ sluice deploy support-bot prompt@42 --reason \"shorter refund flow\""
     )]
     Deploy(deploy::Args),
-    /// Advance one step now, without waiting for time or sample counts
-    #[command(before_help = "  $ sluice promote 118 --reason \"checked by hand\"")]
+    // What people do to a rollout has its words in the table of `Act`.
     Promote(act::Args),
-    /// Hold a rollout; the bake clock stops, guardrails stay armed
-    #[command(before_help = "  $ sluice pause 118")]
     Pause(act::Args),
-    /// End a pause
-    #[command(before_help = "  $ sluice resume 118")]
     Resume(act::Args),
-    /// Take the canary to 0% now
-    #[command(before_help = "  $ sluice rollback 118 --reason \"bad refunds\"")]
     Rollback(act::Args),
-    /// Withdraw a rollout that has no traffic yet
-    #[command(before_help = "  $ sluice abort 119 --reason \"superseded by prompt@44\"")]
     Abort(act::Args),
-    /// Give one of the approvals that the next step needs
-    #[command(before_help = "  $ sluice approve 118 --reason \"read the eval report\"")]
     Approve(act::Args),
-    /// Put a remark into the log of a rollout
-    #[command(before_help = "  $ sluice note 118 --reason \"support sees angry mails since 13:40\"")]
     Note(act::Args),
     /// Let nothing move forward, of one service or at all; rollbacks still happen
     #[command(before_help = "  $ sluice freeze --reason \"the data centre is on fire\" --until 4h")]
@@ -132,11 +121,7 @@ enum Verb {
         before_help = "  $ sluice windows support-bot\n  $ sluice windows why support-bot --at \"2026-12-24 15:00 Europe/Berlin\""
     )]
     Windows(windows::Args),
-    /// Say that you take responsibility for a rollout
-    #[command(before_help = "  $ sluice claim 118")]
     Claim(act::Args),
-    /// Advance one step without the rest of its bake time and sample minimum, past nothing else
-    #[command(before_help = "  $ sluice skip 118 --reason \"seen enough at night traffic\"")]
     Skip(act::Args),
     /// Confirm a command as an actuator does
     #[command(
@@ -207,8 +192,16 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit)
 }
 
+/// The whole command line, with its words.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|verb| match Act::named(verb.get_name()).map(Act::spec) {
+        Some(act) => verb.about(act.help).before_help(format!("  $ {}", act.example)),
+        None => verb,
+    })
+}
+
 fn parse() -> Result<Cli, CliError> {
-    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|error| {
         use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Nothing;
         if !error.use_stderr() || error.kind() == Nothing {
@@ -246,7 +239,6 @@ async fn run(cli: Cli) -> Result<u8, CliError> {
 }
 
 async fn client_verb(common: &Common, verb: Verb) -> Result<u8, CliError> {
-    use crate::core::event::fact::Verb as Act;
     match verb {
         Verb::Ls(args) => rollouts::list(common, args).await,
         Verb::Status(args) => rollouts::status(common, args).await,
@@ -289,7 +281,7 @@ fn version(common: &Common) -> Result<u8, CliError> {
 
 fn completions(shell: clap_complete::Shell) -> Result<u8, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);
+    clap_complete::generate(shell, &mut command(), "sluice", &mut script);
     output::raw(&script)?;
     Ok(exit::OK)
 }
@@ -300,6 +292,22 @@ mod tests {
 
     #[test]
     fn the_tree_of_verbs_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_offered_with_its_words() {
+        let command = command();
+        let of = |name: &str| command.get_subcommands().find(|verb| verb.get_name() == name);
+        for verb in Act::ALL {
+            let about = of(verb.as_str()).and_then(|found| found.get_about()).map(ToString::to_string);
+            assert_eq!(about.as_deref(), Some(verb.spec().help));
+        }
+        let silent: Vec<&str> = command
+            .get_subcommands()
+            .filter(|verb| verb.get_about().is_none())
+            .map(|v| v.get_name())
+            .collect();
+        assert!(silent.is_empty(), "without a word of help: {silent:?}");
     }
 }

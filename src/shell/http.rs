@@ -34,11 +34,12 @@ use super::observe;
 use super::unread::MustRead;
 use super::writer::{Gone, News};
 use crate::core::event::Event;
+use crate::core::event::verb::Verb;
 use crate::core::ids::EventSeq;
 use crate::core::policy::ChangeKind;
 use crate::core::text;
 use crate::view::act::ActRequest;
-use crate::view::api::{act_verb, request};
+use crate::view::api::request;
 use crate::view::error::ApiError;
 use crate::view::events::{EventRequest, EventsRequest, FollowLine};
 use crate::view::evidence::EvidenceRequest;
@@ -424,7 +425,7 @@ async fn act(
     headers: HeaderMap,
     given: Body,
 ) -> Answer {
-    let Some(verb) = act_verb(&verb) else {
+    let Some(verb) = Verb::named(&verb) else {
         let verb = shown(&verb);
         return Err(Failed(ApiError::new("E5006", format!("not found: there is no verb {verb}"))));
     };

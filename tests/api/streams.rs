@@ -1,6 +1,7 @@
 //! What is read of the log, live or page by page: nothing twice, nothing missing.
 
-use sluice::core::event::fact::{Act, Origin, Verb};
+use sluice::core::event::fact::{Act, Origin};
+use sluice::core::event::verb::Verb;
 use sluice::shell::api::Feed;
 
 use super::*;

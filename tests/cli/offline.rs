@@ -1,7 +1,8 @@
 //! Verbs and mistakes that need no daemon.
 
 use sluice::core::event::Event;
-use sluice::core::event::fact::{Act, Origin, Verb};
+use sluice::core::event::fact::{Act, Origin};
+use sluice::core::event::verb::Verb;
 use sluice::core::time::Timestamp;
 use sluice::shell::log::{Export, Log, OpenOptions};
 use sluice::wire::envelope::Group;

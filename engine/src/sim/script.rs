@@ -34,8 +34,9 @@ use super::world::{Behaviour, Conduct, Draw, Obedience, Traffic, World};
 use crate::core::event::Event;
 use crate::core::event::bundle::{Commit, Makeup, Part, Parts, fingerprint};
 use crate::core::event::decision::Choice;
-use crate::core::event::fact::{Act, FreezeOrder, Intent, Origin, Verb};
+use crate::core::event::fact::{Act, FreezeOrder, Intent, Origin};
 use crate::core::event::smoke::SmokeOutcome;
+use crate::core::event::verb::Verb;
 use crate::core::ids::{Digest, EventSeq, RolloutId, Scope, Service, Version};
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::time::{Span, Timestamp};
@@ -347,7 +348,7 @@ impl Play {
         let (verb, actor) = order.split_once(" by ").ok_or("expected: by WHO")?;
         let force = verb.ends_with('!');
         let verb = verb.trim_end_matches('!');
-        let verb = Verb::ALL.into_iter().find(|v| v.as_str() == verb).ok_or("unknown verb")?;
+        let verb = Verb::named(verb).ok_or("unknown verb")?;
         let state = &self.runner.state;
         let newest = state.rollouts.values().max_by_key(|r| r.created).map(|r| r.id.clone());
         let (actor, named) = match actor.split_once(" on ") {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::View;
 use super::error::ApiError;
 use super::rollout::Standing;
-use crate::core::event::fact::{Act, Verb};
+use crate::core::event::fact::Act;
+use crate::core::event::verb::Verb;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::wire::names;
 use crate::wire::outgoing::DecisionMessage;
@@ -56,13 +57,7 @@ impl ActRequest {
             return Err(ApiError::new("E1005", message));
         };
         let rollout = RolloutId(view.find(rollout)?.rollout.clone());
-        let needs = match verb {
-            Verb::Rollback | Verb::Note | Verb::Skip => Some(verb.as_str()),
-            Verb::Promote if self.force => Some("promote --override"),
-            Verb::Claim if self.force => Some("claim --override"),
-            _ => None,
-        };
-        if let (Some(what), "") = (needs, self.reason.trim()) {
+        if let Some(what) = verb.lacks_reason(self.force, &self.reason) {
             let message = format!("{what} needs --reason TEXT (it is written to the log)");
             return Err(ApiError::new("E4003", message));
         }

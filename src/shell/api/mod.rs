@@ -22,12 +22,13 @@ use super::{clock, observe};
 use crate::core::event::Event;
 use crate::core::event::decision::Decision;
 use crate::core::event::opening::Opening;
+use crate::core::event::verb::Verb;
 use crate::core::ids::{EventSeq, IntentId, RolloutId, Service};
 use crate::core::rules::ENGINE;
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 use crate::runner;
-use crate::view::api::{VERBS, act_verb, request};
+use crate::view::api::{VERBS, request};
 use crate::view::error::ApiError;
 use crate::view::events::{EventAnswer, EventRequest, EventsPage, EventsRequest};
 use crate::view::evidence::{EvidenceAnswer, EvidenceRequest};
@@ -97,7 +98,7 @@ impl Api {
                 Ok(value(self.info().await?))
             }
             _ => {
-                let Some(act) = act_verb(verb) else {
+                let Some(act) = Verb::named(verb) else {
                     let names: Vec<&str> = VERBS.iter().map(|(name, _)| *name).collect();
                     let message = crate::wire::error::unknown("verb", verb, &names);
                     return Err(ApiError::new("E5006", message));

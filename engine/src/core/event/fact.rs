@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Makeup;
+use super::verb::Verb;
 use crate::core::ids::{Actuator, CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use crate::core::policy::ChangeKind;
 use crate::core::time::Timestamp;
@@ -100,51 +101,6 @@ pub struct Act {
     pub if_seq: Option<EventSeq>,
     /// Promote past gates that are not met (never past a failing rollback guardrail).
     pub force: bool,
-}
-
-/// What a person can do to a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verb {
-    Promote,
-    Pause,
-    Resume,
-    Rollback,
-    Abort,
-    Approve,
-    Note,
-    /// Takes responsibility for a rollout.
-    Claim,
-    /// Promotes without waiting for time and sample counts, and past nothing else.
-    Skip,
-}
-
-impl Verb {
-    pub const ALL: [Verb; 9] = [
-        Verb::Promote,
-        Verb::Pause,
-        Verb::Resume,
-        Verb::Rollback,
-        Verb::Abort,
-        Verb::Approve,
-        Verb::Note,
-        Verb::Claim,
-        Verb::Skip,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verb::Promote => "promote",
-            Verb::Pause => "pause",
-            Verb::Resume => "resume",
-            Verb::Rollback => "rollback",
-            Verb::Abort => "abort",
-            Verb::Approve => "approve",
-            Verb::Note => "note",
-            Verb::Claim => "claim",
-            Verb::Skip => "skip",
-        }
-    }
 }
 
 /// What a person does about a freeze.

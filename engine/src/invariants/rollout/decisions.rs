@@ -2,7 +2,8 @@
 
 use super::{Checked, Followed, commands, ensure, place};
 use crate::core::event::decision::{Choice, Decision};
-use crate::core::event::fact::{Act, Verb};
+use crate::core::event::fact::Act;
+use crate::core::event::verb::Verb;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{EventSeq, Weight};
 use crate::core::policy::Policy;

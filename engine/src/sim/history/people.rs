@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::{Happening, Run, Stop, Ticket};
 use crate::core::event::Event;
-use crate::core::event::fact::{Act, FreezeOrder, Inbound, Origin, Verb};
+use crate::core::event::fact::{Act, FreezeOrder, Inbound, Origin};
 use crate::core::event::opening::Outcome;
+use crate::core::event::verb::Verb;
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::guardrail::OnFail;
 use crate::core::state::rollout::Stage;

@@ -1,7 +1,8 @@
 //! Everything that happens from outside.
 
 use super::{ACTORS, Draw, Fault, MINUTE, Plan, TICK, random, scaled, share};
-use crate::core::event::fact::{Inbound, Verb};
+use crate::core::event::fact::Inbound;
+use crate::core::event::verb::Verb;
 use crate::sim::disk::{Damage, Mishap};
 use crate::sim::random::Random;
 
