@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::segments::segment_of;
 use super::{Checked, ensure};
 use crate::core::event::command::{Command, Shown};
 use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
@@ -158,7 +159,7 @@ impl Effect {
         let first = self.since.plus(rules.after);
         for sample in columns.samples().filter(|sample| sample.served_at >= first) {
             let tags = sample.tag.map_or("", |tag| columns.tags[tag as usize].as_str());
-            let segment = super::rollout::segment_of(policy, tags).map(|i| i as u16);
+            let segment = segment_of(policy, tags).map(|i| i as u16);
             if policy.segments.is_none() || segment == self.segment {
                 self.add(policy, canary, baseline, &columns.series[sample.series as usize], 1);
             }

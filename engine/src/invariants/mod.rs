@@ -8,6 +8,7 @@ mod conditions;
 mod intake;
 mod makeup;
 mod rollout;
+mod segments;
 
 use std::collections::{BTreeMap, BTreeSet};
 

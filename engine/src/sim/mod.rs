@@ -2,7 +2,6 @@
 //! One seed, one history.
 
 pub mod broker;
-mod carried_out;
 pub mod disk;
 pub mod history;
 pub mod minimize;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::evidence::segment_of;
 use super::{Checked, ensure};
 use crate::core::ids::{Metric, Version};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::{Guardrail, Rule};
 use crate::core::telemetry::columns::{Columns, Sums};
 use crate::core::time::Timestamp;
+use crate::invariants::segments::segment_of;
 
 /// By how many ms the clocks of senders may differ from the log's.
 const CLOCKS: u64 = 5_000;

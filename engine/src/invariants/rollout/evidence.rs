@@ -16,6 +16,7 @@ use crate::core::policy::Policy;
 use crate::core::policy::guardrail::{Count, Guardrail, Missing, OnFail, Rule, Unless};
 use crate::core::telemetry::columns::{Columns, Series};
 use crate::core::time::Timestamp;
+use crate::invariants::segments::{is_tagged, segment_of};
 
 /// One guardrail, as the events tell it.
 #[derive(Clone, Debug, Default)]
@@ -411,21 +412,6 @@ impl Followed {
         let next = self.applied.map_or(0, |(_, step)| usize::from(step) + 1);
         if next + 1 >= policy.steps.len() { policy.evidence.promote_last } else { policy.evidence.promote }
     }
-}
-
-/// To which segment of the traffic samples of these tags belong.
-pub fn segment_of(policy: &Policy, tags: &str) -> Option<usize> {
-    let segments = policy.segments.as_ref()?;
-    let prefix = format!("{}=", segments.kind.as_str());
-    let name = tags.split(',').find_map(|tag| tag.strip_prefix(&prefix))?;
-    segments.named.iter().position(|segment| segment.name == name)
-}
-
-/// Whether samples of these tags say to which segment they belong.
-fn is_tagged(policy: &Policy, tags: &str) -> bool {
-    let Some(segments) = &policy.segments else { return false };
-    let prefix = format!("{}=", segments.kind.as_str());
-    tags.split(',').any(|tag| tag.starts_with(&prefix))
 }
 
 /// The words of harm of a count or a split after a cohort, worked out from its counts.

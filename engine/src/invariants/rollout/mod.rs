@@ -25,7 +25,6 @@ use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::{Guardrail, OnFail};
 use crate::core::time::{Span, Timestamp};
-pub use evidence::segment_of;
 
 /// One open rollout, as the events tell it.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! What a seed stands for: services and their versions, policies, and everything that will happen to them from
 //! outside, drawn before the first of it happens. Leaving one thing out changes nothing about the others.
 
+pub mod carried_out;
 mod exposure;
 mod policies;
 mod services;
@@ -8,7 +9,6 @@ mod stimuli;
 
 use std::str::FromStr;
 
-use super::carried_out;
 use super::random::Random;
 use crate::core::policy::Policy;
 pub use exposure::{Segments, Way, Ways};

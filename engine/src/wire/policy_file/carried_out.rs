@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::check::at_least_a_second;
-use super::grammar::{DeclaredBody, Short, SmokeAt, SmokeBody, Spec};
-use super::scalars::{Label, Subject, Words};
+use super::grammar::{DeclaredBody, Short, SmokeBody, Spec};
+use super::scalars::{Label, Lasting, SmokeAt, Subject, Words};
 use crate::core::ids::Actuator;
 use crate::core::policy::actuator::{Declared, Effective, OnDeadline, Run, Smoke};
 use crate::core::time::Span;
-use crate::wire::yaml::{At, Checker, Scalar, Unfit};
+use crate::wire::yaml::{At, Checker, Node, Scalar, Unfit};
 
 const ACTUATORS_MAX: usize = 16;
 const SMOKE_MAX: usize = 16;
@@ -54,10 +53,9 @@ pub fn actuators(c: &mut Checker, spec: &Spec) -> Option<Actuators> {
 
 fn declared(c: &mut Checker, path: &str, body: &DeclaredBody) -> Option<Declared> {
     let subject = body.subject.as_ref().map(|node| c.get(&format!("{path}.subject"), node));
-    let mut span = |name: &str, node| {
-        let path = format!("{path}.{name}");
-        let value = c.get_or(&path, node, Span::ZERO);
-        at_least_a_second(c, &path, node, value).map(|span| (span != Span::ZERO).then_some(span))
+    let mut span = |name: &str, node: &Option<Node<Lasting>>| match node {
+        Some(node) => c.get(&format!("{path}.{name}"), node).map(|Lasting(span)| Some(span)),
+        None => Some(None),
     };
     let (ack_within, resend_every) =
         (span("ack_within", &body.ack_within), span("resend_every", &body.resend_every));

@@ -5,7 +5,7 @@ use super::conditions::conditions;
 use super::exposure::exposure;
 use super::grammar::{PolicyFile, Spec};
 use super::guardrails::guardrails;
-use super::scalars::{Exposed, Label};
+use super::scalars::{Exposed, Label, Lasting};
 use super::windows::windows;
 use crate::core::event::bundle::Part;
 use crate::core::ids::{Scope, Weight};
@@ -50,8 +50,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     if let Some(rules) = evidence {
         waiting_cohorts(c, spec, rules.cohort);
     }
-    let stale_after = c.get_or("spec.stale_after", &spec.stale_after, Span::mins(15));
-    let stale_after = at_least_a_second(c, "spec.stale_after", &spec.stale_after, stale_after);
+    let stale_after = c.get_or("spec.stale_after", &spec.stale_after, Lasting(Span::mins(15)));
     let approvals = approvals(c, spec, exposure.as_ref().map(|exposure| exposure.steps.as_slice()));
     let concurrency = c.get_or("spec.concurrency", &spec.concurrency, Concurrency::Queue);
     let parts_at_once = parts_at_once(c, spec);
@@ -61,8 +60,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     let (actuators, declared) = actuators(c, spec).unzip();
     let effective = carried_out::effective(c, spec);
     let smoke = carried_out::smoke(c, spec);
-    let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Span::secs(30));
-    let ack_timeout = at_least_a_second(c, "spec.ack_timeout", &spec.ack_timeout, ack_timeout);
+    let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Lasting(Span::secs(30)));
 
     let (Some(_), Some(_)) = stamps else { return None };
     let exposure = exposure?;
@@ -80,7 +78,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         guardrails: guardrails?,
         conditions,
         evidence: evidence?,
-        stale_after: stale_after?,
+        stale_after: stale_after?.0,
         approvals,
         concurrency: concurrency?,
         parts_at_once: parts_at_once?,
@@ -88,7 +86,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         retry_after_rollback: retry?,
         scopes,
         actuators: actuators?,
-        ack_timeout: ack_timeout?,
+        ack_timeout: ack_timeout?.0,
         declared: declared?,
         effective,
         smoke,
@@ -146,21 +144,6 @@ fn waiting_cohorts(c: &mut Checker, spec: &Spec, cohort: Span) {
             c.refuse("E3018", node.place, &path, &message);
         }
     }
-}
-
-pub(super) fn at_least_a_second(
-    c: &mut Checker,
-    path: &str,
-    node: &Option<Node<Span>>,
-    value: Option<Span>,
-) -> Option<Span> {
-    if let (Some(node), Some(span)) = (node, value)
-        && span < Span::secs(1)
-    {
-        c.refuse("E3018", node.place, path, &format!("must be 1s or more, got {span}"));
-        return None;
-    }
-    value
 }
 
 fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {

@@ -10,8 +10,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::scalars::{
-    ApiVersion, CronLine, Exposed, Label, LocalTime, MetricName, Name, PolicyKind, Subject, TagValue, Words,
-    Zone,
+    ApiVersion, CronLine, Exposed, Label, Lasting, LocalTime, MetricName, Name, PolicyKind, SmokeAt, Subject,
+    TagValue, Words, Zone,
 };
 use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::{Better, GuardrailKind, OnFail};
@@ -61,7 +61,7 @@ pub struct Spec {
     #[serde(default)]
     pub evidence: EvidenceBody,
     /// Telemetry older than this says nothing about now (default: 15m).
-    pub stale_after: Option<Node<Span>>,
+    pub stale_after: Option<Node<Lasting>>,
     #[serde(default)]
     #[schemars(length(max = 50))]
     pub approvals: Vec<ApprovalBody>,
@@ -83,7 +83,7 @@ pub struct Spec {
     #[schemars(length(min = 1, max = 16))]
     pub actuators: Option<At<Vec<At<ActuatorBody>>>>,
     /// After this long without a confirmation the command is sent again (default: 30s).
-    pub ack_timeout: Option<Node<Span>>,
+    pub ack_timeout: Option<Node<Lasting>>,
     /// Telemetry has to show what actuators confirm, or nothing is promoted (default: they are believed).
     pub effective: Option<At<EffectiveBody>>,
     /// What is run as soon as a step is applied; a step is not promoted before all have passed.
@@ -107,9 +107,9 @@ pub struct DeclaredBody {
     /// Where its commands go (default: sluice.v1.command.SERVICE.NAME).
     pub subject: Option<Node<Subject>>,
     /// Silent for longer, it is named and on_silent happens (default: ack_timeout).
-    pub ack_within: Option<Node<Span>>,
+    pub ack_within: Option<Node<Lasting>>,
     /// How often an unconfirmed command is sent again (default: after ack_timeout, then after twice as long, up to 5m).
-    pub resend_every: Option<Node<Span>>,
+    pub resend_every: Option<Node<Lasting>>,
     /// What silence at a step does (default: hold). Silence about a rollback is named every 5m.
     pub on_silent: Option<Node<OnDeadline>>,
 }
@@ -139,12 +139,6 @@ pub struct SmokeBody {
     pub at: Option<Node<SmokeAt>>,
     /// What a failure does (default: rollback). A test that could not be run holds.
     pub on_fail: Option<Node<OnDeadline>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum SmokeAt {
-    First,
-    Every,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -2,12 +2,12 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::grammar::SmokeAt;
 use crate::core::ids::Weight;
 use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::{Better, GuardrailKind, OnFail};
 use crate::core::policy::segment::OnSegmentFailure;
 use crate::core::policy::{ChangeKind, Concurrency, Retry};
+use crate::core::time::Span;
 use crate::windows;
 use crate::wire::error::{did_you_mean, shown};
 use crate::wire::names;
@@ -47,6 +47,17 @@ pub struct Words(pub String);
 /// A share of traffic above none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exposed(pub Weight);
+
+/// A time of a second or more.
+#[derive(Clone, Copy)]
+pub struct Lasting(pub Span);
+
+/// At which steps a smoke test runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SmokeAt {
+    First,
+    Every,
+}
 
 words!(GuardrailKind, &KINDS_NOT_YET, "proportion" => GuardrailKind::Proportion, "score" => GuardrailKind::Score,
     "mean" => GuardrailKind::Mean, "quantile" => GuardrailKind::Quantile, "paired" => GuardrailKind::Paired,
@@ -173,6 +184,21 @@ impl Scalar for Words {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "minLength": 1, "maxLength": 200})
+    }
+}
+
+impl Scalar for Lasting {
+    fn parse(text: &str) -> Result<Lasting, Unfit> {
+        match Span::parse(text)? {
+            span if span < Span::secs(1) => {
+                Err(Unfit { code: "E3018", message: format!("must be 1s or more, got {span}") })
+            }
+            span => Ok(Lasting(span)),
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        Span::schema(generator)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sample::{TimeShape, number};
-use super::values::{Part, Value};
+use super::values::{Part, TimeShape, Value, number};
 use crate::core::telemetry::columns::{Aggregate, Sums};
 use crate::core::text;
 use crate::wire::error::{shown, unknown};

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::aggregate::{self, Summary};
-use super::values::{Part, Slot, Value};
+use super::values::{Part, Slot, TimeShape, Value, number};
 use super::{SAMPLES_MAX, TAGS_MAX, UNIT_MAX, check_time, too_many_samples};
 use crate::core::telemetry::columns::{Builder, Row};
 use crate::core::text::is_hidden;
@@ -38,14 +38,6 @@ pub struct SampleShape {
     tags: Option<BTreeMap<String, String>>,
     #[schemars(flatten)]
     metrics: BTreeMap<String, ValueShape>,
-}
-
-#[derive(schemars::JsonSchema)]
-#[expect(dead_code, reason = "documents what `SampleSeed` reads")]
-#[schemars(untagged, inline)]
-pub enum TimeShape {
-    Text(#[schemars(extend("format" = "date-time"))] String),
-    Milliseconds(u64),
 }
 
 #[derive(schemars::JsonSchema)]
@@ -287,25 +279,6 @@ impl Intake {
         }
         Ok(())
     }
-}
-
-/// The number that a scalar is, or the code and what keeps it from being one.
-pub fn number(value: Value) -> Result<f64, (&'static str, String)> {
-    let (code, what) = match value {
-        Value::Bool(is) => return Ok(f64::from(u8::from(is))),
-        Value::Unsigned(n) if n as f64 as u128 == u128::from(n) => return Ok(n as f64),
-        Value::Signed(n) if n as f64 as i128 == i128::from(n) => return Ok(n as f64),
-        // Adding zero makes the negative zero the positive one.
-        Value::Float(n) if n.is_finite() => return Ok(n + 0.0),
-        Value::Float(n) if n.is_nan() => ("E2001", "NaN is not a finite number"),
-        Value::Float(_) => ("E2002", "out of range for a finite number"),
-        Value::Unsigned(n) => return Err(("E2011", format!("{n} is above 2^53 and cannot be kept exactly"))),
-        Value::Signed(n) => return Err(("E2011", format!("{n} is below -2^53 and cannot be kept exactly"))),
-        Value::Null => ("E2003", "missing value is not zero and not success; leave the field out"),
-        Value::Text => ("E2004", "a metric is a number or a boolean, got the string"),
-        Value::Nested => ("E2004", "a metric is a number or a boolean, got an object or array"),
-    };
-    Err((code, what.to_owned()))
 }
 
 fn kind(value: Value) -> &'static str {

@@ -1,6 +1,6 @@
 //! What a seed's policies say of actuators, of what telemetry has to show, and of smoke tests; and how these end.
 
-use super::plan::{Draw, random};
+use super::{Draw, random};
 use crate::core::event::smoke::{SmokeAsk, SmokeOutcome};
 
 /// The list of actuators as the policy file has it.
