@@ -98,8 +98,7 @@ impl Run<'_> {
 
     /// A command reaches an actuator.
     pub(super) fn command(&mut self, actuator: usize, body: Value) -> Result<(), Stop> {
-        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        let (id, service) = (text("command"), text("service"));
+        let (id, service) = (text(&body, "command"), text(&body, "service"));
         if let Some(known) = self.seen.get(&(id.clone(), actuator)) {
             if *known != body {
                 return Err(broken("I15", self.checker.seq, format!("command {id} came twice and differs")));
@@ -109,7 +108,7 @@ impl Run<'_> {
         self.seen.insert((id.clone(), actuator), body.clone());
         let decision = body["decision"].as_u64().unwrap_or(0);
         let how = if self.healed { Obedience::After(500) } else { self.obedience[actuator] };
-        let key = (actuator, service.clone());
+        let key = (actuator, service);
         // An older command that comes late is left out.
         let late = self.exposures.get(&key).is_some_and(|(newest, ..)| *newest > decision);
         let (delay, status, applies) = match how {
@@ -129,58 +128,28 @@ impl Run<'_> {
             self.reach(Rare::ActuatorSlow);
         }
         if applies && !late {
-            let share = |body: &Value| body["canary_weight"].as_f64().unwrap_or(0.0) / 100.0;
-            let segments = body["segments"].as_array().map_or(&[][..], Vec::as_slice);
-            let segment =
-                |segment: &Value| (segment["name"].as_str().unwrap_or_default().to_owned(), share(segment));
-            let serving = Serving {
-                versions: [text("baseline"), text("canary")],
-                rest: share(&body),
-                segments: segments.iter().map(segment).collect(),
-                shadowed: body["task"] == "shadow",
-            };
-            self.exposures.insert(key, (decision, serving));
+            self.exposures.insert(key, (decision, serving(&body)));
         }
         let name = self.plan.actuators[actuator];
         let ack = |who: &str, status: &str, done: Option<(u64, u64)>| {
-            let mut ack = json!({"v": 1, "command": id, "actuator": who, "status": status, "took_ms": delay});
-            if status == "rejected" {
-                ack["why"] = json!("weights are frozen");
-            }
-            if let Some((done, of)) = done {
-                (ack["done"], ack["of"]) = (json!(done), json!(of));
-            }
-            Stored {
-                service: service.clone(),
-                content_type: None,
-                id: None,
-                body: ack.to_string().into_bytes(),
-                attempts: 0,
-                at: 0,
-            }
+            let ack = confirmation(&body, who, status, delay, done);
+            Happening::Publish(Inbound::Acks, Box::new(ack))
         };
         if how == Obedience::Stranger {
             self.reach(Rare::Stranger);
-            self.at(
-                self.now + 100,
-                Happening::Publish(Inbound::Acks, Box::new(ack("somebody-else", "applied", None))),
-            );
+            self.at(self.now + 100, ack("somebody-else", "applied", None));
         }
         if applies && (body["task"] == "populate" || body["task"] == "start") {
             for (after, status, done) in self.tells(actuator, delay) {
-                let ack = Box::new(ack(name, status, Some(done)));
-                self.at(self.now + after, Happening::Publish(Inbound::Acks, ack));
+                self.at(self.now + after, ack(name, status, Some(done)));
             }
             return Ok(());
         }
         if how == Obedience::Twice {
             self.reach(Rare::AckTwice);
-            self.at(
-                self.now + delay + 40,
-                Happening::Publish(Inbound::Acks, Box::new(ack(name, status, None))),
-            );
+            self.at(self.now + delay + 40, ack(name, status, None));
         }
-        self.at(self.now + delay, Happening::Publish(Inbound::Acks, Box::new(ack(name, status, None))));
+        self.at(self.now + delay, ack(name, status, None));
         Ok(())
     }
 
@@ -317,5 +286,41 @@ impl Run<'_> {
             state.services.get(&Service::from(self.plan.services[i].name))?.serving.clone()
         });
         serving.unwrap_or_else(|| plan::version(0, self.plan.bundles)).0
+    }
+}
+
+fn text(body: &Value, name: &str) -> String {
+    body[name].as_str().unwrap_or_default().to_owned()
+}
+
+/// What an actuator serves that has applied a command.
+fn serving(body: &Value) -> Serving {
+    let share = |body: &Value| body["canary_weight"].as_f64().unwrap_or(0.0) / 100.0;
+    let segments = body["segments"].as_array().map_or(&[][..], Vec::as_slice);
+    Serving {
+        versions: [text(body, "baseline"), text(body, "canary")],
+        rest: share(body),
+        segments: segments.iter().map(|segment| (text(segment, "name"), share(segment))).collect(),
+        shadowed: body["task"] == "shadow",
+    }
+}
+
+/// What `who` says of a command after `delay` ms; `done`: how much of how much.
+fn confirmation(command: &Value, who: &str, status: &str, delay: u64, done: Option<(u64, u64)>) -> Stored {
+    let id = text(command, "command");
+    let mut ack = json!({"v": 1, "command": id, "actuator": who, "status": status, "took_ms": delay});
+    if status == "rejected" {
+        ack["why"] = json!("weights are frozen");
+    }
+    if let Some((done, of)) = done {
+        (ack["done"], ack["of"]) = (json!(done), json!(of));
+    }
+    Stored {
+        service: text(command, "service"),
+        content_type: None,
+        id: None,
+        body: ack.to_string().into_bytes(),
+        attempts: 0,
+        at: 0,
     }
 }

@@ -295,7 +295,7 @@ impl Run<'_> {
         // A machine that sleeps does not see what comes before it wakes.
         let daemons = match &what {
             Happening::Stimulus(i) => {
-                !matches!(self.plan.stimuli[*i].1, Stimulus::Tick(_) | Stimulus::Intent { .. })
+                !matches!(self.plan.stimuli[*i].1, Stimulus::Tick(_) | Stimulus::Intent(_))
             }
             Happening::Start
             | Happening::Care

@@ -22,64 +22,13 @@ impl Run<'_> {
         let stimulus = self.plan.stimuli[i].1.clone();
         match stimulus {
             Stimulus::Tick(service) => self.measure(service, self.now),
-            Stimulus::Intent { service, from, to, id, policy, reason, finding, scopes } => {
-                let mut intent = json!({
-                    "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
-                    "change": {"kind": "model"},
-                });
-                if self.plan.bundles {
-                    intent["change"]["bundle"] = json!(plan::bundle(to));
-                } else {
-                    intent["change"]["to"] = json!(plan::version(to, false));
-                }
-                if let Some(policy) = policy {
-                    intent["policy"] = json!(policy);
-                }
-                if let Some(from) = from {
-                    if self.plan.bundles {
-                        intent["change"]["from_bundle"] = json!(plan::bundle(from));
-                    } else {
-                        intent["change"]["from"] = json!(plan::version(from, false));
-                    }
-                }
-                let named: Vec<&str> = SCOPES
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(i, _)| scopes >> i & 1 == 1)
-                    .map(|(_, s)| s)
-                    .collect();
-                if !named.is_empty() {
-                    intent["scopes"] = json!(named);
-                }
-                if finding {
-                    intent["finding"] = json!("the gateway was cold");
-                }
-                let message = Stored {
-                    service: self.plan.services[service].name.into(),
-                    content_type: None,
-                    id: None,
-                    body: intent.to_string().into_bytes(),
-                    attempts: 0,
-                    at: 0,
-                };
-                self.publish(Inbound::Intents, message);
-            }
+            Stimulus::Intent(intent) => self.ask_for(&intent),
             Stimulus::Act { verb, actor, pick, stale, force } => {
                 if let Some(act) = self.act(verb, ACTORS[actor], pick, stale, force) {
                     self.order(act);
                 }
             }
-            Stimulus::Mishap(mishap) => {
-                if self.node.is_some() {
-                    match mishap {
-                        Mishap::KilledBefore => self.reach(Rare::KilledBefore),
-                        Mishap::KilledUnsynced => self.reach(Rare::KilledUnsynced),
-                        Mishap::KilledAfter => self.reach(Rare::KilledAfter),
-                        _ => {}
-                    }
-                    self.disk.borrow_mut().mishap = Some(mishap);
-                }
-            }
+            Stimulus::Mishap(mishap) => self.meet(mishap),
             Stimulus::KillInRelease(after) => {
                 if self.node.is_some() {
                     self.budget = Some(after);
@@ -93,18 +42,8 @@ impl Run<'_> {
                 let after = self.down_for();
                 self.kill(after);
             }
-            Stimulus::Stop | Stimulus::Snapshot => {
-                self.work()?;
-                let Some(node) = self.node.as_mut() else { return Ok(()) };
-                if let Err(error) = node.ledger.snapshot() {
-                    return self.refused(&error);
-                }
-                if stimulus == Stimulus::Stop {
-                    self.reach(Rare::Stopped);
-                    let after = self.down_for();
-                    self.kill(after);
-                }
-            }
+            Stimulus::Snapshot => return self.snapshot(false),
+            Stimulus::Stop => return self.snapshot(true),
             Stimulus::NearlyFull => {
                 self.full = true;
                 self.at(self.now + 3 * MINUTE, Happening::Room);
@@ -116,20 +55,7 @@ impl Run<'_> {
                 self.kill(after);
                 self.disk.borrow_mut().damage(damage, &mut r);
             }
-            Stimulus::Reset(stream) => {
-                if let Some(node) = &self.node {
-                    let recorded = node.ledger.state().intake.high(stream);
-                    // What waited is gone; what is being recorded keeps its number.
-                    let waiting = node
-                        .inbox
-                        .iter()
-                        .any(|(ticket, _)| matches!(ticket, Ticket::Part { stream: s, .. } if *s == stream));
-                    if !waiting {
-                        self.broker.reset(stream, recorded);
-                        self.reach(Rare::StreamReset);
-                    }
-                }
-            }
+            Stimulus::Reset(stream) => self.reset(stream),
             Stimulus::Clock(by) => {
                 self.wall += by;
                 if by < -2_000 {
@@ -137,24 +63,10 @@ impl Run<'_> {
                 }
                 self.soon();
             }
-            Stimulus::Sleep(span) => {
-                self.asleep = self.now + span;
-                if let Some(node) = &mut self.node {
-                    node.slept += span;
-                    self.slept += span;
-                    self.reach(Rare::Slept);
-                }
-                self.at(self.asleep, Happening::Wake(self.life));
-            }
+            Stimulus::Sleep(span) => self.sleep(span),
             Stimulus::Obey(actuator, how) => self.obedience[actuator] = how,
             Stimulus::Work(actuator, how) => self.work[actuator] = how,
-            Stimulus::Garbage(stream, what) => {
-                let message = traffic::garbage(stream, what, self.true_time());
-                if stream == Inbound::Telemetry && message.body.windows(3).any(|w| w == b"NaN") {
-                    self.reach(Rare::NotFinite);
-                }
-                self.publish(stream, message);
-            }
+            Stimulus::Garbage(stream, what) => self.garble(stream, what),
             Stimulus::Flood(service) => {
                 self.reach(Rare::Flood);
                 (0..40).for_each(|n| self.measure(service, self.now + n));
@@ -171,26 +83,125 @@ impl Run<'_> {
                 };
                 self.freeze(order);
             }
-            Stimulus::Policy(change) => {
-                let (source, policy) = &self.plan.policies[(change % 2) as usize];
-                let mut policy = policy.clone();
-                policy.steps[0].bake = Span(policy.steps[0].bake.0 / 2);
-                if policy.ab {
-                    policy.steps[0].deadline = Some(policy.steps[0].bake);
-                }
-                policy.guardrails[0].on_fail = OnFail::Alert;
-                let source = format!("{source}# {change}\n");
-                let digest = Digest::of(source.as_bytes());
-                if let Some(node) = &mut self.node {
-                    if !node.ledger.state().rollouts.is_empty() {
-                        self.notice.rare.insert(Rare::PolicyEdited);
-                    }
-                    node.inbox.push_back((Ticket::Own, Event::PolicyStored { digest, policy, source }));
-                    self.soon();
-                }
-            }
+            Stimulus::Policy(change) => self.edit_policy(change),
         }
         Ok(())
+    }
+
+    fn ask_for(&mut self, intent: &plan::Intent) {
+        let plan::Intent { service, from, to, id, policy, reason, finding, scopes } = *intent;
+        let mut body = json!({
+            "id": format!("i{id}"), "by": "maya", "reason": format!("try it {reason}"),
+            "change": {"kind": "model"},
+        });
+        let change = &mut body["change"];
+        if self.plan.bundles {
+            change["bundle"] = json!(plan::bundle(to));
+            from.into_iter().for_each(|from| change["from_bundle"] = json!(plan::bundle(from)));
+        } else {
+            change["to"] = json!(plan::version(to, false));
+            from.into_iter().for_each(|from| change["from"] = json!(plan::version(from, false)));
+        }
+        if let Some(policy) = policy {
+            body["policy"] = json!(policy);
+        }
+        let named = SCOPES.into_iter().enumerate().filter(|(i, _)| scopes >> i & 1 == 1);
+        let named: Vec<&str> = named.map(|(_, scope)| scope).collect();
+        if !named.is_empty() {
+            body["scopes"] = json!(named);
+        }
+        if finding {
+            body["finding"] = json!("the gateway was cold");
+        }
+        let message = Stored {
+            service: self.plan.services[service].name.into(),
+            content_type: None,
+            id: None,
+            body: body.to_string().into_bytes(),
+            attempts: 0,
+            at: 0,
+        };
+        self.publish(Inbound::Intents, message);
+    }
+
+    /// A message that cannot be read.
+    fn garble(&mut self, stream: Inbound, what: u64) {
+        let message = traffic::garbage(stream, what, self.true_time());
+        if stream == Inbound::Telemetry && message.body.windows(3).any(|w| w == b"NaN") {
+            self.reach(Rare::NotFinite);
+        }
+        self.publish(stream, message);
+    }
+
+    /// The machine sleeps.
+    fn sleep(&mut self, span: u64) {
+        self.asleep = self.now + span;
+        if let Some(node) = &mut self.node {
+            node.slept += span;
+            self.slept += span;
+            self.reach(Rare::Slept);
+        }
+        self.at(self.asleep, Happening::Wake(self.life));
+    }
+
+    /// The next group meets this.
+    fn meet(&mut self, mishap: Mishap) {
+        if self.node.is_none() {
+            return;
+        }
+        match mishap {
+            Mishap::KilledBefore => self.reach(Rare::KilledBefore),
+            Mishap::KilledUnsynced => self.reach(Rare::KilledUnsynced),
+            Mishap::KilledAfter => self.reach(Rare::KilledAfter),
+            _ => {}
+        }
+        self.disk.borrow_mut().mishap = Some(mishap);
+    }
+
+    /// A snapshot is taken, at the end of a life where it `stops` in order.
+    fn snapshot(&mut self, stops: bool) -> Result<(), Stop> {
+        self.work()?;
+        let Some(node) = self.node.as_mut() else { return Ok(()) };
+        if let Err(error) = node.ledger.snapshot() {
+            return self.refused(&error);
+        }
+        if stops {
+            self.reach(Rare::Stopped);
+            let after = self.down_for();
+            self.kill(after);
+        }
+        Ok(())
+    }
+
+    /// A stream is lost with what waited in it; what is being recorded keeps its number.
+    fn reset(&mut self, stream: Inbound) {
+        let Some(node) = &self.node else { return };
+        let recorded = node.ledger.state().intake.high(stream);
+        let of_it = |ticket: &Ticket| matches!(ticket, Ticket::Part { stream: s, .. } if *s == stream);
+        if !node.inbox.iter().any(|(ticket, _)| of_it(ticket)) {
+            self.broker.reset(stream, recorded);
+            self.reach(Rare::StreamReset);
+        }
+    }
+
+    /// Somebody edits the file of a policy.
+    fn edit_policy(&mut self, change: u64) {
+        let (source, policy) = &self.plan.policies[(change % 2) as usize];
+        let mut policy = policy.clone();
+        policy.steps[0].bake = Span(policy.steps[0].bake.0 / 2);
+        if policy.ab {
+            policy.steps[0].deadline = Some(policy.steps[0].bake);
+        }
+        policy.guardrails[0].on_fail = OnFail::Alert;
+        let source = format!("{source}# {change}\n");
+        let digest = Digest::of(source.as_bytes());
+        if let Some(node) = &mut self.node {
+            if !node.ledger.state().rollouts.is_empty() {
+                self.notice.rare.insert(Rare::PolicyEdited);
+            }
+            node.inbox.push_back((Ticket::Own, Event::PolicyStored { digest, policy, source }));
+            self.soon();
+        }
     }
 
     /// An order about a rollout that somebody sees, has seen, or makes up.

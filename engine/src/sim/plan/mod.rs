@@ -14,7 +14,7 @@ use crate::core::policy::Policy;
 pub use exposure::{Segments, Way, Ways};
 pub use policies::{DEARER, Kinds, OFTENER, POINTS, SLOWER};
 pub use services::{Effect, Form, ServicePlan, Truth, bundle, version};
-pub use stimuli::{Obedience, Stimulus, Work};
+pub use stimuli::{Intent, Obedience, Stimulus, Work};
 
 macro_rules! faults {
     ($($fault:ident $name:literal $what:literal)*) => {

@@ -11,17 +11,7 @@ use crate::sim::random::Random;
 pub enum Stimulus {
     /// What ten seconds of a service's requests measured is sent.
     Tick(usize),
-    Intent {
-        service: usize,
-        from: Option<usize>,
-        to: usize,
-        id: u64,
-        policy: Option<&'static str>,
-        reason: u64,
-        finding: bool,
-        /// Which of the scopes: bits.
-        scopes: u64,
-    },
+    Intent(Intent),
     Act {
         verb: Verb,
         actor: usize,
@@ -63,6 +53,20 @@ pub enum Stimulus {
     },
 }
 
+/// A request to roll something out; services and versions by number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Intent {
+    pub service: usize,
+    pub from: Option<usize>,
+    pub to: usize,
+    pub id: u64,
+    pub policy: Option<&'static str>,
+    pub reason: u64,
+    pub finding: bool,
+    /// Which of the scopes: bits.
+    pub scopes: u64,
+}
+
 /// How an actuator does a task from now on, and what it says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -92,6 +96,18 @@ pub enum Obedience {
     Stranger,
 }
 
+/// How often a kind of trouble strikes a history of the usual size. What is done to messages and measurements takes no moment.
+fn often(fault: Fault) -> u64 {
+    match fault {
+        Fault::Crash | Fault::Telemetry => 6,
+        Fault::Disk | Fault::Clock => 3,
+        Fault::Damage | Fault::Lies | Fault::Reset => 1,
+        Fault::Actuators => 8,
+        Fault::Operators => 16,
+        Fault::Bus | Fault::Drift => 0,
+    }
+}
+
 impl Plan {
     pub(super) fn draw_stimuli(&self, length: u64) -> Vec<(u64, Stimulus)> {
         let mut all = Vec::new();
@@ -100,86 +116,13 @@ impl Plan {
         }
         all.extend(self.intents(length));
         let mut r = random(self.seed, Draw::Stimuli, 0);
-        let mut some =
-            |n: u64, all: &mut Vec<(u64, Stimulus)>, make: &mut dyn FnMut(&mut Random) -> Stimulus| {
-                for _ in 0..share(n, self.events_min) {
-                    let at = 1_000 + r.below(length - 1_000);
-                    all.push((at, make(&mut r)));
-                }
-            };
-        some(1, &mut all, &mut |_| Stimulus::Snapshot);
+        for _ in 0..share(1, self.events_min) {
+            all.push((1_000 + r.below(length - 1_000), Stimulus::Snapshot));
+        }
         for fault in &self.faults {
-            match fault {
-                Fault::Crash => some(6, &mut all, &mut |r| match r.below(9) {
-                    0 | 1 => Stimulus::Kill,
-                    2 => Stimulus::Mishap(Mishap::KilledBefore),
-                    3 => Stimulus::Mishap(Mishap::KilledUnsynced),
-                    4 => Stimulus::Mishap(Mishap::KilledAfter),
-                    5 => Stimulus::KillInRelease(r.below(4)),
-                    6 => Stimulus::KillAtLoss,
-                    7 => Stimulus::Mishap(Mishap::KilledBetween),
-                    _ => Stimulus::Stop,
-                }),
-                Fault::Disk => some(3, &mut all, &mut |r| match r.below(4) {
-                    0 => Stimulus::Mishap(Mishap::Full),
-                    1 => Stimulus::Mishap(Mishap::Sync),
-                    _ => Stimulus::NearlyFull,
-                }),
-                Fault::Damage => some(1, &mut all, &mut |r| {
-                    Stimulus::Damage(
-                        [Damage::Flip, Damage::Misdirected, Damage::Tail, Damage::Anchor]
-                            [r.below(4) as usize],
-                    )
-                }),
-                Fault::Lies => some(1, &mut all, &mut |_| Stimulus::Mishap(Mishap::Lost)),
-                Fault::Bus | Fault::Drift => {}
-                Fault::Reset => some(1, &mut all, &mut |r| {
-                    Stimulus::Reset(
-                        [Inbound::Intents, Inbound::Telemetry, Inbound::Acks][r.below(3) as usize],
-                    )
-                }),
-                Fault::Clock => some(3, &mut all, &mut |r| match r.below(3) {
-                    0 => Stimulus::Clock(r.below(20 * MINUTE) as i64),
-                    1 => Stimulus::Clock(-(r.below(5 * MINUTE) as i64)),
-                    _ => Stimulus::Sleep(r.below(scaled(30 * MINUTE, self.events_min))),
-                }),
-                Fault::Actuators => {
-                    let n = self.actuators.len() as u64;
-                    some(8, &mut all, &mut |r| {
-                        let how = match r.below(8) {
-                            0 | 1 => Obedience::After(500 + r.below(90_000)),
-                            2 => Obedience::Silent,
-                            3 => Obedience::Refuses,
-                            4 => Obedience::Lies,
-                            5 => Obedience::Twice,
-                            6 => Obedience::Stranger,
-                            _ => Obedience::After(500),
-                        };
-                        Stimulus::Obey(r.below(n) as usize, how)
-                    });
-                }
-                Fault::Operators => some(16, &mut all, &mut |r| Stimulus::Act {
-                    // A pause lasts until somebody ends it; a skip is refused at most moments.
-                    verb: match r.below(15) {
-                        n if n < 9 => Verb::ALL[n as usize],
-                        9..=13 => Verb::Skip,
-                        _ => Verb::Pause,
-                    },
-                    actor: r.below(ACTORS.len() as u64) as usize,
-                    pick: r.bits(),
-                    stale: r.chance(0.3),
-                    force: r.chance(0.3),
-                }),
-                Fault::Telemetry => {
-                    let n = self.services.len() as u64;
-                    some(6, &mut all, &mut |r| match r.below(4) {
-                        0 => Stimulus::Flood(r.below(n) as usize),
-                        _ => Stimulus::Garbage(
-                            [Inbound::Intents, Inbound::Telemetry, Inbound::Acks][r.below(3) as usize],
-                            r.bits(),
-                        ),
-                    });
-                }
+            for _ in 0..share(often(*fault), self.events_min) {
+                let at = 1_000 + r.below(length - 1_000);
+                all.push((at, self.trouble(*fault, &mut r)));
             }
         }
         if self.has(Fault::Lies) {
@@ -192,28 +135,104 @@ impl Plan {
             let at = r.below(length);
             all.push((at, Stimulus::Policy(r.bits())));
         }
-        let mut r = random(self.seed, Draw::Windows, 1);
-        if self.has(Fault::Operators) && r.chance(0.5) {
-            for _ in 0..share(4, self.events_min) {
-                let freeze = r.chance(0.6);
-                let service = r.chance(0.5).then(|| r.below(2) as usize);
-                let lasts = (freeze && r.chance(0.6)).then(|| 1 + r.below(20 * MINUTE));
-                let (at, actor) = (1_000 + r.below(length - 1_000), r.below(ACTORS.len() as u64) as usize);
-                all.push((at, Stimulus::Freeze { freeze, service, lasts, actor }));
-            }
-        }
-        let mut r = random(self.seed, Draw::Exposure, 3);
-        if self.has(Fault::Actuators) && self.ways.has_task() {
-            let how = [Work::Well, Work::Half, Work::Backward, Work::Longer, Work::Late, Work::Never];
-            for n in 0..share(12, self.events_min) {
-                let (at, actuator) = (r.below(length), r.below(self.actuators.len() as u64) as usize);
-                // The first rollout begins at once.
-                let at = if n == 0 { 1_000 } else { at };
-                all.push((at, Stimulus::Work(actuator, how[r.below(6) as usize])));
-            }
-        }
+        all.extend(self.freezes(length));
+        all.extend(self.tasks(length));
         all.sort_by_key(|(at, _)| *at);
         all
+    }
+
+    /// One stroke of a kind of trouble.
+    fn trouble(&self, fault: Fault, r: &mut Random) -> Stimulus {
+        const STREAMS: [Inbound; 3] = [Inbound::Intents, Inbound::Telemetry, Inbound::Acks];
+        match fault {
+            Fault::Crash => match r.below(9) {
+                0 | 1 => Stimulus::Kill,
+                2 => Stimulus::Mishap(Mishap::KilledBefore),
+                3 => Stimulus::Mishap(Mishap::KilledUnsynced),
+                4 => Stimulus::Mishap(Mishap::KilledAfter),
+                5 => Stimulus::KillInRelease(r.below(4)),
+                6 => Stimulus::KillAtLoss,
+                7 => Stimulus::Mishap(Mishap::KilledBetween),
+                _ => Stimulus::Stop,
+            },
+            Fault::Disk => match r.below(4) {
+                0 => Stimulus::Mishap(Mishap::Full),
+                1 => Stimulus::Mishap(Mishap::Sync),
+                _ => Stimulus::NearlyFull,
+            },
+            Fault::Damage => {
+                let how = [Damage::Flip, Damage::Misdirected, Damage::Tail, Damage::Anchor];
+                Stimulus::Damage(how[r.below(4) as usize])
+            }
+            Fault::Lies => Stimulus::Mishap(Mishap::Lost),
+            Fault::Reset => Stimulus::Reset(STREAMS[r.below(3) as usize]),
+            Fault::Clock => match r.below(3) {
+                0 => Stimulus::Clock(r.below(20 * MINUTE) as i64),
+                1 => Stimulus::Clock(-(r.below(5 * MINUTE) as i64)),
+                _ => Stimulus::Sleep(r.below(scaled(30 * MINUTE, self.events_min))),
+            },
+            Fault::Actuators => {
+                let how = match r.below(8) {
+                    0 | 1 => Obedience::After(500 + r.below(90_000)),
+                    2 => Obedience::Silent,
+                    3 => Obedience::Refuses,
+                    4 => Obedience::Lies,
+                    5 => Obedience::Twice,
+                    6 => Obedience::Stranger,
+                    _ => Obedience::After(500),
+                };
+                Stimulus::Obey(r.below(self.actuators.len() as u64) as usize, how)
+            }
+            Fault::Operators => Stimulus::Act {
+                // A pause lasts until somebody ends it; a skip is refused at most moments.
+                verb: match r.below(15) {
+                    n if n < 9 => Verb::ALL[n as usize],
+                    9..=13 => Verb::Skip,
+                    _ => Verb::Pause,
+                },
+                actor: r.below(ACTORS.len() as u64) as usize,
+                pick: r.bits(),
+                stale: r.chance(0.3),
+                force: r.chance(0.3),
+            },
+            Fault::Telemetry => match r.below(4) {
+                0 => Stimulus::Flood(r.below(self.services.len() as u64) as usize),
+                _ => Stimulus::Garbage(STREAMS[r.below(3) as usize], r.bits()),
+            },
+            Fault::Bus | Fault::Drift => unreachable!("it takes no moment"),
+        }
+    }
+
+    /// Freezes that people begin and end.
+    fn freezes(&self, length: u64) -> Vec<(u64, Stimulus)> {
+        let mut r = random(self.seed, Draw::Windows, 1);
+        if !(self.has(Fault::Operators) && r.chance(0.5)) {
+            return Vec::new();
+        }
+        let draw = |_| {
+            let freeze = r.chance(0.6);
+            let service = r.chance(0.5).then(|| r.below(2) as usize);
+            let lasts = (freeze && r.chance(0.6)).then(|| 1 + r.below(20 * MINUTE));
+            let (at, actor) = (1_000 + r.below(length - 1_000), r.below(ACTORS.len() as u64) as usize);
+            (at, Stimulus::Freeze { freeze, service, lasts, actor })
+        };
+        (0..share(4, self.events_min)).map(draw).collect()
+    }
+
+    /// How actuators do what they are asked for beside setting a share.
+    fn tasks(&self, length: u64) -> Vec<(u64, Stimulus)> {
+        if !(self.has(Fault::Actuators) && self.ways.has_task()) {
+            return Vec::new();
+        }
+        let mut r = random(self.seed, Draw::Exposure, 3);
+        let how = [Work::Well, Work::Half, Work::Backward, Work::Longer, Work::Late, Work::Never];
+        let draw = |n| {
+            let (at, actuator) = (r.below(length), r.below(self.actuators.len() as u64) as usize);
+            // The first rollout begins at once.
+            let at = if n == 0 { 1_000 } else { at };
+            (at, Stimulus::Work(actuator, how[r.below(6) as usize]))
+        };
+        (0..share(12, self.events_min)).map(draw).collect()
     }
 
     /// Requests to roll something out, some of them nonsense.
@@ -234,14 +253,14 @@ impl Plan {
             let mut said = random(self.seed, Draw::People, 1 + id);
             let (finding, some) = (said.chance(0.5), said.chance(0.7));
             let scopes = if some { 1 + said.below(3) } else { 0 };
-            let intent = Stimulus::Intent { service, from, to, id, policy, reason: 0, finding, scopes };
+            let intent = Intent { service, from, to, id, policy, reason: 0, finding, scopes };
             if r.chance(0.3) {
                 // It is sent again later, or its id is used for something else.
                 let reason = r.below(2);
-                let again = Stimulus::Intent { service, from, to, id, policy, reason, finding, scopes };
+                let again = Stimulus::Intent(Intent { reason, ..intent });
                 all.push((at + 1_000 + r.below(scaled(30 * MINUTE, self.events_min)), again));
             }
-            all.push((at, intent));
+            all.push((at, Stimulus::Intent(intent)));
         }
         all
     }
