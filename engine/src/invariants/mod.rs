@@ -172,30 +172,21 @@ impl Checker {
                 self.intake.delivered(event)?;
                 self.asked = Some(Asked::Freeze(order.clone()));
             }
+            _ => self.answers(seq, at, event)?,
+        }
+        Ok(())
+    }
+
+    /// What is accepted or refused of what was asked for.
+    fn answers(&mut self, seq: EventSeq, at: Timestamp, event: &Event) -> Checked {
+        match event {
             Event::FreezeStarted { freeze } => {
                 let order = self.answer_freeze()?;
                 let fits = order.freeze && (&order.service, order.until) == (&freeze.service, freeze.until);
                 ensure(fits, "I33", || format!("{order:?} begins {freeze:?}"))?;
                 self.freezes.insert(freeze.service.clone(), freeze.until);
             }
-            Event::FreezeEnded { service, by } => {
-                let until = self.freezes.remove(service);
-                ensure(until.is_some(), "I38", || {
-                    format!("a freeze of {service:?} ends, and there was none")
-                })?;
-                match by {
-                    Some(_) => {
-                        let order = self.answer_freeze()?;
-                        ensure(!order.freeze && order.service == *service, "I33", || {
-                            format!("{order:?} ends the freeze of {service:?}")
-                        })?;
-                    }
-                    None => {
-                        let over = until.flatten().is_some_and(|until| until <= at);
-                        ensure(over, "I38", || format!("the freeze of {service:?} ends before its time"))?;
-                    }
-                }
-            }
+            Event::FreezeEnded { service, by } => self.freeze_ended(at, service, by.is_some())?,
             Event::FreezeRefused { .. } => drop(self.answer_freeze()?),
             Event::IntentRefused { intent, .. } => {
                 self.answer_intent(intent)?;
@@ -214,6 +205,20 @@ impl Checker {
             _ => self.concluded(seq, at, event)?,
         }
         Ok(())
+    }
+
+    /// By a person who asked for it, or when its time was over.
+    fn freeze_ended(&mut self, at: Timestamp, service: &Option<Service>, asked: bool) -> Checked {
+        let until = self.freezes.remove(service);
+        ensure(until.is_some(), "I38", || format!("a freeze of {service:?} ends, and there was none"))?;
+        if !asked {
+            let over = until.flatten().is_some_and(|until| until <= at);
+            return ensure(over, "I38", || format!("the freeze of {service:?} ends before its time"));
+        }
+        let order = self.answer_freeze()?;
+        ensure(!order.freeze && order.service == *service, "I33", || {
+            format!("{order:?} ends the freeze of {service:?}")
+        })
     }
 
     fn answer_intent(&mut self, intent: &IntentId) -> Checked {
@@ -407,36 +412,40 @@ impl Checker {
                 let due = rollout.alerted(at, policy, alert)?;
                 self.owed.extend(due.then(|| (id.clone(), format!("{:?}", alert.kind))));
             }
-            Event::RolloutEnded { outcome, .. } => {
-                rollout.ended(policy, *outcome)?;
-                let service = rollout.opening.service.clone();
-                let version = (service.clone(), rollout.opening.to.clone());
-                match outcome {
-                    Outcome::Completed => {
-                        self.serving.insert(service.clone(), version.1.clone());
-                        self.quarantined.remove(&version);
-                        let line = self.completed.entry(service.clone()).or_default();
-                        line.push((rollout.kept(seq), at));
-                    }
-                    Outcome::RolledBack if rollout.by_person(Choice::Rollback) => {
-                        self.serving.insert(service.clone(), rollout.baseline().clone());
-                    }
-                    Outcome::RolledBack if policy.retry_after_rollback == Retry::NeedsFinding => {
-                        self.quarantined.insert(version, id.clone());
-                    }
-                    _ => {}
-                }
-                self.rollouts.remove(id);
-                self.owed.remove(id);
-                if active {
-                    self.active.remove(&service);
-                    let next = self.rollouts.values().filter(|r| r.opening.service == service);
-                    if let Some(next) = next.min_by_key(|r| r.created) {
-                        self.active.insert(service, next.id.clone());
-                    }
-                }
+            Event::RolloutEnded { outcome, .. } => self.ended(seq, at, id, *outcome)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What serves from now on, what may not be tried again, and whose turn it is.
+    fn ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) -> Checked {
+        let Some(rollout) = self.rollouts.remove(id) else { return Ok(()) };
+        self.owed.remove(id);
+        let policy = &self.policies[&rollout.opening.policy];
+        rollout.ended(policy, outcome)?;
+        let service = rollout.opening.service.clone();
+        let version = (service.clone(), rollout.opening.to.clone());
+        match outcome {
+            Outcome::Completed => {
+                self.serving.insert(service.clone(), version.1.clone());
+                self.quarantined.remove(&version);
+                self.completed.entry(service.clone()).or_default().push((rollout.kept(seq), at));
+            }
+            Outcome::RolledBack if rollout.by_person(Choice::Rollback) => {
+                self.serving.insert(service.clone(), rollout.baseline().clone());
+            }
+            Outcome::RolledBack if policy.retry_after_rollback == Retry::NeedsFinding => {
+                self.quarantined.insert(version, id.clone());
             }
             _ => {}
+        }
+        if self.active.get(&service) == Some(id) {
+            self.active.remove(&service);
+            let next = self.rollouts.values().filter(|r| r.opening.service == service);
+            if let Some(next) = next.min_by_key(|r| r.created) {
+                self.active.insert(service, next.id.clone());
+            }
         }
         Ok(())
     }

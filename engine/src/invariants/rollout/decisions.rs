@@ -46,60 +46,11 @@ impl Followed {
                 (self.entering, self.parked, self.returned) = (self.step, false, None);
             }
             Choice::Rollback => {
-                ensure(decision.weight_to == Weight::ZERO, "I21", || {
-                    format!("{id} is taken back to {}", decision.weight_to)
-                })?;
-                let alone = self.alone(policy).filter(|_| ordered.is_none() && !self.superseded);
-                ensure(decision.back_to == alone, "I21", || {
-                    format!("{id} goes back to step {:?}, its policy says {alone:?}", decision.back_to)
-                })?;
-                // An excuse by a condition ends with it.
-                let lapsed = |g: &Guardrail| {
-                    let failed = self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
-                    failed && matches!(g.unless, Some(Unless::When { .. })) && g.on_fail == OnFail::Rollback
-                };
-                let failing =
-                    self.failing(policy, OnFail::Rollback).is_some() || policy.guardrails.iter().any(lapsed);
-                let late = policy.on_deadline == OnDeadline::Rollback
-                    && (self.late(at, policy) || self.unapplied(at, policy));
-                let silent = self.open.is_some() && !self.parked && self.silence.rolls_back(policy);
-                let smoke = self.smoke.failed(policy).is_some();
-                let some = failing || late || self.superseded || silent || smoke;
-                ensure(ordered.is_some() || some, "I18", || format!("{id} is taken back for nothing"))?;
-                ensure(!decision.because.is_empty(), "I18", || {
-                    format!("{id} is taken back without a reason")
-                })?;
-                self.open = None;
-                self.entering = None;
-                self.taken = self.step;
-                (self.effect, self.smoke) = (None, Smokes::default());
-                if let Some(step) = alone {
-                    (self.moved, self.parked) = (seq, true);
-                    self.returned = self.failed(policy);
-                    self.returned_once = true;
-                    self.standing.clear();
-                    (self.step, self.entering) = (alone, alone);
-                    // What is compared from now on is of the segment before, confirmed or not.
-                    self.applied = Some((at, step));
-                    self.to_issue = Some((seq, commands::shares(policy, step).0));
-                    self.watched.clear();
-                    self.alerts.clear();
-                    self.approvals.clear();
+                if self.taken_back(seq, at, policy, decision, ordered.is_some())? {
                     return Ok(true);
                 }
-                self.returned = None;
             }
-            Choice::Complete => {
-                let last = policy.steps.len() as u16 - 1;
-                let soaked = self.applied.is_some_and(|(_, step)| step == last);
-                let need = policy.step(last).bake.plus(policy.soak);
-                ensure(soaked && self.watched_for(at) >= need, "I34", || {
-                    format!("{id} completes after {} of {need}", self.watched_for(at))
-                })?;
-                let failing = self.failing(policy, OnFail::Rollback);
-                ensure(failing.is_none(), "I19", || format!("{id} completes although {failing:?} fails"))?;
-                self.is_sound()?;
-            }
+            Choice::Complete => self.completes(at, policy)?,
             Choice::Hold => return Ok(false),
         }
         self.moved = seq;
@@ -111,6 +62,73 @@ impl Followed {
         };
         self.ordered = ordered.is_some();
         Ok(decision.choice == Choice::Rollback)
+    }
+
+    /// Returns whether only one segment goes back.
+    fn taken_back(
+        &mut self,
+        seq: EventSeq,
+        at: Timestamp,
+        policy: &Policy,
+        decision: &Decision,
+        ordered: bool,
+    ) -> Result<bool, (&'static str, String)> {
+        let id = &self.id;
+        ensure(decision.weight_to == Weight::ZERO, "I21", || {
+            format!("{id} is taken back to {}", decision.weight_to)
+        })?;
+        let alone = self.alone(policy).filter(|_| !ordered && !self.superseded);
+        ensure(decision.back_to == alone, "I21", || {
+            format!("{id} goes back to step {:?}, its policy says {alone:?}", decision.back_to)
+        })?;
+        ensure(ordered || self.has_cause(at, policy), "I18", || format!("{id} is taken back for nothing"))?;
+        ensure(!decision.because.is_empty(), "I18", || format!("{id} is taken back without a reason"))?;
+        (self.open, self.entering, self.taken) = (None, None, self.step);
+        (self.effect, self.smoke) = (None, Smokes::default());
+        let Some(step) = alone else {
+            self.returned = None;
+            return Ok(false);
+        };
+        (self.moved, self.parked) = (seq, true);
+        self.returned = self.failed(policy);
+        self.returned_once = true;
+        self.standing.clear();
+        (self.step, self.entering) = (alone, alone);
+        // What is compared from now on is of the segment before, confirmed or not.
+        self.applied = Some((at, step));
+        self.to_issue = Some((seq, commands::shares(policy, step).0));
+        self.watched.clear();
+        self.alerts.clear();
+        self.approvals.clear();
+        Ok(true)
+    }
+
+    /// Something takes the canary back without a person's order.
+    fn has_cause(&self, at: Timestamp, policy: &Policy) -> bool {
+        // An excuse by a condition ends with it.
+        let lapsed = |g: &Guardrail| {
+            let failed = self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
+            failed && matches!(g.unless, Some(Unless::When { .. })) && g.on_fail == OnFail::Rollback
+        };
+        let failing =
+            self.failing(policy, OnFail::Rollback).is_some() || policy.guardrails.iter().any(lapsed);
+        let late = policy.on_deadline == OnDeadline::Rollback
+            && (self.late(at, policy) || self.unapplied(at, policy));
+        let silent = self.open.is_some() && !self.parked && self.silence.rolls_back(policy);
+        failing || late || silent || self.superseded || self.smoke.failed(policy).is_some()
+    }
+
+    fn completes(&mut self, at: Timestamp, policy: &Policy) -> Checked {
+        let id = &self.id;
+        let last = policy.steps.len() as u16 - 1;
+        let soaked = self.applied.is_some_and(|(_, step)| step == last);
+        let need = policy.step(last).bake.plus(policy.soak);
+        ensure(soaked && self.watched_for(at) >= need, "I34", || {
+            format!("{id} completes after {} of {need}", self.watched_for(at))
+        })?;
+        let failing = self.failing(policy, OnFail::Rollback);
+        ensure(failing.is_none(), "I19", || format!("{id} completes although {failing:?} fails"))?;
+        self.is_sound()
     }
 
     fn late(&self, at: Timestamp, policy: &Policy) -> bool {

@@ -1,6 +1,7 @@
 //! What counts, and what it may show.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::comparable::{events, events_summed};
 use super::{Checked, Followed, ensure, named, place};
@@ -62,23 +63,7 @@ impl Followed {
         if self.first_applied.is_none() {
             return;
         }
-        let paired = |metric: &Metric| {
-            let mut rules = policy.guardrails.iter().filter(|g| g.metric == *metric).map(|g| &g.rule);
-            rules.any(|rule| matches!(rule, Rule::Paired { .. }))
-        };
-        if columns.series.iter().any(|series| paired(&series.metric)) {
-            for sample in columns.samples() {
-                let series = &columns.series[sample.series as usize];
-                let arm = [&self.baseline, &self.opening.to].iter().position(|v| **v == series.version);
-                let unit = sample.unit.map(|unit| &columns.units[unit as usize]).filter(|u| !u.is_empty());
-                let (Some(arm), Some(unit), true) = (arm, unit, paired(&series.metric)) else { continue };
-                let (answers, pairs) = self.units.entry(series.metric.clone()).or_default();
-                let answers = answers.entry(unit.clone()).or_default();
-                let before = answers[0].min(answers[1]);
-                answers[arm] += 1;
-                *pairs += answers[0].min(answers[1]) - before;
-            }
-        }
+        self.pairs(policy, columns);
         let of = |series: &Series| (series.version.clone(), series.metric.clone());
         for (series, n) in columns.series.iter().zip(columns.counts()) {
             *self.received.entry(of(series)).or_default() += n;
@@ -106,6 +91,33 @@ impl Followed {
         }
         self.latest(policy, columns);
         self.comparable.batch(policy, columns);
+        self.grades(columns);
+        self.serves(policy, columns);
+    }
+
+    /// Counts the units that have answers of both arms.
+    fn pairs(&mut self, policy: &Policy, columns: &Columns) {
+        let paired = |metric: &Metric| {
+            let mut rules = policy.guardrails.iter().filter(|g| g.metric == *metric).map(|g| &g.rule);
+            rules.any(|rule| matches!(rule, Rule::Paired { .. }))
+        };
+        if columns.series.iter().any(|series| paired(&series.metric)) {
+            for sample in columns.samples() {
+                let series = &columns.series[sample.series as usize];
+                let arm = [&self.baseline, &self.opening.to].iter().position(|v| **v == series.version);
+                let unit = sample.unit.map(|unit| &columns.units[unit as usize]).filter(|u| !u.is_empty());
+                let (Some(arm), Some(unit), true) = (arm, unit, paired(&series.metric)) else { continue };
+                let (answers, pairs) = self.units.entry(series.metric.clone()).or_default();
+                let answers = answers.entry(unit.clone()).or_default();
+                let before = answers[0].min(answers[1]);
+                answers[arm] += 1;
+                *pairs += answers[0].min(answers[1]) - before;
+            }
+        }
+    }
+
+    /// Counts who graded what, by the second.
+    fn grades(&mut self, columns: &Columns) {
         for sample in columns.samples() {
             let series = &columns.series[sample.series as usize];
             let tags = sample.tag.map_or("", |tag| &columns.tags[tag as usize]);
@@ -117,6 +129,10 @@ impl Followed {
                 *judges.entry(judge.to_owned()).or_default() += 1;
             }
         }
+    }
+
+    /// Counts what was served, by segment and second.
+    fn serves(&mut self, policy: &Policy, columns: &Columns) {
         // Samples come in runs of one series and second.
         let segments: Vec<Option<usize>> = columns.tags.iter().map(|tags| segment_of(policy, tags)).collect();
         let samples = columns
@@ -132,8 +148,13 @@ impl Followed {
             }
         }
         for ((series, second, segment), n) in runs {
-            let (version, metric) = of(&columns.series[series as usize]);
-            *self.served.entry((version, metric, segment)).or_default().entry(second).or_default() += n;
+            let Series { version, metric, .. } = &columns.series[series as usize];
+            *self
+                .served
+                .entry((version.clone(), metric.clone(), segment))
+                .or_default()
+                .entry(second)
+                .or_default() += n;
         }
     }
 
@@ -198,8 +219,28 @@ impl Followed {
         scored: &Scored,
     ) -> Checked {
         let guardrail = named(policy, name)?;
-        let arms = [(self.baseline.clone(), scored.baseline.n), (self.opening.to.clone(), scored.canary.n)];
-        let watched = self.watched.entry(name.to_owned()).or_default();
+        self.is_due(at, policy, guardrail, cohort, scored)?;
+        let seconds = cohort.0 / 1000..cohort.plus(policy.evidence.cohort).0.div_ceil(1000);
+        self.was_served(policy, guardrail, scored, &seconds)?;
+        self.by_one_judge(policy, guardrail, scored, &seconds)?;
+        self.of_its_segment(policy, guardrail, scored)?;
+        self.adds_up(policy, guardrail, scored)?;
+        self.has_come_in(guardrail, scored)?;
+        self.forget(policy, counted(guardrail));
+        Ok(())
+    }
+
+    /// A cohort is scored when it has settled, after those before it, and bet on where there is a reference.
+    fn is_due(
+        &mut self,
+        at: Timestamp,
+        policy: &Policy,
+        guardrail: &Guardrail,
+        cohort: Timestamp,
+        scored: &Scored,
+    ) -> Checked {
+        let name = &guardrail.name;
+        let watched = self.watched.entry(name.clone()).or_default();
         let settles = cohort.plus(policy.evidence.cohort).plus(guardrail.maturity);
         ensure(settles <= at, "I20", || format!("a cohort of {name} is scored {} early", settles.since(at)))?;
         let began = self.first_applied;
@@ -216,53 +257,87 @@ impl Followed {
         })?;
         ensure(scored.reference_only != watched.referenced, "I20", || {
             format!("{name} is bet on without a reference, or not bet on with one")
-        })?;
-        let seconds = cohort.0 / 1000..cohort.plus(policy.evidence.cohort).0.div_ceil(1000);
+        })
+    }
+
+    /// What was served in these seconds of a version; of one segment, or (`None`) of no named one.
+    fn served_in(
+        &self,
+        version: &Version,
+        metric: &Metric,
+        segment: Option<usize>,
+        seconds: &Range<u64>,
+    ) -> u64 {
+        let served = self.served.get(&(version.clone(), metric.clone(), segment));
+        served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum())
+    }
+
+    /// No more is compared than was served in the cohort, and may be compared.
+    fn was_served(
+        &self,
+        policy: &Policy,
+        guardrail: &Guardrail,
+        scored: &Scored,
+        seconds: &Range<u64>,
+    ) -> Checked {
+        let name = &guardrail.name;
         // A sample of a count stands for as many events as it says.
         let counts = matches!(guardrail.rule, Rule::Count { .. });
-        for (version, n) in &arms {
+        for (version, n) in [(&self.baseline, scored.baseline.n), (&self.opening.to, scored.canary.n)] {
             // Where one segment is exposed, only it is compared.
             let segment = policy.step(scored.step).segment.map(usize::from);
-            let served = self.served.get(&(version.clone(), counted(guardrail).clone(), segment));
-            let served = served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum());
-            ensure(counts || *n <= served, "I20", || {
+            let served = self.served_in(version, counted(guardrail), segment, seconds);
+            ensure(counts || n <= served, "I20", || {
                 format!("a cohort of {name} has {n} observations of {version}, {served} were served in it")
             })?;
-            self.comparable.check(guardrail, version, *n, served, segment.is_some(), &seconds)?;
+            self.comparable.check(guardrail, version, n, served, segment.is_some(), seconds)?;
         }
-        if let Some(graded) = self.graded.get(counted(guardrail)) {
-            let mut judges: BTreeMap<&str, u64> = BTreeMap::new();
-            for (judge, n) in graded.range(seconds.clone()).flat_map(|(_, judges)| judges) {
-                *judges.entry(judge).or_default() += n;
-            }
-            let (all, most) = (judges.values().sum::<u64>(), judges.values().max().copied().unwrap_or(0));
-            let served: u64 = arms
-                .iter()
-                .map(|(version, _)| {
-                    let served = self.served.get(&(version.clone(), counted(guardrail).clone(), None));
-                    served.map_or(0, |served| served.range(seconds.clone()).map(|(_, n)| n).sum())
-                })
-                .sum();
-            let n = scored.baseline.n + scored.canary.n;
-            ensure(policy.segments.is_some() || n <= served.saturating_sub(all - most), "I50", || {
-                format!(
-                    "a cohort of {name} has {n} of {served} observations, {all} graded, at most {most} by one judge"
-                )
+        Ok(())
+    }
+
+    /// A cohort is graded by one judge, and another begins an epoch.
+    fn by_one_judge(
+        &mut self,
+        policy: &Policy,
+        guardrail: &Guardrail,
+        scored: &Scored,
+        seconds: &Range<u64>,
+    ) -> Checked {
+        let (name, metric) = (&guardrail.name, counted(guardrail));
+        let Some(graded) = self.graded.get(metric) else { return Ok(()) };
+        let mut judges: BTreeMap<&str, u64> = BTreeMap::new();
+        for (judge, n) in graded.range(seconds.clone()).flat_map(|(_, judges)| judges) {
+            *judges.entry(judge).or_default() += n;
+        }
+        let (all, most) = (judges.values().sum::<u64>(), judges.values().max().copied().unwrap_or(0));
+        let arms = [&self.baseline, &self.opening.to];
+        let served: u64 = arms.iter().map(|version| self.served_in(version, metric, None, seconds)).sum();
+        let n = scored.baseline.n + scored.canary.n;
+        ensure(policy.segments.is_some() || n <= served.saturating_sub(all - most), "I50", || {
+            format!(
+                "a cohort of {name} has {n} of {served} observations, {all} graded, at most {most} by one judge"
+            )
+        })?;
+        let only = (judges.len() == 1 && all == served).then(|| judges.keys().next()).flatten();
+        let epoch = scored.evidence.harm.epoch;
+        let watched = self.watched.entry(name.clone()).or_default();
+        if let (Some(only), true) = (only, n > 0) {
+            let another = watched.judge.replace((*only).to_owned()).is_some_and(|before| before != **only);
+            let told = scored.reference_only || std::mem::take(&mut watched.mixed);
+            ensure(!another || told || epoch > watched.epoch, "I50", || {
+                format!("{name} is graded by {only} from now on, and epoch {epoch} goes on")
             })?;
-            let only = (judges.len() == 1 && all == served).then(|| judges.keys().next()).flatten();
-            let epoch = scored.evidence.harm.epoch;
-            if let (Some(only), true) = (only, n > 0) {
-                let another =
-                    watched.judge.replace((*only).to_owned()).is_some_and(|before| before != **only);
-                let told = scored.reference_only || std::mem::take(&mut watched.mixed);
-                ensure(!another || told || epoch > watched.epoch, "I50", || {
-                    format!("{name} is graded by {only} from now on, and epoch {epoch} goes on")
-                })?;
-                watched.epoch = epoch;
-            } else if scored.reference_only && judges.len() > 1 {
-                watched.mixed = true;
-            }
+            watched.epoch = epoch;
+        } else if scored.reference_only && judges.len() > 1 {
+            watched.mixed = true;
         }
+        Ok(())
+    }
+
+    /// Counts what has settled: of this segment, at this step, in all.
+    fn of_its_segment(&mut self, policy: &Policy, guardrail: &Guardrail, scored: &Scored) -> Checked {
+        let name = &guardrail.name;
+        let watched = self.watched.entry(name.clone()).or_default();
         watched.baseline += scored.baseline.n;
         watched.canary += scored.canary.n;
         watched.gathered += scored.baseline.n;
@@ -274,13 +349,23 @@ impl Followed {
         }
         watched.of_segment[0] += scored.baseline.n;
         watched.of_segment[1] += scored.canary.n;
+        if watched.at_step.0 != scored.step {
+            watched.at_step = (scored.step, 0);
+        }
+        watched.at_step.1 += scored.canary.n;
+        watched.above_cap = u64::from(scored.evidence.capped[1]);
+        watched.benefit |= scored.evidence.benefit_shown;
         let (shown, of_segment) =
             ([scored.evidence.baseline.n, scored.evidence.canary.n], watched.of_segment);
         ensure(shown[0] <= of_segment[0] && shown[1] <= of_segment[1], "I39", || {
             format!("{name} shows {shown:?} observations, of this segment {of_segment:?} settled")
-        })?;
-        watched.above_cap = u64::from(scored.evidence.capped[1]);
-        watched.benefit |= scored.evidence.benefit_shown;
+        })
+    }
+
+    /// The evidence of counts and splits is what they come to; pairs are made of units.
+    fn adds_up(&mut self, policy: &Policy, guardrail: &Guardrail, scored: &Scored) -> Checked {
+        let name = &guardrail.name;
+        let watched = self.watched.entry(name.clone()).or_default();
         if matches!(guardrail.rule, Rule::Count { .. } | Rule::Split) {
             let share = policy.step(scored.step).to.as_share();
             let before = watched.evidence.replace(Box::new(scored.evidence.clone()));
@@ -291,30 +376,33 @@ impl Followed {
                 })?;
             }
         }
-        if let (Rule::Paired { .. }, Some((_, pairs))) = (&guardrail.rule, self.units.get(&guardrail.metric))
-        {
-            let n = watched.baseline;
-            ensure(n <= *pairs, "I20", || format!("{n} pairs of {name}, its units make {pairs}"))?;
-        }
-        if watched.at_step.0 != scored.step {
-            watched.at_step = (scored.step, 0);
-        }
-        watched.at_step.1 += scored.canary.n;
-        let (baseline, canary) = (watched.baseline, watched.canary);
+        let (Rule::Paired { .. }, Some((_, pairs))) = (&guardrail.rule, self.units.get(&guardrail.metric))
+        else {
+            return Ok(());
+        };
+        let n = watched.baseline;
+        ensure(n <= *pairs, "I20", || format!("{n} pairs of {name}, its units make {pairs}"))
+    }
+
+    /// No more is bet on than has settled, and no more has settled than came in.
+    fn has_come_in(&self, guardrail: &Guardrail, scored: &Scored) -> Checked {
+        let name = &guardrail.name;
+        let Some(Watched { baseline, canary, .. }) = self.watched.get(name) else { return Ok(()) };
         let bet = (scored.evidence.baseline.n, scored.evidence.canary.n);
-        ensure(bet.0 <= baseline && bet.1 <= canary, "I20", || {
+        ensure(bet.0 <= *baseline && bet.1 <= *canary, "I20", || {
             format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
         })?;
-        for ((version, _), total) in arms.into_iter().zip([baseline, canary]) {
-            let received = match counts {
-                true => self.events.get(&(version.clone(), guardrail.metric.clone())).copied().unwrap_or(0),
-                false => self.received_of(&version, counted(guardrail)),
+        for (version, total) in [(&self.baseline, baseline), (&self.opening.to, canary)] {
+            let received = match guardrail.rule {
+                Rule::Count { .. } => {
+                    self.events.get(&(version.clone(), guardrail.metric.clone())).copied().unwrap_or(0)
+                }
+                _ => self.received_of(version, counted(guardrail)),
             };
-            ensure(total <= received, "I20", || {
+            ensure(*total <= received, "I20", || {
                 format!("{total} observations of {version} settled for {name}, {received} came in")
             })?;
         }
-        self.forget(policy, counted(guardrail));
         Ok(())
     }
 
