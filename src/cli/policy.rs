@@ -131,14 +131,15 @@ fn in_words(p: &Policy, hash: &str) -> String {
         let which = if p.significant { "significant changes of " } else { "" };
         format!("default for {which}{}", kinds.join(", "))
     };
-    let mut text = format!("{} ({hash}), {used}\n", p.name);
+    [format!("{} ({hash}), {used}\n", p.name), way(p), watch(p), waits(p), turn(p), confirmed(p)].concat()
+}
+
+/// By which steps, and what happens at the end of them.
+fn way(p: &Policy) -> String {
     let timed = |what: String, span: Span| if span == Span::ZERO { what } else { format!("{what} {span}") };
     let steps: Vec<String> = (0..).zip(&p.steps).map(|(i, step)| timed(p.step_name(i), step.bake)).collect();
-    text += &format!(
-        "Ramp {}{}.\n",
-        steps.join(" → "),
-        if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) }
-    );
+    let soak = if p.soak == Span::ZERO { String::new() } else { format!(", then watch for {}", p.soak) };
+    let mut text = format!("Ramp {}{soak}.\n", steps.join(" → "));
     if let Some(segments) = &p.segments {
         text.extend(segments.named.iter().map(|part| format!("{}.\n", member(segments.kind, part))));
         if segments.on_failure == OnSegmentFailure::Alone {
@@ -156,12 +157,23 @@ fn in_words(p: &Policy, hash: &str) -> String {
         text +=
             &format!("Keep the old version for {} after that: so long it can be taken back.\n", p.keep_old);
     }
-    text.extend(p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g))));
-    text.extend(p.guardrails.iter().filter_map(|g| Some(format!("{}.\n", slices(g)?))));
-    text.extend(p.conditions.iter().map(|condition| {
+    text
+}
+
+/// What is watched meanwhile.
+fn watch(p: &Policy) -> String {
+    let guardrails = p.guardrails.iter().map(|g| format!("{}.\n", guardrail(p, g)));
+    let slices = p.guardrails.iter().filter_map(|g| Some(format!("{}.\n", slices(g)?)));
+    let conditions = p.conditions.iter().map(|condition| {
         let does = if condition.on == OnFail::Alert { "Alert" } else { "Hold, and alert," };
         format!("{does} as long as {}: {}.\n", condition.name, condition.when.text())
-    }));
+    });
+    guardrails.chain(slices).chain(conditions).collect()
+}
+
+/// What else a promotion waits for, and how long.
+fn waits(p: &Policy) -> String {
+    let mut text = String::new();
     for (i, step) in (0..).zip(&p.steps).filter(|(_, step)| !step.min_samples.is_empty()) {
         let needs: Vec<String> =
             step.min_samples.iter().map(|(metric, n)| format!("{n} of {metric}")).collect();
@@ -179,9 +191,13 @@ fn in_words(p: &Policy, hash: &str) -> String {
         };
         text += &format!("Undecided at the deadline of a step: {then}.\n");
     }
-    if let Some(windows) = &p.windows {
-        text.extend(in_time(windows));
-    }
+    text.extend(p.windows.iter().flat_map(in_time));
+    text
+}
+
+/// What runs beside it, and what may be tried again.
+fn turn(p: &Policy) -> String {
+    let mut text = String::new();
     if !p.scopes.is_empty() {
         let names: Vec<&str> = p.scopes.iter().map(|scope| scope.as_str()).collect();
         text += &format!("Have {} to itself while it runs.\n", names.join(", "));
@@ -200,8 +216,13 @@ fn in_words(p: &Policy, hash: &str) -> String {
         }
         Retry::Allowed => "After a rollback that nobody ordered, the version may be tried again.\n",
     };
+    text
+}
+
+/// On how much evidence, by whom, and how that is seen.
+fn confirmed(p: &Policy) -> String {
     let e = &p.evidence;
-    text += &format!(
+    let mut text = format!(
         "Act on evidence of harm of {}x; promote on evidence of safety of {}x, to 100% of {}x.\n",
         e.rollback, e.promote, e.promote_last
     );

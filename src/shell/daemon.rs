@@ -71,23 +71,17 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     let address = settings.http;
     let listener = http::listen(address).map_err(|cause| DaemonError::Listen { address, cause })?;
     let address = listener.local_addr().map_err(DaemonError::Http)?;
-    let opened = Log::open(&settings.data, &settings.log)?;
-    if let Some(accepted) = &opened.accepted {
-        tracing::warn!("going on with a log that disagrees with its anchor, as told to: {accepted}");
-    }
-    let state = recover(&opened.log)?;
-    tracing::info!(log = %opened.log.id(), events = opened.log.head().seq, "log recovered");
+    let (log, state) = open_log(&settings)?;
     let bus = match &settings.nats {
         Some(nats) => Some(bus::connect(nats).await?),
         None => None,
     };
-
     let programs = Arc::new(settings.smoke_commands.into_iter().collect());
     smoke::warn_of(policies.iter().map(|loaded| &loaded.policy), &programs);
     let tests = smoke::Means { programs, client: bus.as_ref().map(|bus| bus.client()) };
     let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
-    let first = first_facts(&opened.log, &state, policies);
-    let (writer, thread) = writer::start(opened.log, state, bus.is_some().then_some(outbox));
+    let first = first_facts(&log, &state, policies);
+    let (writer, thread) = writer::start(log, state, bus.is_some().then_some(outbox));
     // The writer ends by itself only when the log failed: then nothing else may go on.
     let mut thread = tokio::task::spawn_blocking(move || thread.join());
     for fact in first {
@@ -137,12 +131,28 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
     if let Some(running) = running {
         running.stop(GRACE).await;
     }
+    drain(fronts).await;
+    close(writer, thread).await?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Lets what is being answered be answered.
+async fn drain(mut fronts: JoinSet<Result<(), DaemonError>>) {
     let rest = tokio::time::timeout(GRACE, async { while fronts.join_next().await.is_some() {} });
     if rest.await.is_err() {
         tracing::warn!("some requests were cut off after {} s", GRACE.as_secs());
     }
-    close(writer, thread).await?;
-    failed.map_or(Ok(()), Err)
+}
+
+/// The log as it is at the start, with the state that it establishes.
+fn open_log(settings: &Settings) -> Result<(Log, State), DaemonError> {
+    let opened = Log::open(&settings.data, &settings.log)?;
+    if let Some(accepted) = &opened.accepted {
+        tracing::warn!("going on with a log that disagrees with its anchor, as told to: {accepted}");
+    }
+    let state = recover(&opened.log)?;
+    tracing::info!(log = %opened.log.id(), events = opened.log.head().seq, "log recovered");
+    Ok((opened.log, state))
 }
 
 type Joined = std::thread::Result<Result<(), LogError>>;

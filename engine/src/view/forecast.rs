@@ -73,14 +73,11 @@ pub fn plan(
         let gate = |(guardrail, lately): &(&Guardrail, Option<Lately>)| {
             let samples = lately.and_then(|lately| samples_needed(guardrail, &lately, share, level));
             let hours = samples.zip(*lately).map(|(samples, lately)| {
-                let per_hour = lately.per_hour * share;
                 let have = exposed.get(guardrail.name.as_str()).copied().unwrap_or(0.0);
-                let needs = guardrail.needs(&policy.evidence);
-                let reference = needs as f64 / (lately.per_hour * (1.0 - share));
                 // The reference is gathered first, and once.
-                let first = if i == 0 { reference } else { 0.0 };
+                let first = if i == 0 { reference_hours(policy, guardrail, &lately, share) } else { 0.0 };
                 let settle = policy.evidence.cohort.plus(guardrail.maturity);
-                first + (samples - have).max(0.0) / per_hour + settle.0 as f64 / 3_600_000.0
+                first + (samples - have).max(0.0) / (lately.per_hour * share) + settle.0 as f64 / 3_600_000.0
             });
             PlannedGate {
                 guardrail: guardrail.name.clone(),
@@ -95,17 +92,14 @@ pub fn plan(
             // How much of the traffic it has is not known.
             gates.iter_mut().for_each(|gate| gate.takes = None);
         }
-        for (metric, need) in &step.min_samples {
+        gates.extend(step.min_samples.iter().map(|(metric, need)| {
             let share = if idle { 1.0 } else { share };
             let per_hour = metrics.of(metric.as_str()).map(|lately| lately.per_hour * share);
             let per_hour = per_hour.filter(|_| step.segment.is_none());
             let takes = per_hour.map(|per_hour| *need as f64 / per_hour).filter(|h| *h < FOREVER_HOURS);
-            gates.push(PlannedGate {
-                guardrail: format!("min_samples of {metric}"),
-                samples: Some(*need),
-                takes: takes.map(span),
-            });
-        }
+            let guardrail = format!("min_samples of {metric}");
+            PlannedGate { guardrail, samples: Some(*need), takes: takes.map(span) }
+        }));
         let known: Option<Vec<Span>> = gates.iter().map(|gate| gate.takes).collect();
         let takes = known.map(|takes| takes.into_iter().fold(step.bake, Span::max));
         for (guardrail, lately) in &gating {
@@ -127,8 +121,25 @@ pub fn plan(
         });
     }
     let total: Option<u64> = steps.iter().map(|step| step.takes.map(|takes| takes.0)).sum();
+    let mut advice = advice(policy, &steps, &gating);
+    if let Some((takes, guardrail, lately, share, level)) = slowest.filter(|(takes, ..)| *takes > SLOW) {
+        advice.extend(shorter(guardrail, &lately, share, level, metrics.fastest(), takes));
+    }
+    let known =
+        gating.iter().filter_map(|(g, lately)| Some((g.metric.to_string(), lately.as_ref()?.per_hour)));
+    let traffic = known.map(|(metric, per_hour)| (metric, libm::round(per_hour) as u64)).collect();
+    Plan { steps, total: total.map(Span), traffic, advice }
+}
+
+/// How long it takes to gather the baseline of a guardrail.
+fn reference_hours(policy: &Policy, guardrail: &Guardrail, lately: &Lately, share: f64) -> f64 {
+    guardrail.needs(&policy.evidence) as f64 / (lately.per_hour * (1.0 - share))
+}
+
+/// What cannot be told, and what will hardly be in time.
+fn advice(policy: &Policy, steps: &[PlannedStep], gating: &[(&Guardrail, Option<Lately>)]) -> Vec<String> {
     let mut advice = Vec::new();
-    for step in &steps {
+    for step in steps {
         if let (Some(takes), Some(deadline)) = (step.takes, step.deadline)
             && takes > deadline
         {
@@ -142,13 +153,7 @@ pub fn plan(
     for (guardrail, _) in gating.iter().filter(|(_, lately)| lately.is_none()) {
         advice.push(format!("{} has come in too little lately to tell", guardrail.metric));
     }
-    if let Some((takes, guardrail, lately, share, level)) = slowest.filter(|(takes, ..)| *takes > SLOW) {
-        advice.extend(shorter(guardrail, &lately, share, level, metrics.fastest(), takes));
-    }
-    let known =
-        gating.iter().filter_map(|(g, lately)| Some((g.metric.to_string(), lately.as_ref()?.per_hour)));
-    let traffic = known.map(|(metric, per_hour)| (metric, libm::round(per_hour) as u64)).collect();
-    Plan { steps, total: total.map(Span), traffic, advice }
+    advice
 }
 
 struct Metrics<'a> {

@@ -10,6 +10,7 @@ use crate::core::event::fact::FreezeOrder;
 use crate::core::ids::{EventSeq, Service};
 use crate::core::time::{Span, Timestamp};
 use crate::wire::names;
+use crate::wire::yaml::Scalar;
 
 /// Begins a freeze, or ends it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

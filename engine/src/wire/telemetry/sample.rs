@@ -124,6 +124,49 @@ impl Intake {
         E::custom("refused")
     }
 
+    /// The identity of the message.
+    fn id<E: Error>(&mut self, value: Value) -> Result<(), E> {
+        if self.index.is_some() {
+            let what = "names a message, not a sample; send one object a message, or the id in the Nats-Msg-Id header";
+            return Err(self.refuse("E2028", "id", what));
+        }
+        let text = self.text("id", value)?;
+        let id = names::visible(&self.path("id"), &text).map_err(|fault| self.refuse_with(fault))?;
+        let mut message_id = self.message_id.take();
+        once(self, "id", &mut message_id, id)?;
+        self.message_id = message_id;
+        Ok(())
+    }
+
+    /// The metric whose name was read, and its value.
+    fn metric<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error> {
+        // As in JSON; it bounds the search for names given twice.
+        if self.metrics.len() == KEYS_MAX {
+            let what = format!("more than {KEYS_MAX} fields in one object");
+            return Err(self.refuse("E1029", "", what));
+        }
+        let from = self.names.len();
+        self.names.push_str(&self.slot.text);
+        let to = self.names.len();
+        if !names::is_metric(&self.names[from..to]) {
+            let path = self.path("");
+            let name = self.names[from..to].to_owned();
+            let what = "is not a metric's name; use [a-z][a-z0-9_.]{0,62}";
+            let fault = InputError::new("E2008", format!("{path}: {:?} {what}", shown(&name)));
+            return Err(self.refuse_with(fault));
+        }
+        let value = self.slot.value(map)?;
+        let value = match number(value) {
+            Ok(value) => value,
+            Err(_) => {
+                let field = self.names[from..to].to_owned();
+                self.number(&field, value)?
+            }
+        };
+        self.metrics.push((from, to, value));
+        Ok(())
+    }
+
     /// The number that is a metric's value.
     fn number<E: Error>(&mut self, field: &str, value: Value) -> Result<f64, E> {
         number(value).map_err(|(code, what)| {
@@ -357,18 +400,7 @@ impl<'de> Visitor<'de> for SampleSeed<'_> {
                             once(intake, field, &mut unit, ())?;
                             intake.unit = intake.text(field, value)?;
                         }
-                        "id" if intake.index.is_some() => {
-                            let what = "names a message, not a sample; send one object a message, or the id in the Nats-Msg-Id header";
-                            return Err(intake.refuse("E2028", field, what));
-                        }
-                        "id" => {
-                            let text = intake.text(field, value)?;
-                            let id = names::visible(&intake.path(field), &text);
-                            let id = id.map_err(|fault| intake.refuse_with(fault))?;
-                            let mut message_id = intake.message_id.take();
-                            once(intake, field, &mut message_id, id)?;
-                            intake.message_id = message_id;
-                        }
+                        "id" => intake.id(value)?,
                         "served_at" => {
                             let at = intake.time(field, value)?;
                             once(intake, field, &mut times.served_at, at)?;
@@ -386,32 +418,7 @@ impl<'de> Visitor<'de> for SampleSeed<'_> {
                         }
                     }
                 }
-                None => {
-                    // As in JSON; it bounds the search for names given twice.
-                    if intake.metrics.len() == KEYS_MAX {
-                        let what = format!("more than {KEYS_MAX} fields in one object");
-                        return Err(intake.refuse("E1029", "", what));
-                    }
-                    let from = intake.names.len();
-                    intake.names.push_str(&intake.slot.text);
-                    let to = intake.names.len();
-                    if !names::is_metric(&intake.names[from..to]) {
-                        let path = intake.path("");
-                        let name = intake.names[from..to].to_owned();
-                        let what = "is not a metric's name; use [a-z][a-z0-9_.]{0,62}";
-                        let fault = InputError::new("E2008", format!("{path}: {:?} {what}", shown(&name)));
-                        return Err(intake.refuse_with(fault));
-                    }
-                    let value = intake.slot.value(&mut map)?;
-                    let value = match number(value) {
-                        Ok(value) => value,
-                        Err(_) => {
-                            let field = intake.names[from..to].to_owned();
-                            intake.number(&field, value)?
-                        }
-                    };
-                    intake.metrics.push((from, to, value));
-                }
+                None => intake.metric(&mut map)?,
             }
         }
         intake.enter(times)
