@@ -3,8 +3,9 @@
 
     tests/support/same_traces.py REVISION
 
-Digests of states change whenever the stored form of anything does; everything else in a trace is what was decided, when,
-and why. Prints each line that differs, and exits with 1 if one does.
+A trace is what was decided, when, and why. Digests of states, which change whenever the stored form of anything does, are
+left out: they stand in tests/scenarios/digests, and before ended each trace. Prints each line that differs, and exits with 1
+if one does.
 """
 
 import difflib
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def normal(text: str) -> list[str]:
-    """A scenario without the digest that ends its trace."""
+    """A scenario without the digest that once ended its trace."""
     return re.sub(r", state [0-9a-f]{6}$", "", text, flags=re.MULTILINE).splitlines()
 
 
