@@ -11,9 +11,9 @@ PYTEST := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m pytest -q -p no:cachepro
 WITH_NATS = SLUICE_NATS_SERVER="$$(tests/support/nats_server.sh)"
 
 # Everything is built as cargo test builds it: another set of features would build every dependency again.
-BUILD = echo "== build"; cargo test --quiet --locked --no-run --test cli
+BUILD = echo "== build"; cargo test --quiet --locked --no-run --test log
 SLUICE = target/debug/sluice
-OUTCOMES = cargo test --quiet --locked --test outcomes -- --ignored --nocapture --test-threads=1
+OUTCOMES = cargo test --quiet --locked --test campaign outcomes:: -- --ignored --nocapture --test-threads=1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ test-data: .venv/ready ## published numbers, and rollouts of real model outcomes
 	@if [[ ! -f "$(DATA)/manifest.json" ]]; then \
 	  echo "no manifest.json in DATA=$(DATA); name the data folder: make test-data DATA=path" >&2; exit 1; fi
 	@echo "== published vectors"
-	@SLUICE_VECTORS="$(DATA)/../vectors" cargo test --quiet --locked --test vectors -- --ignored
+	@SLUICE_VECTORS="$(DATA)/../vectors" cargo test --quiet --locked --test pure vectors:: -- --ignored
 	@echo "== its scenarios in virtual time, 8 seeds"
 	@SLUICE_DATA="$(DATA)" SLUICE_SEEDS=8 $(OUTCOMES)
 	@$(BUILD)
@@ -75,7 +75,7 @@ pictures: .venv-peers/ready ## draw docs/pictures from simulated streams
 
 kill-test: .venv/ready ## kill -9 the daemon N=200 times, lose nothing
 	@echo "== $(N) kills"
-	@$(WITH_NATS) SLUICE_KILLS=$(N) cargo test --quiet --locked --test kill -- --ignored --nocapture
+	@$(WITH_NATS) SLUICE_KILLS=$(N) cargo test --quiet --locked --test campaign kill:: -- --ignored --nocapture
 
 # A small sample unless N is given. One case again: make crash SEED=1 CASE=damage:17, as a failure says.
 crash: N := 40
@@ -89,10 +89,10 @@ crash: .venv/ready ## N=40 kills, N/4 failing calls, N/10 full disks, N/20 power
 	@echo "== crashes, N=$(N), seed $(SEED)"
 	@$(WITH_NATS) SLUICE_SEED=$(SEED) SLUICE_CASE=$(CASE) SLUICE_KILLS=$(N) SLUICE_CUTS=$$(( ($(N) + 19) / 20 )) \
 	  SLUICE_FAULTS=$$(( ($(N) + 3) / 4 )) SLUICE_FILLS=$$(( ($(N) + 9) / 10 )) SLUICE_DAMAGES=$$(( $(N) * 50 )) \
-	  cargo test --quiet --locked --test crash -- --nocapture --test-threads=1
+	  cargo test --quiet --locked --test campaign crash:: -- --nocapture --test-threads=1
 	@if [[ -z "$(CASE)" ]]; then \
 	  echo "== kills whenever, N=$$(( ($(N) + 9) / 10 ))"; \
-	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test kill -- --ignored --nocapture; fi
+	  SLUICE_SEED=$(SEED) SLUICE_KILLS=$$(( ($(N) + 9) / 10 )) cargo test --quiet --locked --test campaign kill:: -- --ignored --nocapture; fi
 
 policies: ## the policies that ship, under scripted traffic
 	@$(BUILD)
@@ -109,7 +109,7 @@ simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0
 # A binary of its own: nothing else may meet the faults.
 planted: ## every fault that can be planted in the rules must be found by the simulator; RECORD=1 records where
 	@echo "== build with faults"
-	@cargo test --quiet --locked --no-run --test cli --features planted
+	@cargo test --quiet --locked --no-run --test log --features planted
 	@mv $(SLUICE) target/planted-sluice
 	@$(BUILD)
 	@tests/support/planted.sh target/planted-sluice $(if $(RECORD),target/planted.seeds)

@@ -1,5 +1,5 @@
 //! What every parser of bytes from outside must hold, whatever the bytes: one function a target. The fuzzer
-//! (`fuzz_targets/`) and a plain test (`tests/fuzz_corpus.rs`) both include this file.
+//! (`fuzz_targets/`) and a plain test (`tests/log/fuzz_corpus.rs`) both include this file.
 //!
 //! Beyond that nothing panics: an error text is short and shows nothing unseen; what is accepted fits one
 //! record, is taken by the core, and reads back as itself.

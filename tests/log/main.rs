@@ -14,8 +14,12 @@ mod anchor;
 mod damage;
 mod export;
 mod folder;
+mod formats;
+mod fuzz_corpus;
 mod ledger;
 mod process;
+#[path = "../support/scenario.rs"]
+mod scenario;
 
 fn options() -> OpenOptions {
     OpenOptions { ballast: 0, ..OpenOptions::default() }

@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::figures::Limit;
 use crate::core::evidence::score::BENEFIT_LN;
 use crate::core::evidence::verdict::Verdict;
-use crate::core::evidence::figures::Limit;
 use crate::core::policy::guardrail::{GuardrailKind, OnFail};
 use crate::core::words;
 

@@ -1,0 +1,7 @@
+//! Many cases of one thing: their size is the environment's, and a small sample runs with all other tests.
+
+mod crash;
+mod kill;
+mod outcomes;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,22 @@
+//! What is pure: the core, its formats, its replay and its simulator. Nothing here can name what touches the world: `sluice` is
+//! the engine alone.
+
+extern crate sluice_engine as sluice;
+
+mod bad_inputs;
+#[path = "../support/facts.rs"]
+mod facts;
+mod layering;
+mod practices;
+mod random_facts;
+mod recovery;
+mod retrace;
+mod round_trips;
+#[path = "../support/scenario.rs"]
+mod scenario;
+mod scenarios;
+mod schemas;
+mod simulate;
+mod slices;
+mod vectors;
+mod view;
