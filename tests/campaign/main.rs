@@ -3,5 +3,7 @@
 mod crash;
 mod kill;
 mod outcomes;
+#[path = "../support/references.rs"]
+mod references;
 #[path = "../support/mod.rs"]
 mod support;

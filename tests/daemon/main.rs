@@ -6,6 +6,8 @@ mod cli;
 #[path = "../support/facts.rs"]
 mod facts;
 mod nats_server;
+#[path = "../support/references.rs"]
+mod references;
 #[path = "../support/scenario.rs"]
 mod scenario;
 mod smoke;

@@ -2,54 +2,63 @@
 
 use super::*;
 
-#[test]
-fn verify_names_the_first_bad_record() {
-    type Change = fn(Vec<Vec<u8>>) -> Vec<Vec<u8>>;
-    let swap: Change = |mut records| {
-        records.swap(4, 5);
+/// What `change` does to the records of page 21, the fifth of which is seq 25, is found at `seq` and said.
+#[track_caller]
+fn verify_names(change: impl FnOnce(&mut Vec<Vec<u8>>), seq: EventSeq, message: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    close(filled(dir.path(), 50));
+    rewrite_page(dir.path(), 21, |mut records| {
+        change(&mut records);
         records
-    };
-    let insert: Change = |mut records| {
+    });
+    let log = open(dir.path());
+    let error = log.reader().verify().unwrap_err();
+    assert!(error.to_string().starts_with(message), "{error}");
+    assert_eq!(error.seq(), Some(seq));
+    // A scan ends there, and begins again behind the damage only on demand.
+    let scanned: Vec<_> = log.reader().scan(20).unwrap().collect();
+    assert_eq!((scanned.len() as u64, scanned.iter().filter(|e| e.is_err()).count()), (seq - 20 + 1, 1));
+    assert!(log.reader().scan(40).unwrap().all(|envelope| envelope.is_ok()));
+}
+
+#[test]
+fn a_changed_bit_is_named() {
+    let message = "log corrupt at seq 25, byte 412 of page 21: hash mismatch";
+    verify_names(|records| records[4][70] ^= 4, 25, message);
+}
+
+#[test]
+fn swapped_records_are_named() {
+    let message = "log corrupt at seq 25, byte 412 of page 21: previous-hash mismatch";
+    verify_names(|records| records.swap(4, 5), 25, message);
+}
+
+#[test]
+fn a_missing_record_is_named() {
+    let message = "log corrupt at seq 25, byte 412 of page 21: previous-hash mismatch";
+    verify_names(|records| drop(records.remove(4)), 25, message);
+}
+
+#[test]
+fn an_inserted_record_is_named() {
+    let insert = |records: &mut Vec<Vec<u8>>| {
         let before = envelope::decode(&records[4], &mut 0).unwrap();
         let mut extra = vec![];
         envelope::encode(&Event::TimePassed, 26, Timestamp(25), before.hash, &mut extra).unwrap();
         records.insert(5, extra);
-        records
     };
-    let flip: Change = |mut records| {
-        records[4][70] ^= 4;
-        records
-    };
-    let remove: Change = |mut records| {
-        records.remove(4);
-        records
-    };
-    let future: Change = |mut records| {
+    verify_names(insert, 27, "log corrupt at seq 27, byte 603 of page 21: previous-hash mismatch");
+}
+
+#[test]
+fn a_version_of_the_future_is_named() {
+    let future = |records: &mut Vec<Vec<u8>>| {
         records[4][6] = 99;
         let end = records[4].len() - 32;
         let hash = envelope::hash(&records[4][..end]);
         records[4][end..].copy_from_slice(&hash.0);
-        records
     };
-    for (change, message, seq) in [
-        (swap, "log corrupt at seq 25, byte 412 of page 21: previous-hash mismatch", 25),
-        (insert, "log corrupt at seq 27, byte 603 of page 21: previous-hash mismatch", 27),
-        (flip, "log corrupt at seq 25, byte 412 of page 21: hash mismatch", 25),
-        (remove, "log corrupt at seq 25, byte 412 of page 21: previous-hash mismatch", 25),
-        (future, "seq 25 uses event version 99; this build reads 1 to 1", 25),
-    ] {
-        let dir = tempfile::tempdir().unwrap();
-        close(filled(dir.path(), 50));
-        rewrite_page(dir.path(), 21, change);
-        let log = open(dir.path());
-        let error = log.reader().verify().unwrap_err();
-        assert!(error.to_string().starts_with(message), "{error}");
-        assert_eq!(error.seq(), Some(seq));
-        // A scan ends there, and begins again behind the damage only on demand.
-        let scanned: Vec<_> = log.reader().scan(20).unwrap().collect();
-        assert_eq!((scanned.len() as u64, scanned.iter().filter(|e| e.is_err()).count()), (seq - 20 + 1, 1));
-        assert!(log.reader().scan(40).unwrap().all(|envelope| envelope.is_ok()));
-    }
+    verify_names(future, 25, "seq 25 uses event version 99; this build reads 1 to 1");
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod formats;
 mod fuzz_corpus;
 mod ledger;
 mod process;
+#[path = "../support/references.rs"]
+mod references;
 #[path = "../support/scenario.rs"]
 mod scenario;
 

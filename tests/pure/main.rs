@@ -10,6 +10,8 @@ mod layering;
 mod practices;
 mod random_facts;
 mod recovery;
+#[path = "../support/references.rs"]
+mod references;
 mod retrace;
 mod round_trips;
 #[path = "../support/scenario.rs"]

@@ -136,6 +136,15 @@ fn every_script_is_a_test() {
     assert!(stale.is_empty(), "tests/scenarios/digests has {stale:?}, which are no scripts");
 }
 
+/// Whether `test` is one of these, and its trace says `what`.
+pub fn says(test: &str, what: &str) -> Result<(), String> {
+    let name = test.strip_prefix("pure::scenarios::").ok_or(format!("{test} is no scenario"))?;
+    let path = folder().join(name).with_extension("scn");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{name}: {error}"))?;
+    let [_, _, trace] = script::parts(&text)?;
+    trace.contains(what).then_some(()).ok_or_else(|| format!("the trace of {name} does not say {what:?}"))
+}
+
 /// Plays the script; its trace must be the recorded one, and its state have the recorded digest.
 fn plays(name: &str) {
     let path = folder().join(name).with_extension("scn");

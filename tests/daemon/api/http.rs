@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Daemon, http};
 use super::*;
+use crate::support::{Daemon, http};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_an_intent_to_the_rollback_that_errors_cause() {
@@ -66,13 +66,8 @@ async fn what_people_do_is_recorded_or_refused_with_its_reason() {
     assert!(aborted["message"].as_str().unwrap().contains("use: sluice rollback support-bot-1"));
     assert_eq!(refused(act("promote", json!({"reason": "x"})).await), (409, "E0320".into()));
     server.confirm(&rollout).await;
-
-    let (_, before) = server.get("/v1/rollouts/1").await;
     let (status, paused) = act("pause", json!({"reason": "lunch"})).await;
     assert_eq!((status, &paused["state"], &paused["ok"]), (200, &json!("paused"), &json!(true)));
-    let (status, stale) = act("promote", json!({"if_seq": before["seq"]})).await;
-    assert_eq!((status, &stale["code"]), (409, &json!("E0313")));
-    assert_eq!(stale["help"], "sluice explain support-bot-1");
 
     // A rehearsal says what would happen, and nothing happens.
     let (_, head) = server.get("/v1/info").await;
@@ -148,18 +143,40 @@ async fn the_same_intent_twice_starts_one_rollout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_given_on_an_old_view_is_refused() {
+    let server = Server::start().await;
+    let rollout = server.deploy("support-bot").await;
+    server.confirm(&rollout).await;
+    let (_, seen) = server.get("/v1/rollouts/1").await;
+    let (status, _) = server.post("/v1/rollouts/1/pause", json!({"actor": "li", "reason": "lunch"})).await;
+    assert_eq!(status, 200);
+    let stale = json!({"actor": "maya", "reason": "x", "if_seq": seen["seq"]});
+    let (status, stale) = server.post("/v1/rollouts/1/promote", stale).await;
+    assert_eq!((status, &stale["code"]), (409, &json!("E0313")));
+    assert_eq!(stale["help"], "sluice explain support-bot-1");
+}
+
+/// A request, and the status and code it must get.
+type Bad<'a> = (Method, &'a str, &'a str, u16, &'a str);
+
+async fn refuses(server: &Server, (method, path, body, status, code): Bad<'_>) {
+    let request = server.request(method.clone(), path);
+    let json = request.header("Content-Type", "application/json").body(body.to_owned());
+    let given = refused(answer(json).await);
+    assert_eq!(given, (status, code.to_owned()), "{method} {path} {body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_bad_request_gets_its_own_code() {
     let server = Server::start().await;
     server.deploy("a").await;
     let id = "/v1/rollouts/a-1";
-    let cases: [(Method, &str, &str, u16, &str); 23] = [
+    let cases: [Bad; 20] = [
         (Method::GET, "/nothing", "", 404, "E5006"),
-        (Method::GET, "/ui/..%2f..%2fetc/passwd", "", 404, "E5006"),
         (Method::GET, "/v1/intents", "", 405, "E5008"),
         (Method::GET, "/v1/rollouts/zz", "", 404, "E4004"),
         (Method::GET, "/v1/rollouts/%ff", "", 400, "E5014"),
         (Method::GET, "/v1/rollouts?al=true", "", 400, "E5014"),
-        (Method::GET, "/v1/events?limit=99999999", "", 400, "E5015"),
         (Method::GET, "/v1/events?limit=0", "", 400, "E5015"),
         (Method::GET, "/v1/events?from=x", "", 400, "E5014"),
         (Method::GET, "/v1/events?rollout=zz", "", 404, "E4004"),
@@ -174,16 +191,30 @@ async fn every_bad_request_gets_its_own_code() {
         (Method::POST, &format!("{id}/pause"), r#"{"actor":"m","rollout":"b-1"}"#, 400, "E1026"),
         (Method::POST, &format!("{id}/pause"), r#"["a-1","m"]"#, 400, "E1004"),
         (Method::POST, &format!("{id}/pause"), r#"{"actor":"m","actor":"n"}"#, 400, "E1008"),
-        // A promotion goes to the next step; none can be named.
-        (Method::POST, &format!("{id}/promote"), r#"{"actor":"m","reason":"r","to_step":4}"#, 400, "E1009"),
         (Method::POST, &format!("{id}/fly"), "{}", 404, "E5006"),
     ];
-    for (method, path, body, status, code) in cases {
-        let request = server.request(method.clone(), path);
-        let json = request.header("Content-Type", "application/json").body(body.to_owned());
-        let given = refused(answer(json).await);
-        assert_eq!(given, (status, code.to_owned()), "{method} {path} {body}");
+    for case in cases {
+        refuses(&server, case).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_out_of_the_folder_leads_nowhere() {
+    refuses(&Server::start().await, (Method::GET, "/ui/..%2f..%2fetc/passwd", "", 404, "E5006")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_everything_is_refused() {
+    refuses(&Server::start().await, (Method::GET, "/v1/events?limit=99999999", "", 400, "E5015")).await;
+}
+
+/// It goes to the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_names_no_step() {
+    let server = Server::start().await;
+    server.deploy("a").await;
+    let body = r#"{"actor":"m","reason":"r","to_step":4}"#;
+    refuses(&server, (Method::POST, "/v1/rollouts/a-1/promote", body, 400, "E1009")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,30 +228,44 @@ async fn what_a_request_holds_is_shown_escaped() {
     assert_eq!((status, said.as_str()), (400, r"note.rollout: b does not match the path's a\u{202e}"));
 }
 
+async fn get_with(server: &Server, name: &str, value: &str) -> (u16, Value) {
+    answer(server.request(Method::GET, "/v1/rollouts").header(name, value)).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_browser_can_be_tricked_into_is_refused() {
+async fn a_foreign_host_is_refused() {
     let server = Server::start().await;
-    let get = async |name: &str, value: &str| {
-        answer(server.request(Method::GET, "/v1/rollouts").header(name, value)).await
-    };
-    assert_eq!(refused(get("Host", "evil.example:8080").await), (403, "E5005".into()));
-    let (_, body) = get("Host", "evil.example:8080").await;
+    let (status, body) = get_with(&server, "Host", "evil.example:8080").await;
+    assert_eq!((status, &body["code"]), (403, &json!("E5005")));
     assert_eq!(body["message"], "host evil.example is not this machine's; call sluice by a loopback address");
     for host in ["localhost:7117", "[::1]:7117", "127.0.0.1", "sluice.example:80"] {
-        assert_eq!(get("Host", host).await.0, 200, "{host}");
+        assert_eq!(get_with(&server, "Host", host).await.0, 200, "{host}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_site_sends_is_refused() {
+    let server = Server::start().await;
     for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
-        assert_eq!(refused(get("Origin", origin).await), (403, "E5003".into()), "{origin}");
+        let given = refused(get_with(&server, "Origin", origin).await);
+        assert_eq!(given, (403, "E5003".into()), "{origin}");
     }
-    assert_eq!(get("Origin", &server.base).await.0, 200);
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", ""] {
+    assert_eq!(get_with(&server, "Origin", &server.base).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_form_can_post_is_refused() {
+    let server = Server::start().await;
+    for (content_type, code) in [
+        ("text/plain", "E5004"),
+        ("application/x-www-form-urlencoded", "E5004"),
+        ("", "E5004"),
+        ("application/x-ndjson", "E1028"),
+    ] {
         let request = server.request(Method::POST, "/v1/intents").body(intent("a").to_string());
         let given = refused(answer(request.header("Content-Type", content_type)).await);
-        assert_eq!(given, (415, "E5004".into()), "{content_type}");
+        assert_eq!(given, (415, code.into()), "{content_type}");
     }
-    let request = server.request(Method::POST, "/v1/intents").body(intent("a").to_string());
-    let given = refused(answer(request.header("Content-Type", "application/x-ndjson")).await);
-    assert_eq!(given, (415, "E1028".into()));
     assert_eq!(server.get("/v1/rollouts").await.1["rollouts"], json!([]));
 }
 

@@ -5,16 +5,17 @@
 //! harmless and must be accepted.
 //!
 //! `bad_inputs/catalogue.json` has a line for each situation that was thought of beforehand: its rows here
-//! (whose ids begin with the situation's), or the test elsewhere and what it says, or why there is none yet.
+//! (whose ids begin with the situation's), or the test elsewhere, or why there is none yet.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Deserialize;
 use sluice::core::time::Timestamp;
 use sluice::wire::error::InputError;
 use sluice::wire::yaml::FileError;
 use sluice::wire::{ack, config_file, intent, policy_file, telemetry};
+
+use crate::scenarios;
 
 mod situations;
 
@@ -82,11 +83,7 @@ impl Row {
 }
 
 fn rows() -> Vec<Row> {
-    let files = [
-        include_str!("messages.json"),
-        include_str!("telemetry.json"),
-        include_str!("files.json"),
-    ];
+    let files = [include_str!("messages.json"), include_str!("telemetry.json"), include_str!("files.json")];
     files.into_iter().flat_map(|text| serde_json::from_str::<Vec<Row>>(text).unwrap()).collect()
 }
 
@@ -102,7 +99,7 @@ fn every_bad_input_is_refused_with_its_message() {
     assert!(wrong.is_empty(), "{} rows differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// One situation of the catalogue: exactly one of `rows`, `test` (with `says`) and `not_yet`.
+/// One situation of the catalogue: exactly one of `rows`, `test` and `not_yet`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Situation {
@@ -111,9 +108,9 @@ struct Situation {
     /// Rows of this test have its id.
     #[serde(default)]
     rows: bool,
-    /// `file::function`, or a scenario.
+    /// `binary::name`; that it is there and runs, `references` sees to.
     test: Option<String>,
-    /// A part of the message (or of what is asserted) as the test has it.
+    /// What the trace must say, if the test is a scenario.
     says: Option<String>,
     /// Why it cannot come in, or is not refused.
     not_yet: Option<String>,
@@ -138,9 +135,10 @@ fn every_situation_of_the_catalogue_has_its_place() {
         let place = match (s.rows, &s.test, &s.says, &s.not_yet) {
             (true, None, None, None) if rows.iter().any(|row| is_of(row, &s.id)) => Ok(()),
             (true, None, None, None) => Err("no row has its id".to_owned()),
-            (false, Some(test), Some(says), None) => says_so(test, says),
+            (false, Some(test), Some(says), None) => scenarios::says(test, says),
+            (false, Some(_), None, None) => Ok(()),
             (false, None, None, Some(why)) if !why.is_empty() => Ok(()),
-            _ => Err("needs one of rows, test with says, not_yet".to_owned()),
+            _ => Err("needs one of rows, test, not_yet".to_owned()),
         };
         wrong.extend(place.err().map(|why| format!("{} ({}): {why}", s.id, s.situation)));
     }
@@ -154,23 +152,4 @@ fn every_situation_of_the_catalogue_has_its_place() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(groups, CATALOGUE.into_iter().collect());
-}
-
-/// Whether the test is there, runs (it is not ignored), and says it.
-fn says_so(test: &str, says: &str) -> Result<(), String> {
-    let (file, function) = test.split_once("::").unwrap_or((test, ""));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("{file}: {error}"))?;
-    if function.is_empty() {
-        return if text.contains(says) { Ok(()) } else { Err(format!("{file} does not say {says:?}")) };
-    }
-    let at = text.find(&format!("fn {function}(")).ok_or(format!("{file} has no function {function}"))?;
-    // What stands between the last item and the function; its body ends with the first brace in column 1.
-    let before = &text[text[..at].rfind("\n}\n").unwrap_or(0)..at];
-    if !before.contains("test") || before.contains("#[ignore") {
-        return Err(format!("{function} in {file} is not a test that runs"));
-    }
-    let body = &text[at..];
-    let body = &body[..body.find("\n}\n").unwrap_or(body.len())];
-    if body.contains(says) { Ok(()) } else { Err(format!("{function} in {file} does not say {says:?}")) }
 }
