@@ -210,7 +210,9 @@ fn check(file: &str, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let Some(own_layer) = layer(own) else {
-        return vec![format!("{file}: module `{own}` is in no layer; add it to LAYERS in tests/pure/layering.rs")];
+        return vec![format!(
+            "{file}: module `{own}` is in no layer; add it to LAYERS in tests/pure/layering.rs"
+        )];
     };
     let mut complaints = Vec::new();
     for (line, path) in paths(&code_only(text)) {

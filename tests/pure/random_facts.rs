@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 use sluice::core::event::fact::*;
 use sluice::core::event::smoke::{SmokeOutcome, SmokeResult};
+use sluice::core::event::verb::Verb;
 use sluice::core::event::*;
 use sluice::core::ids::{CommandId, Digest, RolloutId, Scope, Service, SmokeId};
 use sluice::core::policy::{ChangeKind, Policy};

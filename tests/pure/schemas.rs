@@ -203,3 +203,19 @@ fn schema_and_parser_refuse_the_bad_examples() {
         assert!(parsed.is_err(), "the parser accepts {name}: {input}");
     }
 }
+
+#[test]
+fn every_shape_has_a_schema_of_its_own_name() {
+    let schemas = sluice::view::api::schemas();
+    let mut names: Vec<&str> = schemas.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), schemas.len());
+    for (name, schema) in &schemas {
+        assert_eq!(schema["type"], "object", "{name}");
+        assert!(jsonschema::validator_for(schema).is_ok(), "{name}");
+        // What comes in is checked strictly, and its schema says so.
+        let strict = schema["additionalProperties"] == false;
+        assert_eq!(strict, name.ends_with("-request"), "{name}");
+    }
+}

@@ -112,3 +112,24 @@ pub struct ActAnswer {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The schema says in words which verbs need a reason, and the rows say so.
+    #[test]
+    fn the_words_of_the_request_name_the_verbs_that_need_a_reason() {
+        let schema = schemars::schema_for!(ActRequest);
+        let said =
+            schema.pointer("/properties/reason/description").and_then(|text| text.as_str()).expect("said");
+        let (always, override_) = said.split_once(" and an overriding ").expect("both sorts are named");
+        for verb in Verb::ALL {
+            let named = format!("`{}`", verb.as_str());
+            let wants = [verb.lacks_reason(false, " "), verb.lacks_reason(true, " ")];
+            assert_eq!(wants[0].is_some(), always.contains(&named), "{named}");
+            assert_eq!(wants[0].is_none() && wants[1].is_some(), override_.contains(&named), "{named}");
+            assert_eq!(verb.lacks_reason(true, "because"), None);
+        }
+    }
+}

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use crate::core::event::Event;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::log::{LogError, Reader};
@@ -210,6 +209,7 @@ fn chunk(log: &Reader, next: EventSeq, until: EventSeq) -> Result<(Vec<Arc<News>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::Event;
     use crate::core::event::opening::Outcome;
     use crate::core::time::Timestamp;
     use crate::shell::log::{Log, OpenOptions};

@@ -23,7 +23,7 @@ use crate::core::event::Event;
 use crate::core::event::decision::Decision;
 use crate::core::event::opening::Opening;
 use crate::core::event::verb::Verb;
-use crate::core::ids::{EventSeq, IntentId, RolloutId, Service};
+use crate::core::ids::{EventSeq, IntentId, RolloutId};
 use crate::core::rules::ENGINE;
 use crate::core::state::State;
 use crate::core::time::Timestamp;
