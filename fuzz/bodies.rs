@@ -58,7 +58,7 @@ fn assert_visible(text: &str) {
 
 /// An error on its way into the log and to people.
 fn refused(error: InputError, input: &[u8]) {
-    let digits = error.code.strip_prefix('E').expect("a code begins with E");
+    let digits = error.code.as_str().strip_prefix('E').expect("a code begins with E");
     assert!(digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit()), "{}", error.code);
     assert_visible(&error.message);
     assert!(!excerpt(input).contains(is_hidden));

@@ -7,7 +7,7 @@ use crate::core::decide::decide;
 use crate::core::decide::readings::{PooledEvidence, excuses, judge};
 use crate::core::decide::turn::Turn;
 use crate::core::event::Event;
-use crate::core::event::alert::AlertKind;
+use crate::core::event::alert::Alert;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{discoveries, enough};
@@ -172,9 +172,9 @@ pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subj
     match event {
         Event::CohortScored { rollout, guardrail, .. } => one(rollout, guardrail),
         Event::VerdictReached { rollout, reading } => one(rollout, &reading.name),
-        Event::AlertRaised { rollout, alert } => match (&alert.kind, &alert.reading) {
-            (AlertKind::Guardrail(_) | AlertKind::Slice(..), Some(reading)) => one(rollout, &reading.name),
-            (AlertKind::AboveCap(name), _) => one(rollout, name),
+        Event::AlertRaised { rollout, alert } => match alert {
+            Alert::Guardrail { reading } | Alert::Slice { reading, .. } => one(rollout, &reading.name),
+            Alert::AboveCap(above) => one(rollout, &above.guardrail),
             _ => Err(RetraceError::NoEvidence(seq, event.kind())),
         },
         Event::DecisionMade { rollout, decision } => {
@@ -302,7 +302,7 @@ impl Tracer {
         let name = self.trace.subject.name();
         let slice = self.trace.subject.slice.is_some();
         let reading = match again {
-            Event::AlertRaised { alert, .. } => alert.reading.clone().filter(|r| r.name == name),
+            Event::AlertRaised { alert, .. } => alert.reading().filter(|r| r.name == name).cloned(),
             Event::VerdictReached { reading, .. } => Some(reading.clone()).filter(|r| r.name == name),
             Event::DecisionMade { decision, .. } => {
                 decision.readings.iter().find(|r| r.name == name).cloned()

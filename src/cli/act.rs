@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::client::{Answer, without_password};
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
+use crate::core::event::code::Code;
 use crate::core::event::verb::Verb;
 use crate::core::text::count;
 
@@ -72,7 +73,7 @@ pub async fn run(common: &Common, verb: Verb, args: Args) -> Result<u8, CliError
     let reason = args.reason.unwrap_or_default();
     if let Some(what) = verb.lacks_reason(args.force, &reason) {
         let message = format!("{what} needs --reason TEXT (it is written to the log)");
-        let error = CliError::new(exit::USAGE, "E4003", message);
+        let error = CliError::new(exit::USAGE, Code::ReasonNeeded, message);
         return Err(error.help(format!("sluice {what} {} --reason \"...\"", args.rollout)));
     }
     let mut body = json!({
@@ -182,7 +183,7 @@ pub async fn ack(common: &Common, args: AckArgs) -> Result<u8, CliError> {
     }
     if args.dry_run {
         let checked = crate::wire::ack::parse_ack(body.to_string().as_bytes(), None);
-        checked.map_err(|error| CliError::refused(error.code, &error.message, None))?;
+        checked.map_err(|error| CliError::refused(error.code.as_str(), &error.message, None))?;
         output::json(&body.to_string())?;
         return Ok(exit::OK);
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::error::{CliError, reason};
 use super::exit;
+use crate::core::event::code::Code;
 use crate::shell::bus;
 use crate::wire::outgoing::ROOT;
 
@@ -171,7 +172,7 @@ impl Client {
             self.place
         );
         let help = "is it running? start it: sluice serve. Elsewhere? name it: --server URL or --nats URL";
-        CliError::new(exit::UNKNOWN, "E4001", message).help(help)
+        CliError::new(exit::UNKNOWN, Code::Unreached, message).help(help)
     }
 
     fn silent(&self) -> CliError {
@@ -180,7 +181,7 @@ impl Client {
             self.place,
             ANSWER_TIMEOUT.as_secs()
         );
-        CliError::new(exit::UNKNOWN, "E4001", message)
+        CliError::new(exit::UNKNOWN, Code::Unreached, message)
             .help("see what is recorded: sluice log tail --until-end")
     }
 }
@@ -214,7 +215,7 @@ async fn nats(url: &str, creds: Option<&PathBuf>) -> Result<Client, CliError> {
             "cannot reach NATS at {place}: {}. The rollout keeps running; its state is UNKNOWN here",
             reason(&innermost(&error))
         );
-        CliError::new(exit::UNKNOWN, "E4001", message)
+        CliError::new(exit::UNKNOWN, Code::Unreached, message)
     })?;
     Ok(Client { link: Link::Nats(nats), place })
 }
@@ -272,7 +273,7 @@ fn answer(text: String) -> Result<Answer, CliError> {
     let value: Value = serde_json::from_str(&text).map_err(CliError::answer)?;
     if value["ok"] == json!(false) {
         let field = |name: &str| value[name].as_str();
-        let code = field("code").unwrap_or("E4012");
+        let code = field("code").unwrap_or(Code::Fault.as_str());
         return Err(CliError::refused(
             code,
             field("message").unwrap_or("refused, without a reason"),

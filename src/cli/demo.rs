@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::CliError;
 use super::exit;
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::event::decision::Choice;
 use crate::core::event::fact::{Intent, Origin};
 use crate::core::event::opening::Outcome;
@@ -229,7 +230,7 @@ impl Stage {
         if same {
             Ok(())
         } else {
-            Err(CliError::new(exit::MISMATCH, "E0921", "the folded state differs after replay"))
+            Err(CliError::new(exit::MISMATCH, Code::ReplayDiffers, "the folded state differs after replay"))
         }
     }
 }
@@ -250,7 +251,9 @@ fn line(event: &Event) -> Option<String> {
                 Choice::Complete => format!("{rollout}  COMPLETE: {why}"),
             })
         }
-        Event::AlertRaised { rollout, alert } => Some(format!("{rollout}  ALERT {}", alert.summary)),
+        Event::AlertRaised { rollout, alert } => {
+            Some(format!("{rollout}  ALERT {}", words::alert::text(alert)))
+        }
         Event::RolloutEnded { rollout, outcome } => {
             let outcome = match outcome {
                 Outcome::Completed => "completed: serves all traffic",

@@ -11,6 +11,7 @@ use super::output::{self, Format};
 use super::wait::{self, Goal};
 use super::{CliError, Common, exit, git};
 use crate::core::event::bundle::Part;
+use crate::core::event::code::Code;
 use crate::core::event::fact::Intent;
 use crate::core::policy::ChangeKind;
 use crate::core::text::count;
@@ -180,7 +181,7 @@ fn parts(option: &str, given: Vec<(Part, String)>) -> Result<serde_json::Map<Str
 /// Reads an intent as the daemon will.
 fn checked(text: &str) -> Result<Intent, CliError> {
     parse_intent(text.as_bytes(), None, None, None, clock::now())
-        .map_err(|error| CliError::refused(error.code, &error.message, None))
+        .map_err(|error| CliError::refused(error.code.as_str(), &error.message, None))
 }
 
 /// Says whether the request is well formed, which policy it would run under, and what it would wait for.
@@ -226,8 +227,8 @@ async fn policy(client: &Client, intent: &Intent) -> Result<String, CliError> {
     let name = |policy: &Value| policy["name"].as_str().unwrap_or_default().to_owned();
     best.map(|policy| name(policy)).ok_or_else(|| {
         let (code, message) = match wanted {
-            Some(name) => ("E3021", format!("policy {name} is not known")),
-            None => ("E3022", format!("no policy applies to changes of kind {kind}")),
+            Some(name) => (Code::NoSuchPolicy, format!("policy {name} is not known")),
+            None => (Code::PolicyName, format!("no policy applies to changes of kind {kind}")),
         };
         let names: Vec<String> = known.iter().map(name).collect();
         CliError::new(exit::NOT_FOUND, code, message)

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::output::{self, Progress};
 use super::{CliError, Common, exit};
+use crate::core::event::code::Code;
 use crate::core::text::count;
 use crate::shell::clock;
 use crate::wire::error::shown;
@@ -148,11 +149,11 @@ fn read(file: &PathBuf) -> Result<String, CliError> {
     }
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let name = file.display();
-        let failure = CliError::new(exit::USAGE, "E4006", format!("{name} is compressed"));
+        let failure = CliError::new(exit::USAGE, Code::FileUnread, format!("{name} is compressed"));
         return Err(failure.help(format!("zcat {name} | sluice emit SERVICE -f -")));
     }
     String::from_utf8(bytes).map_err(|error| {
-        CliError::new(exit::USAGE, "E4006", format!("{}: {}", file.display(), error.utf8_error()))
+        CliError::new(exit::USAGE, Code::FileUnread, format!("{}: {}", file.display(), error.utf8_error()))
     })
 }
 
@@ -172,7 +173,7 @@ fn recorded(text: &str, version: Option<&str>, map: &[String]) -> Result<Vec<Row
     let mut rows =
         if text.trim_start().starts_with('{') { reading.json_lines(text)? } else { reading.csv(text)? };
     if rows.is_empty() {
-        return Err(CliError::new(exit::USAGE, "E4005", "the file has no rows"));
+        return Err(CliError::new(exit::USAGE, Code::NothingInFile, "the file has no rows"));
     }
     // Stable: rows of one moment, and those without any, keep their order.
     rows.sort_by(|a, b| a.at_ms.unwrap_or(0.0).total_cmp(&b.at_ms.unwrap_or(0.0)));
@@ -189,8 +190,9 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn csv(&self, text: &str) -> Result<Vec<Row>, CliError> {
         let mut csv = csv::Reader::from_reader(text.as_bytes());
-        let broken =
-            |error: csv::Error| CliError::new(exit::USAGE, "E4006", format!("not a CSV file: {error}"));
+        let broken = |error: csv::Error| {
+            CliError::new(exit::USAGE, Code::FileUnread, format!("not a CSV file: {error}"))
+        };
         let heads = csv.headers().map_err(broken)?.clone();
         if let Some(column) = self.map.keys().find(|column| !heads.iter().any(|head| head == **column)) {
             let found = heads.iter().map(shown).collect::<Vec<_>>().join(", ");
@@ -260,7 +262,7 @@ impl Reading<'_> {
 }
 
 fn at(line: u64, what: &dyn std::fmt::Display) -> CliError {
-    CliError::new(exit::USAGE, "E4006", format!("line {line}: {what}"))
+    CliError::new(exit::USAGE, Code::FileUnread, format!("line {line}: {what}"))
 }
 
 /// Milliseconds: `t_s` in seconds, else RFC 3339 (UTC where no zone is given) or milliseconds.

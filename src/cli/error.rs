@@ -1,11 +1,12 @@
 //! What a command says when it did not do what was asked, and the exit code it ends with.
 //!
-//! Codes here: E4001 to E4012. A refusal of the daemon keeps the code it came with.
+//! A refusal of the daemon keeps the code it came with, also one that this build does not know.
 
 use std::fmt::Display;
 use std::io;
 
 use super::exit;
+use crate::core::event::code::Code;
 use crate::core::text::plain;
 use crate::shell::log::LogError;
 use crate::wire::yaml::FileError;
@@ -22,37 +23,59 @@ pub struct CliError {
 }
 
 impl CliError {
-    pub fn new(exit: u8, code: &str, message: impl Into<String>) -> CliError {
-        CliError { exit, code: code.to_owned(), message: message.into(), help: None }
+    pub fn new(exit: u8, code: Code, message: impl Into<String>) -> CliError {
+        CliError { exit, code: code.to_string(), message: message.into(), help: None }
+    }
+
+    /// Nothing is said.
+    pub fn silent(exit: u8) -> CliError {
+        CliError { exit, code: String::new(), message: String::new(), help: None }
     }
 
     pub fn usage(message: impl Into<String>) -> CliError {
-        CliError::new(exit::USAGE, "E4002", message)
+        CliError::new(exit::USAGE, Code::Usage, message)
     }
 
     /// What could not be done with a file, with the system's reason.
     pub fn file(what: impl Display, error: &io::Error) -> CliError {
-        CliError::new(exit::USAGE, "E4006", format!("{what}: {}", reason(error)))
+        CliError::new(exit::USAGE, Code::FileUnread, format!("{what}: {}", reason(error)))
     }
 
     /// Standard output does not take what is written.
     pub fn output(error: &io::Error) -> CliError {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return CliError::new(exit::OK, "", "");
+            return CliError::silent(exit::OK);
         }
-        CliError::new(exit::USAGE, "E4007", format!("writing the output failed: {}", reason(error)))
+        CliError::new(
+            exit::USAGE,
+            Code::OutputFailed,
+            format!("writing the output failed: {}", reason(error)),
+        )
     }
 
     /// What the daemon answered instead of doing it.
     pub fn refused(code: &str, message: &str, help: Option<&str>) -> CliError {
-        let exit = match code {
+        let exit = match Code::named(code) {
             // What was asked for is the case already.
-            "E1022" => exit::OK,
-            "E4004" | "E3021" | "E3022" => exit::NOT_FOUND,
-            "E1014" | "E1015" | "E1021" | "E1031" | "E1032" | "E1033" | "E1034" | "E1035" | "E1036"
-            | "E1037" | "E2101" => exit::REFUSED,
+            Some(Code::RolledBackAlready) => exit::OK,
+            Some(Code::NotFound | Code::NoSuchPolicy | Code::PolicyName) => exit::NOT_FOUND,
+            Some(
+                Code::IntentAgain
+                | Code::IntentIdReused
+                | Code::RolloutOver
+                | Code::ServesAlready
+                | Code::RollingOutAlready
+                | Code::OneAtATime
+                | Code::QueueFull
+                | Code::Quarantined
+                | Code::SeveralParts
+                | Code::PartsUnknown
+                | Code::StrayAck,
+            ) => exit::REFUSED,
             // What this program asks for in a way the daemon does not take is no mistake of the user's.
-            "E5004" | "E5006" | "E5008" | "E5014" | "E5090" => exit::BUG,
+            Some(Code::NotJson | Code::NoSuchPath | Code::Method | Code::BadPath | Code::LogUnread) => {
+                exit::BUG
+            }
             _ => match code.get(..2) {
                 Some("E0" | "E5") => exit::REFUSED,
                 Some("E1" | "E2" | "E3" | "E4") => exit::USAGE,
@@ -67,20 +90,20 @@ impl CliError {
         let text = error.to_string();
         // What is wrong inside a file has a code of its own already.
         let coded = text.strip_prefix("error[").and_then(|rest| rest.split_once("]: "));
-        let (code, message) = coded.unwrap_or(("E3000", &text));
-        CliError::new(exit::USAGE, code, message)
+        let (code, message) = coded.unwrap_or((Code::PolicyUnread.as_str(), &text));
+        CliError { exit: exit::USAGE, code: code.to_owned(), message: message.to_owned(), help: None }
     }
 
     /// The daemon said something this build does not understand.
     pub fn answer(what: impl Display) -> CliError {
         let message = format!("the answer of sluice was not understood: {what}");
-        CliError::new(exit::BUG, "E4012", message).help("use the same version of sluice on both sides")
+        CliError::new(exit::BUG, Code::Fault, message).help("use the same version of sluice on both sides")
     }
 
     /// Everything that is wrong with a policy or a config file, each thing with its place.
     pub fn policy(error: FileError) -> CliError {
         let text = error.to_string();
-        let code = error.0.first().map_or("E3018", |fault| fault.code);
+        let code = error.0.first().map_or(Code::FileValue, |fault| fault.code);
         let message = text.strip_prefix(&format!("error[{code}]: ")).unwrap_or(&text);
         CliError::new(exit::USAGE, code, message)
     }
@@ -105,25 +128,25 @@ impl From<LogError> for CliError {
     fn from(error: LogError) -> CliError {
         let message = error.to_string();
         match error {
-            LogError::Locked { .. } => CliError::new(exit::REFUSED, "E4009", message).help(
+            LogError::Locked { .. } => CliError::new(exit::REFUSED, Code::LogInUse, message).help(
                 "the log is in use by a running sluice. Stop it first, or ask it: sluice log tail, sluice log show",
             ),
-            LogError::Empty { .. } => CliError::new(exit::USAGE, "E4005", message),
-            LogError::NoSuchEvent { .. } => CliError::new(exit::NOT_FOUND, "E4004", message),
+            LogError::Empty { .. } => CliError::new(exit::USAGE, Code::NothingInFile, message),
+            LogError::NoSuchEvent { .. } => CliError::new(exit::NOT_FOUND, Code::NotFound, message),
             LogError::NoLog(_) => {
-                CliError::new(exit::USAGE, "E4006", message).help("name the folder of a log: --data DIR")
+                CliError::new(exit::USAGE, Code::FileUnread, message).help("name the folder of a log: --data DIR")
             }
-            LogError::Io { what: "writing the export", .. } => CliError::new(exit::USAGE, "E4007", message),
+            LogError::Io { what: "writing the export", .. } => CliError::new(exit::USAGE, Code::OutputFailed, message),
             LogError::Corrupt { .. } | LogError::Damaged { .. } | LogError::Anchor(_) | LogError::Cut { .. } => {
-                CliError::new(exit::MISMATCH, "E4010", message)
+                CliError::new(exit::MISMATCH, Code::LogDamaged, message)
             }
             LogError::OutOfOrder { .. }
             | LogError::GroupTooLarge { .. }
             | LogError::TooLarge(_)
             | LogError::Poisoned => {
-                CliError::new(exit::BUG, "E4010", message)
+                CliError::new(exit::BUG, Code::LogDamaged, message)
             }
-            _ => CliError::new(exit::USAGE, "E4006", message),
+            _ => CliError::new(exit::USAGE, Code::FileUnread, message),
         }
     }
 }

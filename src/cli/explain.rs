@@ -5,6 +5,7 @@ use serde_json::json;
 use super::output::{self, Format, table, time};
 use super::rollouts::{difference, effect, limit, percent, smoke, verdict, word};
 use super::{CliError, Common, exit};
+use crate::core::event::code::Code;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::guardrail::OnFail;
 use crate::core::text::{count, digits};
@@ -44,7 +45,11 @@ pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
             let of_rollout = format!(
                 "with --evidence a number is an event of the log; a rollout is named in full: SERVICE-{seq}"
             );
-            if error.code == "E4004" && args.event.is_none() { error.help(of_rollout) } else { error }
+            if error.code == Code::NotFound.as_str() && args.event.is_none() {
+                error.help(of_rollout)
+            } else {
+                error
+            }
         })?;
         return factors(common.output, &answer.text, &answer.read()?);
     }
@@ -55,7 +60,7 @@ pub async fn run(common: &Common, args: Args) -> Result<u8, CliError> {
     }
     let answer = common.client().await?.call("explain", &json!({"rollout": args.about})).await;
     let answer = answer.map_err(|error| match args.about.parse::<u64>() {
-        Ok(seq) if error.code == "E4004" => {
+        Ok(seq) if error.code == Code::NotFound.as_str() => {
             error.help(format!("of event {seq} of the log: sluice explain {seq} --evidence"))
         }
         _ => error,

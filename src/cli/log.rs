@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::client::{Answer, Client};
 use super::output::{self, Format, Progress};
 use super::{CliError, Common, exit};
+use crate::core::event::code::Code;
 use crate::core::ids::EventSeq;
 use crate::core::text::count;
 use crate::core::words::line;
@@ -292,7 +293,7 @@ fn verify(common: &Common, args: &HistoryArgs) -> Result<u8, CliError> {
 fn broken(violation: Violation) -> CliError {
     let help = "the log is what was written, but sluice should never have written it: please report it, with the \
                 output of `sluice log show` for this event";
-    CliError::new(exit::CHECK_FAILED, "E6010", violation.to_string()).help(help)
+    CliError::new(exit::CHECK_FAILED, Code::PromiseBroken, violation.to_string()).help(help)
 }
 
 fn report(common: &Common, done: &Verified, what: &str) -> Result<u8, CliError> {
@@ -330,7 +331,7 @@ fn write_export(common: &Common, args: &ExportArgs) -> Result<u8, CliError> {
     if args.file.is_file() {
         let error = CliError::new(
             exit::REFUSED,
-            "E4006",
+            Code::FileUnread,
             format!("{name} exists; an export does not replace a file"),
         );
         return Err(error.help("choose another name, or remove it first"));

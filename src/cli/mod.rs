@@ -31,6 +31,7 @@ use client::{Client, Target};
 use error::CliError;
 use output::Format;
 
+use crate::core::event::code::Code;
 use crate::core::event::verb::Verb as Act;
 
 #[derive(Parser)]
@@ -178,7 +179,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let ended = parse().and_then(|cli| {
         let runtime = tokio::runtime::Runtime::new()
-            .map_err(|error| CliError::new(exit::BUG, "E4012", format!("cannot start: {error}")))?;
+            .map_err(|error| CliError::new(exit::BUG, Code::Fault, format!("cannot start: {error}")))?;
         runtime.block_on(run(cli))
     });
     let exit = ended.unwrap_or_else(|failure| {
@@ -207,7 +208,7 @@ fn parse() -> Result<Cli, CliError> {
         if !error.use_stderr() || error.kind() == Nothing {
             let exit = if error.kind() == Nothing { exit::USAGE } else { exit::OK };
             return match error.print() {
-                Ok(()) => CliError::new(exit, "", ""),
+                Ok(()) => CliError::silent(exit),
                 Err(error) => CliError::output(&error),
             };
         }
@@ -232,7 +233,7 @@ async fn run(cli: Cli) -> Result<u8, CliError> {
         biased;
         _ = tokio::signal::ctrl_c() => {
             let message = "interrupted. What was sent stays sent, and rollouts keep running";
-            Err(CliError::new(exit::INTERRUPTED, "E4011", message))
+            Err(CliError::new(exit::INTERRUPTED, Code::Interrupted, message))
         }
         ended = client_verb(&cli.common, cli.verb) => ended,
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, Common, exit, policy_test};
+use crate::core::event::code::Code;
 use crate::core::ids::{Actuator, Digest};
 use crate::core::policy::actuator::{Declared, Effective, OnDeadline, Run, Smoke};
 use crate::core::policy::guardrail::{Guardrail, Judged, OnFail, Unless};
@@ -102,7 +103,7 @@ fn show(common: &Common, name: &str, folder: Option<&Path>) -> Result<u8, CliErr
     let known = policies::load(folder).map_err(CliError::policies)?;
     let Some(found) = known.iter().find(|known| known.policy.name == name) else {
         let names: Vec<&str> = known.iter().map(|known| known.policy.name.as_str()).collect();
-        let error = CliError::new(exit::NOT_FOUND, "E4004", format!("no policy {name}"));
+        let error = CliError::new(exit::NOT_FOUND, Code::NotFound, format!("no policy {name}"));
         return Err(error.help(format!("there are: {}", names.join(", "))));
     };
     say(common, found)

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::output::{self, Format};
 use super::{CliError, Common, exit};
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::evidence::verdict::Verdict;
 use crate::shell::policies::{self, Loaded};
 use crate::sim::script;
@@ -31,7 +32,7 @@ pub fn run(common: &Common, folder: &Path, seed: u64) -> Result<u8, CliError> {
     files.sort();
     if files.is_empty() {
         let message = format!("{} holds no file that ends in .test", folder.display());
-        return Err(CliError::new(exit::NOT_FOUND, "E4004", message));
+        return Err(CliError::new(exit::NOT_FOUND, Code::NotFound, message));
     }
     let (mut passed, mut failed, mut results) = (0, 0, Vec::new());
     let (mut rules, mut covered) = (0, 0);
@@ -114,7 +115,7 @@ fn policy_of(file: &Path, name: &str) -> Result<Loaded, CliError> {
     let shipped = policies::load(None).map_err(CliError::policies)?;
     shipped.into_iter().find(|known| known.policy.name == name).ok_or_else(|| {
         let message = format!("{}: no policy {name}, neither a file beside it nor shipped", file.display());
-        CliError::new(exit::NOT_FOUND, "E4004", message)
+        CliError::new(exit::NOT_FOUND, Code::NotFound, message)
     })
 }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{CliError, exit};
+use crate::core::event::code::Code;
 use crate::core::text::{count, plain};
 use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf};
 use crate::retrace::{RetraceError, Tracer, subject};
@@ -46,7 +47,7 @@ pub fn run(format: Format, args: Args) -> Result<u8, CliError> {
 
 /// The factors behind one event, from a history that no daemon serves.
 fn explain(format: Format, args: &Args, seq: u64) -> Result<u8, CliError> {
-    let wrong = |error: RetraceError| CliError::new(exit::NOT_FOUND, "E4004", error.to_string());
+    let wrong = |error: RetraceError| CliError::new(exit::NOT_FOUND, Code::NotFound, error.to_string());
     let mut asked = None;
     for envelope in args.history.open()?.scan()? {
         let e = envelope?;
@@ -114,7 +115,7 @@ fn fold(verifier: &mut Verifier, args: &Args) -> Result<Result<(), Divergence>, 
 /// The message of a replay that does not match.
 pub fn differs(divergence: Divergence) -> CliError {
     let message = format!("replay differs from the record\n{}", divergence.sides());
-    CliError::new(exit::MISMATCH, "E0921", message).help(
+    CliError::new(exit::MISMATCH, Code::ReplayDiffers, message).help(
         "inputs are the same; an engine that decides differently must have another number: sluice version",
     )
 }
@@ -133,7 +134,7 @@ fn what_if(format: Format, args: &Args, file: &std::path::Path) -> Result<u8, Cl
         if comparisons.is_empty() {
             return Err(CliError::new(
                 exit::NOT_FOUND,
-                "E4004",
+                Code::NotFound,
                 format!("no rollout {wanted} in this history"),
             ));
         }

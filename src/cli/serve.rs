@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::client::Target;
 use super::{CliError, exit};
+use crate::core::event::code::Code;
 use crate::shell::bus::NatsSettings;
 use crate::shell::daemon::{self, DaemonError, Settings};
 use crate::shell::log::{OpenOptions, Watermark};
@@ -48,7 +49,7 @@ pub async fn run(target: Target, args: Args) -> Result<u8, CliError> {
             let text = policies::text(path)
                 .map_err(|error| CliError::file(format_args!("cannot read {file}"), &error))?;
             parse_config(&text, &file)
-                .map_err(|faults| CliError::new(exit::USAGE, "E3100", faults.to_string()))?
+                .map_err(|faults| CliError::new(exit::USAGE, Code::ConfigFile, faults.to_string()))?
         }
         None => Config::default(),
     };
@@ -63,7 +64,7 @@ pub async fn run(target: Target, args: Args) -> Result<u8, CliError> {
     });
     let telemetry = set_up
         .await
-        .map_err(|panic| CliError::new(exit::BUG, "E4012", panic.to_string()))?
+        .map_err(|panic| CliError::new(exit::BUG, Code::Fault, panic.to_string()))?
         .map_err(|error| CliError::usage(error.to_string()))?;
     let settings = settings(target, args, config);
     let ended = daemon::run(settings, |address| {
@@ -108,14 +109,18 @@ fn failure(error: DaemonError) -> CliError {
         DaemonError::Log(error) => CliError::from(error),
         DaemonError::Policies(error) => CliError::policies(error),
         DaemonError::Bus(error) => {
-            let exit = if matches!(error.code(), "E7011" | "E7012") { exit::UNKNOWN } else { exit::REFUSED };
+            let exit = if matches!(error.code(), Code::BrokerUnreached | Code::BrokerAnswer) {
+                exit::UNKNOWN
+            } else {
+                exit::REFUSED
+            };
             let source = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             CliError::new(exit, error.code(), format!("{error}{}", source.unwrap_or_default()))
         }
-        DaemonError::Listen { .. } => CliError::new(exit::REFUSED, "E5023", error.to_string())
+        DaemonError::Listen { .. } => CliError::new(exit::REFUSED, Code::CannotListen, error.to_string())
             .help("another sluice may be running; choose another address: --http 127.0.0.1:PORT"),
-        DaemonError::Http(_) => CliError::new(exit::REFUSED, "E5022", error.to_string()),
-        DaemonError::Micro(_) => CliError::new(exit::UNKNOWN, "E7010", error.to_string()),
-        DaemonError::Panicked => CliError::new(exit::BUG, "E4012", error.to_string()),
+        DaemonError::Http(_) => CliError::new(exit::REFUSED, Code::HttpFailed, error.to_string()),
+        DaemonError::Micro(_) => CliError::new(exit::UNKNOWN, Code::BrokerAddress, error.to_string()),
+        DaemonError::Panicked => CliError::new(exit::BUG, Code::Fault, error.to_string()),
     }
 }

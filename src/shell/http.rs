@@ -34,6 +34,7 @@ use super::observe;
 use super::unread::MustRead;
 use super::writer::{Gone, News};
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::event::verb::Verb;
 use crate::core::ids::EventSeq;
 use crate::core::policy::ChangeKind;
@@ -92,8 +93,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
+        let code = Code::HttpFailed;
         let message =
-            format!("HTTP has no authentication yet, so it listens on loopback only; got {address} (E5022)");
+            format!("HTTP has no authentication yet, so it listens on loopback only; got {address} ({code})");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     let (stop, stopping) = watch::channel(false);
@@ -173,11 +175,11 @@ fn router(context: Context) -> Router {
         .route("/readyz", get(ready))
         .fallback(async |request: Request| {
             let path = shown(request.uri().path());
-            Failed(ApiError::new("E5006", format!("not found: {path}")))
+            Failed(ApiError::new(Code::NoSuchPath, format!("not found: {path}")))
         })
         .method_not_allowed_fallback(async |request: Request| {
             let path = shown(request.uri().path());
-            Failed(ApiError::new("E5008", format!("{} is not for {path}", request.method())))
+            Failed(ApiError::new(Code::Method, format!("{} is not for {path}", request.method())))
         })
         .layer(from_fn_with_state(context.clone(), guard))
         .with_state(context)
@@ -201,7 +203,7 @@ async fn in_json(response: Response) -> Response {
     }
     let said = to_bytes(response.into_body(), ACT_MAX).await.unwrap_or_default();
     // It may quote what came in.
-    Failed(ApiError::new("E5014", inert(&String::from_utf8_lossy(&said), SAID_MAX))).into_response()
+    Failed(ApiError::new(Code::BadPath, inert(&String::from_utf8_lossy(&said), SAID_MAX))).into_response()
 }
 
 fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -213,21 +215,21 @@ fn admit(hosts: &[String], method: &Method, headers: &HeaderMap) -> Result<(), A
     if !known {
         let host = shown(host);
         return Err(ApiError::new(
-            "E5005",
+            Code::HostName,
             format!("host {host} is not this machine's; call sluice by a loopback address"),
         ));
     }
     if let Some(origin) = headers.get(header::ORIGIN) {
         let same = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
         if same.is_none_or(|(_, of)| !of.eq_ignore_ascii_case(authority)) {
-            return Err(ApiError::new("E5003", "cross-site request refused"));
+            return Err(ApiError::new(Code::CrossSite, "cross-site request refused"));
         }
     }
     if method == Method::POST {
         let given = media_type(text(headers, &header::CONTENT_TYPE));
         let accepted = intent::CONTENT_TYPES.iter().chain(&telemetry::CONTENT_TYPES);
         if !accepted.into_iter().any(|accepted| *accepted == given) {
-            return Err(ApiError::new("E5004", "use Content-Type: application/json"));
+            return Err(ApiError::new(Code::NotJson, "use Content-Type: application/json"));
         }
     }
     Ok(())
@@ -261,12 +263,14 @@ async fn body(what: &str, body: Body, limit: usize) -> Result<Bytes, ApiError> {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => {
             let limit = text::count(limit as u64);
-            Err(ApiError::new("E1011", format!("{what}: body exceeds the {limit}-byte limit")))
+            Err(ApiError::new(Code::TooLarge, format!("{what}: body exceeds the {limit}-byte limit")))
         }
-        Ok(Err(error)) => Err(ApiError::new("E1002", format!("{what}: the body broke off: {error}"))),
+        Ok(Err(error)) => {
+            Err(ApiError::new(Code::NotReadable, format!("{what}: the body broke off: {error}")))
+        }
         Err(_) => {
             let seconds = BODY_TIMEOUT.as_secs();
-            Err(ApiError::new("E5009", format!("{what}: no whole body within {seconds} s")))
+            Err(ApiError::new(Code::BodySlow, format!("{what}: no whole body within {seconds} s")))
         }
     }
 }
@@ -427,14 +431,14 @@ async fn act(
 ) -> Answer {
     let Some(verb) = Verb::named(&verb) else {
         let verb = shown(&verb);
-        return Err(Failed(ApiError::new("E5006", format!("not found: there is no verb {verb}"))));
+        return Err(Failed(ApiError::new(Code::NoSuchPath, format!("not found: there is no verb {verb}"))));
     };
     let bytes = body(verb.as_str(), given, ACT_MAX).await?;
     let mut request: ActRequest = request(verb.as_str(), &bytes)?;
     if let Some(named) = request.rollout.replace(rollout.clone()).filter(|named| *named != rollout) {
         let (verb, named, rollout) = (verb.as_str(), shown(&named), shown(&rollout));
         let message = format!("{verb}.rollout: {named} does not match the path's {rollout}");
-        return Err(Failed(ApiError::new("E1026", message)));
+        return Err(Failed(ApiError::new(Code::NamesDiffer, message)));
     }
     let caller = caller(&headers, "/v1/rollouts");
     Ok(json(&c.api.act(verb, request, &caller).await?))
@@ -510,7 +514,7 @@ fn start(from: Option<EventSeq>, headers: &HeaderMap) -> Result<Option<EventSeq>
             Ok(id) => Ok(Some(id.saturating_add(1))),
             Err(_) => {
                 let id = shown(id);
-                Err(ApiError::new("E5014", format!("Last-Event-ID {id} is not the number of an event")))
+                Err(ApiError::new(Code::BadPath, format!("Last-Event-ID {id} is not the number of an event")))
             }
         },
     }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::ids::EventSeq;
+use crate::core::words;
 use crate::runner::{self, Taken};
 use crate::wire;
 pub use crate::wire::intake::{Kind, Message, service_in};
@@ -25,7 +27,7 @@ pub enum Answer {
     /// It had been recorded before.
     Duplicate,
     /// Recorded as refused.
-    Refused { seq: EventSeq, code: String, message: String },
+    Refused { seq: EventSeq, code: Code, message: String },
     /// Nothing was recorded: the disk is nearly full.
     Full { free: u64 },
 }
@@ -42,7 +44,7 @@ pub async fn record(writer: &Writer, facts: Vec<Event>) -> Result<Answer, Gone> 
     for fact in facts {
         // What cannot be read is recorded, and refused all the same.
         let rejected = match &fact {
-            Event::InputRejected { rejection: r, .. } => Some((r.code.clone(), r.message.clone())),
+            Event::InputRejected { rejection: r, .. } => Some((r.code, r.message.clone())),
             _ => None,
         };
         answers.push(match (answer(writer.submit(fact).await?), rejected) {
@@ -65,7 +67,7 @@ pub fn answer(receipt: Receipt) -> Answer {
         Outcome::Taken(
             Taken::Refused(seq, refusal)
             | Taken::Recorded { answer: Some(runner::Answer::Refused { seq, refusal }), .. },
-        ) => Answer::Refused { seq, code: refusal.code, message: refusal.message },
+        ) => Answer::Refused { seq, code: refusal.code(), message: words::refusal::text(&refusal) },
         Outcome::Taken(Taken::Recorded { seq, answer }) => {
             Answer::Recorded { seq, answer, news: receipt.news }
         }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use sluice::core::event::Event;
+use sluice::core::event::code::Code;
 use sluice::core::event::fact::{Ack, AckStatus, Origin, Rejection};
 use sluice::core::ids::CommandId;
 use sluice::replay::Verifier;
@@ -31,7 +32,7 @@ fn fixture(name: &str) -> PathBuf {
 fn write(name: &str, script: &str) {
     let (mut runner, mut events) = scenario::run(script);
     let rejection = Rejection {
-        code: "E1001".into(),
+        code: Code::Empty,
         message: "intent: body is empty (0 bytes); expected one JSON object".into(),
         source: "sluice.v1.intent.assistant".into(),
         bytes: 0,

@@ -215,7 +215,7 @@ fn an_alert_about_a_slice_is_explained_with_its_family() {
     let history = history("region_that_fails_alone_holds");
     let alert = find(&history, |e| matches!(e, Event::AlertRaised { .. }));
     let Event::AlertRaised { alert: raised, .. } = &history[alert].2 else { unreachable!() };
-    let recorded = raised.reading.clone().expect("a reading");
+    let recorded = raised.reading().cloned().expect("a reading");
     let traced = trace(&history, alert, None).expect("evidence");
     check(&traced);
     assert_eq!(traced.subject.name(), "eval_pass[region=jp]");

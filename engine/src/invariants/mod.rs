@@ -404,13 +404,13 @@ impl Checker {
                 rollout.smoke.asked(policy, ask, rollout.step().unwrap_or(0))?;
             }
             Event::AlertRaised { alert, .. } => {
-                if alert.kind == AlertKind::Overtaken {
+                if alert.kind() == AlertKind::Overtaken {
                     let serving = self.serving.get(&rollout.opening.service);
                     let left = self.made.leaves_something(&rollout.opening, policy, serving);
                     ensure(active && !left, "I42", || format!("{id} is not overtaken: {serving:?} serves"))?;
                 }
                 let due = rollout.alerted(at, policy, alert)?;
-                self.owed.extend(due.then(|| (id.clone(), format!("{:?}", alert.kind))));
+                self.owed.extend(due.then(|| (id.clone(), format!("{:?}", alert.kind()))));
             }
             Event::RolloutEnded { outcome, .. } => self.ended(seq, at, id, *outcome)?,
             _ => {}

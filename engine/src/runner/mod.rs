@@ -11,12 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::decide::decide;
 use crate::core::event::Event;
 use crate::core::event::fact::Rejection;
-use crate::core::event::opening::{Opening, Refusal};
+use crate::core::event::opening::Opening;
+use crate::core::event::refusal::Refusal;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::state::admission::Admission;
 use crate::core::state::agenda::Touched;
 use crate::core::time::Timestamp;
+use crate::core::words;
 use crate::windows;
 
 /// Conclusions one fact may lead to. A fault in the rules that never settles must not fill the disk.
@@ -225,8 +227,8 @@ fn rejection(fact: &Event, refusal: &Refusal) -> Rejection {
         other => (other.kind().to_owned(), 0),
     };
     Rejection {
-        code: refusal.code.clone(),
-        message: refusal.message.clone(),
+        code: refusal.code(),
+        message: words::refusal::text(refusal),
         source,
         bytes,
         excerpt: String::new(),

@@ -10,6 +10,7 @@ pub use judged::Judged;
 use super::rare::Rare;
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
+use crate::core::event::code::Code;
 use crate::core::event::fact::{Ack, AckStatus};
 use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::smoke::{SmokeOutcome, SmokeResult};
@@ -181,7 +182,7 @@ impl Notice {
             Event::ClockStepped { .. } => drop(rare.insert(Rare::ClockForward)),
             Event::InputRejected { rejection, .. } => {
                 rare.insert(Rare::Refused);
-                if rejection.code == "E2001" || rejection.code == "E2002" {
+                if rejection.code == Code::NotFinite || rejection.code == Code::OutOfRange {
                     rare.insert(Rare::NotFinite);
                 }
             }
@@ -209,24 +210,24 @@ impl Notice {
             }
             Event::FreezeRefused { .. } => drop(rare.insert(Rare::FreezeNone)),
             Event::IntentRefused { refusal, .. } => {
-                match refusal.code.as_str() {
-                    "E1014" => rare.insert(Rare::IntentAgain),
-                    "E1015" => rare.insert(Rare::IntentReused),
-                    "E1035" => rare.insert(Rare::Quarantined),
-                    "E1036" => rare.insert(Rare::SeveralParts),
+                match refusal.code() {
+                    Code::IntentAgain => rare.insert(Rare::IntentAgain),
+                    Code::IntentIdReused => rare.insert(Rare::IntentReused),
+                    Code::Quarantined => rare.insert(Rare::Quarantined),
+                    Code::SeveralParts => rare.insert(Rare::SeveralParts),
                     _ => false,
                 };
             }
             Event::RolloutCreated { rollout, opening } => self.created(rollout, opening),
             Event::ActRefused { refusal, .. } => {
-                match refusal.code.as_str() {
-                    "E0313" => rare.insert(Rare::StaleOrder),
-                    "E1021" | "E1022" => rare.insert(Rare::OrderTooLate),
-                    "E0319" => rare.insert(Rare::ApprovedTwice),
-                    "E0322" => rare.insert(Rare::UndoneTooLate),
-                    "E0323" => rare.insert(Rare::ClaimedTwice),
-                    "E0324" => rare.insert(Rare::OwnApproval),
-                    "E0325" => rare.insert(Rare::SkipRefused),
+                match refusal.code() {
+                    Code::Moved => rare.insert(Rare::StaleOrder),
+                    Code::RolloutOver | Code::RolledBackAlready => rare.insert(Rare::OrderTooLate),
+                    Code::ApprovedAlready => rare.insert(Rare::ApprovedTwice),
+                    Code::NotTakenBack => rare.insert(Rare::UndoneTooLate),
+                    Code::Claimed => rare.insert(Rare::ClaimedTwice),
+                    Code::OwnChange => rare.insert(Rare::OwnApproval),
+                    Code::SkipRefused => rare.insert(Rare::SkipRefused),
                     _ => false,
                 };
             }
@@ -374,7 +375,7 @@ impl Notice {
                 rare.extend((ask.attempt > 1).then_some(Rare::SmokeAgain));
                 seen.tests.entry(ask.id).or_insert(false);
             }
-            Event::AlertRaised { alert, .. } => rare.extend(seen.alerted(&alert.kind)),
+            Event::AlertRaised { alert, .. } => rare.extend(seen.alerted(&alert.kind())),
             Event::RolloutEnded { outcome, .. } => {
                 match outcome {
                     Outcome::Completed => rare.insert(Rare::Completed),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::View;
 use super::error::ApiError;
 use super::rollout::Standing;
+use crate::core::event::code::Code;
 use crate::core::event::fact::Act;
 use crate::core::event::verb::Verb;
 use crate::core::ids::{EventSeq, RolloutId};
@@ -54,12 +55,12 @@ impl ActRequest {
         let field = |name: &str| format!("{}.{name}", verb.as_str());
         let Some(rollout) = &self.rollout else {
             let message = format!("{}: required field rollout is missing", verb.as_str());
-            return Err(ApiError::new("E1005", message));
+            return Err(ApiError::new(Code::FieldValue, message));
         };
         let rollout = RolloutId(view.find(rollout)?.rollout.clone());
         if let Some(what) = verb.lacks_reason(self.force, &self.reason) {
             let message = format!("{what} needs --reason TEXT (it is written to the log)");
-            return Err(ApiError::new("E4003", message));
+            return Err(ApiError::new(Code::ReasonNeeded, message));
         }
         let optional = |name: &str, text: String, max: usize| match text.is_empty() {
             true => Ok(text),
@@ -85,7 +86,7 @@ pub(super) fn bounded(field: &str, args: &[String]) -> Result<(), ApiError> {
     if n > ARGS_MAX || bytes > ARGS_BYTES {
         let message =
             format!("{field}: at most {ARGS_MAX} words of {ARGS_BYTES} bytes together, got {n} of {bytes}");
-        return Err(ApiError::new("E1025", message));
+        return Err(ApiError::new(Code::Length, message));
     }
     Ok(())
 }

@@ -28,7 +28,10 @@ pub fn view(state: &State, ended: &Ended) -> RolloutView {
         summary: match (decision, &ended.superseded) {
             (Some((_, d)), _) => words::decision(d),
             (None, Some(by)) => format!("{by} took its place before any traffic"),
-            (None, None) => ended.overtaken.clone().unwrap_or_else(|| "withdrawn before any traffic".into()),
+            (None, None) => {
+                let overtaken = ended.overtaken.as_ref().map(words::alert::overtaken);
+                overtaken.unwrap_or_else(|| "withdrawn before any traffic".into())
+            }
         },
         meaning: policy.map(|p| meaning(p, o, decision.map(|(_, d)| d))).unwrap_or_default(),
         guardrails: decision.map(|(_, d)| guardrail::last(policy, &d.readings)).unwrap_or_default(),

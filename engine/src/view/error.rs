@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NotFound;
+use crate::core::event::code::Code;
 use crate::retrace::RetraceError;
 use crate::wire::error::InputError;
 
@@ -11,8 +12,7 @@ use crate::wire::error::InputError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// Stable: `E0313`.
-    pub code: String,
+    pub code: Code,
     /// As HTTP counts.
     pub status: u16,
     pub message: String,
@@ -21,8 +21,8 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    pub fn new(code: &str, message: impl Into<String>) -> ApiError {
-        ApiError { code: code.to_owned(), status: status(code), message: message.into(), help: None }
+    pub fn new(code: Code, message: impl Into<String>) -> ApiError {
+        ApiError { code, status: status(code), message: message.into(), help: None }
     }
 
     pub fn help(mut self, help: impl Into<String>) -> ApiError {
@@ -32,24 +32,30 @@ impl ApiError {
 
     pub fn body(&self) -> ErrorBody {
         let ApiError { code, message, help, .. } = self.clone();
-        ErrorBody { ok: false, code, message, help }
+        ErrorBody { ok: false, code: code.to_string(), message, help }
     }
 }
 
 /// What a code means to an HTTP client.
-fn status(code: &str) -> u16 {
+fn status(code: Code) -> u16 {
     match code {
-        "E5003" | "E5005" => 403,
-        "E4004" | "E5006" => 404,
-        "E5008" => 405,
-        "E5009" => 408,
+        Code::CrossSite | Code::HostName => 403,
+        Code::NotFound | Code::NoSuchPath => 404,
+        Code::Method => 405,
+        Code::BodySlow => 408,
         // What the core refuses: it was understood, and does not fit how things stand.
-        "E1014" | "E1015" | "E1021" | "E1022" | "E2101" | "E3021" | "E3022" => 409,
-        code if code.starts_with("E03") || code.starts_with("E103") => 409,
-        "E1011" => 413,
-        "E1028" | "E5004" => 415,
-        "E5090" => 500,
-        "E5021" => 503,
+        Code::IntentAgain
+        | Code::IntentIdReused
+        | Code::RolloutOver
+        | Code::RolledBackAlready
+        | Code::StrayAck
+        | Code::NoSuchPolicy
+        | Code::PolicyName => 409,
+        code if ["E03", "E103"].iter().any(|of| code.as_str().starts_with(of)) => 409,
+        Code::TooLarge => 413,
+        Code::ContentType | Code::NotJson => 415,
+        Code::LogUnread => 500,
+        Code::NotNow => 503,
         _ => 400,
     }
 }
@@ -73,15 +79,15 @@ pub struct ErrorBody {
 
 impl From<NotFound> for ApiError {
     fn from(error: NotFound) -> ApiError {
-        ApiError::new("E4004", error.to_string())
+        ApiError::new(Code::NotFound, error.to_string())
     }
 }
 
 impl From<RetraceError> for ApiError {
     fn from(error: RetraceError) -> ApiError {
         let code = match error {
-            RetraceError::NoEvent(_) | RetraceError::NoGuardrail(..) => "E4004",
-            RetraceError::NoEvidence(..) | RetraceError::Which(..) => "E5015",
+            RetraceError::NoEvent(_) | RetraceError::NoGuardrail(..) => Code::NotFound,
+            RetraceError::NoEvidence(..) | RetraceError::Which(..) => Code::BadLimit,
         };
         ApiError::new(code, error.to_string())
     }

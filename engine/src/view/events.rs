@@ -8,7 +8,7 @@ use crate::core::event::Event;
 use crate::core::ids::EventSeq;
 use crate::core::telemetry::columns::{Columns, Sample, Series};
 use crate::core::time::Timestamp;
-use crate::core::words::line;
+use crate::core::words::{self, line};
 use crate::wire::envelope::Envelope;
 use crate::wire::time::rfc3339;
 
@@ -118,8 +118,29 @@ fn value(event: &Event, samples: bool) -> Value {
             }
             json!({ "BatchReceived": batch })
         }
-        event => json!(event),
+        event => worded(event),
     }
+}
+
+/// With what was said: a refusal by its code and its message, an alert by its summary.
+fn worded(event: &Event) -> Value {
+    let mut shown = json!(event);
+    let of = shown.as_object_mut().and_then(|event| event.values_mut().next());
+    match (event, of) {
+        (
+            Event::IntentRefused { refusal, .. }
+            | Event::ActRefused { refusal, .. }
+            | Event::AckRefused { refusal, .. }
+            | Event::FreezeRefused { refusal, .. },
+            Some(of),
+        ) => of["refusal"] = json!({"code": refusal.code(), "message": words::refusal::text(refusal)}),
+        (Event::AlertRaised { alert, .. }, Some(of)) => {
+            let summary = words::alert::text(alert);
+            of["alert"] = json!({"kind": alert.kind(), "summary": summary, "reading": alert.reading()});
+        }
+        _ => {}
+    }
+    shown
 }
 
 /// Observations per series.

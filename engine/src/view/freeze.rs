@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::act::bounded;
 use super::error::ApiError;
 use super::windows::moment;
+use crate::core::event::code::Code;
 use crate::core::event::fact::FreezeOrder;
 use crate::core::ids::{EventSeq, Service};
 use crate::core::time::{Span, Timestamp};
@@ -57,13 +58,13 @@ impl FreezeRequest {
         let field = |name: &str| format!("{verb}.{name}");
         if self.reason.trim().is_empty() {
             let message = format!("{verb} needs --reason TEXT (it is written to the log)");
-            return Err(ApiError::new("E4003", message));
+            return Err(ApiError::new(Code::ReasonNeeded, message));
         }
         let service = self.service.map(|service| names::label(&field("service"), &service).map(Service));
         let until = match &self.until {
             Some(_) if !freeze => {
                 let message = format!("{}: an unfreeze takes effect at once", field("until"));
-                return Err(ApiError::new("E1009", message));
+                return Err(ApiError::new(Code::UnknownField, message));
             }
             until => until.as_deref().map(|text| until_when(&field("until"), text, now)).transpose()?,
         };

@@ -54,7 +54,7 @@ pub fn view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
             .alerts
             .iter()
             .filter(|(kind, _)| stands(rollout, kind))
-            .map(|(_, text)| text.clone())
+            .map(|(_, alert)| words::alert::text(alert))
             .collect(),
         last_decision: last.map(|last| DecisionRef::new(last.0, &last.1)),
         unconfirmed: sent.iter().flat_map(|sent| &sent.waiting).map(|name| name.0.clone()).collect(),

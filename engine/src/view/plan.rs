@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::forecast::{self, Plan, PlannedGate, PlannedStep};
+use crate::core::event::code::Code;
 use crate::core::ids::Service;
 use crate::core::policy::{ChangeKind, Policy};
 use crate::core::state::{ServiceState, State};
@@ -115,10 +116,10 @@ fn no_policy(named: Option<&str>, kind: ChangeKind) -> ApiError {
     match named {
         Some(name) => {
             let name = shown(name);
-            ApiError::new("E3021", format!("plan.policy: policy {name} is not known"))
+            ApiError::new(Code::NoSuchPolicy, format!("plan.policy: policy {name} is not known"))
         }
         None => ApiError::new(
-            "E3022",
+            Code::PolicyName,
             format!("plan.kind: no policy applies to changes of kind {}", kind.as_str()),
         ),
     }

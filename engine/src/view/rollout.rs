@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::event::bundle::{self, Commit, Parts};
+use crate::core::event::bundle::{self, Commit, PartChange, Parts};
 use crate::core::event::decision::{Choice, Decision};
 use crate::core::event::opening::Opening;
 use crate::core::event::smoke::SmokeOutcome;
@@ -206,7 +206,10 @@ fn git_view(opening: &Opening) -> Option<GitView> {
 /// What it changes, where both are known.
 fn changes(opening: &Opening) -> Vec<String> {
     let (from, to) = (&opening.from_makeup.parts, &opening.makeup.parts);
-    if from.is_empty() || to.is_empty() { Vec::new() } else { bundle::changed(from, to) }
+    if from.is_empty() || to.is_empty() {
+        return Vec::new();
+    }
+    bundle::changed(from, to).iter().map(PartChange::to_string).collect()
 }
 
 /// What a rollback by evidence means, and an attempt that is not the first.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use crate::core::decide::windows::freezes;
+use crate::core::event::code::Code;
 use crate::core::event::windows::Bounds;
 use crate::core::ids::Service;
 use crate::core::policy::windows::Windows;
@@ -54,7 +55,7 @@ pub struct OpeningView {
 pub fn answer(state: &State, service: &Service, at: Timestamp) -> Result<WindowsAnswer, ApiError> {
     let active = state.services.get(service).and_then(|known| known.active.as_ref());
     let rollout = active.and_then(|id| state.rollouts.get(id)).ok_or_else(|| {
-        ApiError::new("E4004", format!("no rollout of {service} is open, so no policy is in force"))
+        ApiError::new(Code::NotFound, format!("no rollout of {service} is open, so no policy is in force"))
             .help(format!("ask about a policy: sluice windows why {service} --policy FILE"))
     })?;
     let policy = state.policy_of(rollout);
@@ -102,5 +103,6 @@ fn opening(from: Timestamp, to: Option<Timestamp>, zone: &str) -> OpeningView {
 
 /// A time with its zone. Errors: E1017.
 pub fn moment(field: &str, text: &str) -> Result<Timestamp, ApiError> {
-    windows::moment(text).map_err(|why| ApiError::new("E1017", format!("{field} is {}; {why}", shown(text))))
+    windows::moment(text)
+        .map_err(|why| ApiError::new(Code::NotATime, format!("{field} is {}; {why}", shown(text))))
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::error::{InputError, shown};
 use super::{json, names};
+use crate::core::event::code::Code;
 use crate::core::event::fact::{Ack, AckStatus};
 use crate::core::ids::CommandId;
 
@@ -56,15 +57,18 @@ pub fn parse_ack(bytes: &[u8], service_from_subject: Option<&str>) -> Result<Ack
     let text = json::text("ack", bytes, ACK_MAX)?;
     let body: AckBody = json::object("ack", text)?;
     if let Some(v) = body.v.filter(|v| *v != 1) {
-        return Err(InputError::new("E1005", format!("ack.v: this sluice reads version 1, got {v}")));
+        return Err(InputError::new(
+            Code::FieldValue,
+            format!("ack.v: this sluice reads version 1, got {v}"),
+        ));
     }
     let command = Uuid::try_parse(&body.command).map_err(|_| {
         let message = format!("ack.command: {} is not the id of a command (a UUID)", shown(&body.command));
-        InputError::new("E1005", message)
+        InputError::new(Code::FieldValue, message)
     })?;
     if let Some(weight) = body.canary_weight.filter(|weight| !(0.0..=100.0).contains(weight)) {
         let message = format!("ack.canary_weight: must be 0 to 100 percent, got {weight}");
-        return Err(InputError::new("E1005", message));
+        return Err(InputError::new(Code::FieldValue, message));
     }
     let service = names::agreed_service("ack", service_from_subject, body.service.as_deref())?;
     let status = match (body.status, body.why) {
@@ -75,7 +79,7 @@ pub fn parse_ack(bytes: &[u8], service_from_subject: Option<&str>) -> Result<Ack
         }
         (StatusWord::Rejected, None) => {
             let message = "ack: required field why is missing; a rejection says why";
-            return Err(InputError::new("E1005", message));
+            return Err(InputError::new(Code::FieldValue, message));
         }
     };
     let done = match (body.done, body.of) {
@@ -83,11 +87,11 @@ pub fn parse_ack(bytes: &[u8], service_from_subject: Option<&str>) -> Result<Ack
         (Some(done), Some(of)) if done <= of => Some((done, of)),
         (Some(done), Some(of)) => {
             let message = format!("ack.done: {done} is more than ack.of, {of}");
-            return Err(InputError::new("E1005", message));
+            return Err(InputError::new(Code::FieldValue, message));
         }
         _ => {
             let message = "ack: done and of belong together: how much is done, and of how much";
-            return Err(InputError::new("E1005", message));
+            return Err(InputError::new(Code::FieldValue, message));
         }
     };
     Ok(Ack {
@@ -125,6 +129,6 @@ mod tests {
             parse(body(r#","why":"no such flag""#)).unwrap().status,
             AckStatus::Rejected("no such flag".into())
         );
-        assert_eq!(parse(body("")).unwrap_err().code, "E1005");
+        assert_eq!(parse(body("")).unwrap_err().code, Code::FieldValue);
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::error::shown;
 use super::yaml::{Checker, FileError, Node, Scalar, Unfit, number, stamp, words};
+use crate::core::event::code::Code;
 
 /// How the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,7 +211,7 @@ impl Scalar for NatsUrl {
         if !text.split(',').all(one) {
             // A URL may hold a password: it is not echoed.
             let message = "must be one or more URLs such as nats://host:4222, separated by commas";
-            return Err(Unfit { code: "E3101", message: message.to_owned() });
+            return Err(Unfit { code: Code::Address, message: message.to_owned() });
         }
         Ok(NatsUrl(text.to_owned()))
     }
@@ -225,7 +226,7 @@ impl Scalar for SocketAddr {
         text.parse().map_err(|_| {
             let message =
                 format!("must be an address and a port such as 127.0.0.1:7117, got {}", shown(text));
-            Unfit { code: "E3101", message }
+            Unfit { code: Code::Address, message }
         })
     }
 

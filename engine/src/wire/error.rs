@@ -1,8 +1,6 @@
 //! What is wrong with an input, in words a person can act on and a code a program can.
-//!
-//! Codes: E10xx the form of a message and the fields of an intent or ack, E20xx telemetry, E30xx policy
-//! files, E31xx the config file. A code keeps its meaning for ever; texts may improve.
 
+use crate::core::event::code::Code;
 use crate::core::event::fact::Rejection;
 use crate::core::text::plain;
 
@@ -14,20 +12,20 @@ pub const EXCERPT_MAX: usize = 64;
 #[error("{message}")]
 pub struct InputError {
     /// Stable, for programs: `E1009`.
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
 }
 
 impl InputError {
     /// `code` as documented; `message` with the field, the value and the limit.
-    pub fn new(code: &'static str, message: impl Into<String>) -> InputError {
+    pub fn new(code: Code, message: impl Into<String>) -> InputError {
         InputError { code, message: message.into() }
     }
 
     /// The fact that goes into the log. `source`: the subject or path the input came in on.
     pub fn rejection(self, input: &[u8], source: &str) -> Rejection {
         Rejection {
-            code: self.code.to_owned(),
+            code: self.code,
             message: self.message,
             source: source.to_owned(),
             bytes: input.len() as u64,

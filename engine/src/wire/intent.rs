@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::error::{InputError, shown};
 use super::{json, names};
 use crate::core::event::bundle::{Commit, Makeup, Part, Parts, fingerprint};
+use crate::core::event::code::Code;
 use crate::core::event::fact::Intent;
 use crate::core::ids::{Digest, Scope, Version};
 use crate::core::policy::ChangeKind;
@@ -131,7 +132,7 @@ pub fn parse_intent(
             if event.specversion != "1.0" {
                 let found = shown(&event.specversion);
                 let message = format!("intent.specversion: CloudEvents 1.0 is accepted, got {found}");
-                return Err(InputError::new("E1005", message));
+                return Err(InputError::new(Code::FieldValue, message));
             }
             (event.data, Some(event.id))
         }
@@ -151,7 +152,7 @@ pub fn parse_intent(
     };
     if from.as_ref() == Some(&to) {
         let message = format!("intent.change.to: {to} is also from; there is nothing to roll out");
-        return Err(InputError::new("E1027", message));
+        return Err(InputError::new(Code::NothingChanges, message));
     }
     let content = Digest::of(bytes);
     let id = match body.id.as_deref().map(|id| ("intent.id", id)) {
@@ -203,7 +204,7 @@ fn bundle(field: &str, body: Option<&BundleBody>) -> Result<Parts, InputError> {
     }
     if parts.is_empty() {
         let known = Part::ALL.map(Part::as_str).join(", ");
-        return Err(InputError::new("E1005", format!("{field}: names no part; known: {known}")));
+        return Err(InputError::new(Code::FieldValue, format!("{field}: names no part; known: {known}")));
     }
     Ok(parts)
 }
@@ -213,7 +214,7 @@ fn to(named: Option<&str>, parts: &Parts) -> Result<Version, InputError> {
         Some(to) if parts.is_empty() => Ok(to),
         Some(to) => fingerprinted("intent.change.to", to, parts),
         None if parts.is_empty() => Err(InputError::new(
-            "E1005",
+            Code::FieldValue,
             "intent.change: required field to is missing, and no bundle stands for it",
         )),
         None => Ok(fingerprint(parts)),
@@ -225,7 +226,7 @@ fn fingerprinted(field: &str, named: Version, parts: &Parts) -> Result<Version, 
     let version = fingerprint(parts);
     if named != version {
         let message = format!("{field}: {named} is not the bundle's fingerprint, {version}; leave it out");
-        return Err(InputError::new("E1016", message));
+        return Err(InputError::new(Code::NotItsFingerprint, message));
     }
     Ok(version)
 }
@@ -239,14 +240,14 @@ fn commit(body: &GitBody) -> Result<Commit, InputError> {
     {
         let message =
             "intent.change.git.repository: must not carry a user or a password; it is kept for ever";
-        return Err(InputError::new("E1007", message));
+        return Err(InputError::new(Code::Character, message));
     }
     let hex = commit.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !hex || !matches!(commit.len(), 40 | 64) {
         let found = shown(commit);
         let message =
             format!("intent.change.git.commit: must be a commit in full, 40 or 64 hex digits, got {found}");
-        return Err(InputError::new("E1007", message));
+        return Err(InputError::new(Code::Character, message));
     }
     Ok(Commit {
         repository,
@@ -258,13 +259,16 @@ fn commit(body: &GitBody) -> Result<Commit, InputError> {
 fn scopes(given: &[String]) -> Result<Vec<Scope>, InputError> {
     if given.len() > SCOPES_MAX {
         let message = format!("intent.scopes: must name at most {SCOPES_MAX}, got {}", given.len());
-        return Err(InputError::new("E1025", message));
+        return Err(InputError::new(Code::Length, message));
     }
     let mut scopes = Vec::new();
     for (i, name) in given.iter().enumerate() {
         let scope = Scope(names::label(&format!("intent.scopes[{i}]"), name)?);
         if scopes.contains(&scope) {
-            return Err(InputError::new("E1008", format!("intent.scopes[{i}]: {scope} is there twice")));
+            return Err(InputError::new(
+                Code::GivenTwice,
+                format!("intent.scopes[{i}]: {scope} is there twice"),
+            ));
         }
         scopes.push(scope);
     }
@@ -280,7 +284,10 @@ pub fn media_type(content_type: Option<&str>) -> String {
 /// E1028: a content type that sluice does not read.
 pub fn unaccepted(what: &str, media_type: &str, accepted: &[&str]) -> InputError {
     let (found, accepted) = (shown(media_type), accepted.join(", "));
-    InputError::new("E1028", format!("{what}: content type {found} is not accepted; use {accepted}"))
+    InputError::new(
+        Code::ContentType,
+        format!("{what}: content type {found} is not accepted; use {accepted}"),
+    )
 }
 
 #[cfg(test)]
@@ -327,8 +334,8 @@ mod tests {
         let body = BODY.replace(r#""service":"support-bot","#, "");
         let parse = |body: &str, subject| parse_intent(body.as_bytes(), None, subject, None, Timestamp(7));
         assert_eq!(parse(&body, Some("search")).unwrap().service, "search".into());
-        assert_eq!(parse(&body, None).unwrap_err().code, "E1024");
-        assert_eq!(parse(BODY, Some("search")).unwrap_err().code, "E1026");
+        assert_eq!(parse(&body, None).unwrap_err().code, Code::NoService);
+        assert_eq!(parse(BODY, Some("search")).unwrap_err().code, Code::NamesDiffer);
     }
 
     proptest! {

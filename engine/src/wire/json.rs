@@ -8,6 +8,7 @@
 use serde::de::DeserializeOwned;
 
 use super::error::{InputError, head, shown, unknown};
+use crate::core::event::code::Code;
 use crate::core::text::count;
 
 /// Deepest nesting of any input.
@@ -36,7 +37,7 @@ pub enum Form {
 pub fn text<'a>(what: &str, bytes: &'a [u8], limit: usize) -> Result<&'a str, InputError> {
     check_size(what, bytes, limit)?;
     std::str::from_utf8(bytes).map_err(|error| {
-        InputError::new("E1006", format!("{what}: invalid UTF-8 at byte {}", error.valid_up_to()))
+        InputError::new(Code::NotUtf8, format!("{what}: invalid UTF-8 at byte {}", error.valid_up_to()))
     })
 }
 
@@ -44,11 +45,14 @@ pub fn text<'a>(what: &str, bytes: &'a [u8], limit: usize) -> Result<&'a str, In
 pub fn check_size(what: &str, bytes: &[u8], limit: usize) -> Result<(), InputError> {
     if bytes.len() > limit {
         let (have, limit) = (count(bytes.len() as u64), count(limit as u64));
-        return Err(InputError::new("E1011", format!("{what}: {have} bytes exceeds the {limit}-byte limit")));
+        return Err(InputError::new(
+            Code::TooLarge,
+            format!("{what}: {have} bytes exceeds the {limit}-byte limit"),
+        ));
     }
     if bytes.trim_ascii().is_empty() {
         let message = format!("{what}: body is empty ({} bytes); expected one JSON object", bytes.len());
-        return Err(InputError::new("E1001", message));
+        return Err(InputError::new(Code::Empty, message));
     }
     Ok(())
 }
@@ -79,7 +83,7 @@ fn one<T: DeserializeOwned>(what: &str, text: &str, form: Form) -> Result<T, Inp
     scan(what, text, form)?;
     if let Some(found) = found {
         let message = format!("{what}: top level must be an object, got {found}");
-        return Err(InputError::new("E1004", message));
+        return Err(InputError::new(Code::NotAnObject, message));
     }
     serde_json::from_str(text).map_err(|error| explain(what, text, form, &error))
 }
@@ -94,7 +98,9 @@ pub fn scan(what: &str, text: &str, form: Form) -> Result<usize, InputError> {
         return Ok(scanner.documents + usize::from(!scanner.frames.is_empty()));
     };
     Err(match fault {
-        Fault::Deep => InputError::new("E1010", format!("{what}: nesting deeper than {NESTING_MAX} levels")),
+        Fault::Deep => {
+            InputError::new(Code::TooDeep, format!("{what}: nesting deeper than {NESTING_MAX} levels"))
+        }
         Fault::Twice { first, second } => {
             let key = scanner.frames.last().and_then(|frame| frame.key);
             let key = shown(key.map_or("", |(from, to)| &text[from..to]));
@@ -104,23 +110,27 @@ pub fn scan(what: &str, text: &str, form: Form) -> Result<usize, InputError> {
                 ((l, a), (m, b)) => format!("line {l} column {a} and line {m} column {b}"),
             };
             InputError::new(
-                "E1008",
+                Code::GivenTwice,
                 format!("{}: field {key} appears twice ({both})", scanner.path(what, false)),
             )
         }
         Fault::Array => {
-            InputError::new("E1005", format!("{}: must not be an array", scanner.path(what, true)))
+            InputError::new(Code::FieldValue, format!("{}: must not be an array", scanner.path(what, true)))
         }
         Fault::ManyKeys => InputError::new(
-            "E1029",
+            Code::TooManyFields,
             format!("{}: more than {KEYS_MAX} fields in one object", scanner.path(what, false)),
         ),
-        Fault::Literal(word) => {
-            InputError::new("E2001", format!("{}: {word} is not a JSON number", scanner.path(what, true)))
-        }
+        Fault::Literal(word) => InputError::new(
+            Code::NotFinite,
+            format!("{}: {word} is not a JSON number", scanner.path(what, true)),
+        ),
         Fault::Trailing(at) => {
             let at = place_words(text, at);
-            InputError::new("E1003", format!("{what}: trailing data after the first JSON value at {at}"))
+            InputError::new(
+                Code::TrailingData,
+                format!("{what}: trailing data after the first JSON value at {at}"),
+            )
         }
     })
 }
@@ -134,27 +144,30 @@ pub fn explain(what: &str, text: &str, form: Form, error: &serde_json::Error) ->
     scanner.run(at.saturating_sub(1));
     if message.starts_with("number out of range") {
         let path = scanner.path(what, true);
-        return InputError::new("E2002", format!("{path}: out of range for a finite number"));
+        return InputError::new(Code::OutOfRange, format!("{path}: out of range for a finite number"));
     }
     if error.is_syntax() || error.is_eof() {
         let at = place_words(text, at.saturating_sub(1));
-        return InputError::new("E1002", format!("{what}: not valid JSON at {at}: {message}"));
+        return InputError::new(Code::NotReadable, format!("{what}: not valid JSON at {at}: {message}"));
     }
     if let Some((word, candidates)) = unknown_word(message, "field") {
         let path = scanner.path(what, false);
-        return InputError::new("E1009", format!("{path}: {}", unknown("field", word, &candidates)));
+        return InputError::new(
+            Code::UnknownField,
+            format!("{path}: {}", unknown("field", word, &candidates)),
+        );
     }
     if let Some((word, candidates)) = unknown_word(message, "variant") {
         let path = scanner.path(what, true);
-        return InputError::new("E1005", format!("{path}: {}", unknown("value", word, &candidates)));
+        return InputError::new(Code::FieldValue, format!("{path}: {}", unknown("value", word, &candidates)));
     }
     if let Some(word) = message.strip_prefix("missing field `") {
         let path = scanner.path(what, false);
         let word = word.trim_end_matches('`');
-        return InputError::new("E1005", format!("{path}: required field {word} is missing"));
+        return InputError::new(Code::FieldValue, format!("{path}: required field {word} is missing"));
     }
     let path = scanner.path(what, true);
-    InputError::new("E1005", format!("{path}: {}", plain(message)))
+    InputError::new(Code::FieldValue, format!("{path}: {}", plain(message)))
 }
 
 /// What serde calls an unknown field or variant, and what it knows. The word is the sender's and may hold anything,

@@ -1,6 +1,7 @@
 //! Names as they come in from outside: which characters, how long. See `core::ids` for what they name.
 
 use super::error::{InputError, shown};
+use crate::core::event::code::Code;
 use crate::core::ids::{Actuator, IntentId, Metric, Service, Version};
 use crate::core::text::is_hidden;
 
@@ -30,11 +31,11 @@ pub fn agreed_service(what: &str, subject: Option<&str>, body: Option<&str>) -> 
         (Some(subject), Some(body)) if subject != body => {
             let (body, subject) = (shown(body), shown(subject));
             let message = format!("{what}.service: {body} does not match the subject's {subject}");
-            Err(InputError::new("E1026", message))
+            Err(InputError::new(Code::NamesDiffer, message))
         }
         (None, None) => {
             let message = format!("{what}: required field service is missing, and no subject names it");
-            Err(InputError::new("E1024", message))
+            Err(InputError::new(Code::NoService, message))
         }
         (subject, body) => service(&format!("{what}.service"), subject.or(body).unwrap_or_default()),
     }
@@ -51,7 +52,7 @@ pub fn actuator(field: &str, text: &str) -> Result<Actuator, InputError> {
 pub fn label(field: &str, text: &str) -> Result<String, InputError> {
     if text.contains(['.', '*', '>', ' ']) && !text.contains(is_hidden) {
         let message = format!("{field}: must not contain NATS subject characters . * > or space");
-        return Err(InputError::new("E1013", message));
+        return Err(InputError::new(Code::SubjectCharacter, message));
     }
     let ok = |i: usize, c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && i > 0);
     spelled(field, text, NAME_MAX, "[a-z0-9][a-z0-9-]{0,62}", ok)
@@ -88,7 +89,7 @@ pub fn pinned_version(field: &str, text: &str) -> Result<Version, InputError> {
         let message = format!(
             "{field}: needs a version that never changes (a digest, a commit, a number), got tag {tag}"
         );
-        return Err(InputError::new("E1012", message));
+        return Err(InputError::new(Code::MovingTag, message));
     }
     Ok(version)
 }
@@ -112,7 +113,7 @@ pub fn subject(field: &str, text: &str) -> Result<String, InputError> {
     if text.contains(['*', '>']) && !text.contains(is_hidden) {
         let message =
             format!("{field}: must be one subject, without the wildcards * and >, got {}", shown(text));
-        return Err(InputError::new("E1013", message));
+        return Err(InputError::new(Code::SubjectCharacter, message));
     }
     let text = spelled(field, text, SUBJECT_MAX, "tokens of visible ASCII between dots", |_, c| {
         c.is_ascii_graphic()
@@ -120,14 +121,14 @@ pub fn subject(field: &str, text: &str) -> Result<String, InputError> {
     let first = text.split('.').next().unwrap_or_default();
     if text.split('.').any(str::is_empty) {
         let message = format!("{field}: {} has an empty part between its dots", shown(&text));
-        return Err(InputError::new("E1007", message));
+        return Err(InputError::new(Code::Character, message));
     }
     if first.starts_with(['$', '_']) || first == "sluice" {
         let message = format!(
             "{field}: {} is in a root that is reserved: $.. and _.. are the broker's, sluice.. is sluice's own",
             shown(&text)
         );
-        return Err(InputError::new("E1013", message));
+        return Err(InputError::new(Code::SubjectCharacter, message));
     }
     Ok(text)
 }
@@ -138,12 +139,12 @@ pub fn subject(field: &str, text: &str) -> Result<String, InputError> {
 pub fn prose(field: &str, text: &str, max: usize) -> Result<String, InputError> {
     if let Some(c) = text.chars().find(|c| is_hidden(*c)) {
         let message = format!("{field}: character U+{:04X} is not allowed", c as u32);
-        return Err(InputError::new("E1007", message));
+        return Err(InputError::new(Code::Character, message));
     }
     let length = text.chars().count();
     if text.trim().is_empty() || length > max {
         let message = format!("{field}: must have 1 to {max} characters, got {length}");
-        return Err(InputError::new("E1025", message));
+        return Err(InputError::new(Code::Length, message));
     }
     Ok(text.to_owned())
 }
@@ -171,11 +172,11 @@ fn spelled(
         } else {
             format!("U+{:04X} is not allowed", c as u32)
         };
-        return Err(InputError::new("E1007", format!("{field}: character {c}; use {rule}")));
+        return Err(InputError::new(Code::Character, format!("{field}: character {c}; use {rule}")));
     }
     if text.is_empty() || text.len() > max {
         let message = format!("{field}: must have 1 to {max} characters, got {}; use {rule}", text.len());
-        return Err(InputError::new("E1025", message));
+        return Err(InputError::new(Code::Length, message));
     }
     Ok(text.to_owned())
 }
@@ -190,16 +191,16 @@ mod tests {
             assert_eq!(subject("f", good).as_deref(), Ok(good));
         }
         for (bad, code) in [
-            ("", "E1025"),
-            ("routers.*", "E1013"),
-            ("routers.>", "E1013"),
-            ("routers..eu", "E1007"),
-            (".routers", "E1007"),
-            ("routers eu", "E1007"),
-            ("$SYS.REQ.SERVER.PING", "E1013"),
-            ("_INBOX.x", "E1013"),
-            ("sluice.v1.intent.chat", "E1013"),
-            (&"x".repeat(201), "E1025"),
+            ("", Code::Length),
+            ("routers.*", Code::SubjectCharacter),
+            ("routers.>", Code::SubjectCharacter),
+            ("routers..eu", Code::Character),
+            (".routers", Code::Character),
+            ("routers eu", Code::Character),
+            ("$SYS.REQ.SERVER.PING", Code::SubjectCharacter),
+            ("_INBOX.x", Code::SubjectCharacter),
+            ("sluice.v1.intent.chat", Code::SubjectCharacter),
+            (&"x".repeat(201), Code::Length),
         ] {
             assert_eq!(subject("f", bad).map_err(|error| error.code), Err(code), "{bad}");
         }

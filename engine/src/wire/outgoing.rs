@@ -9,12 +9,13 @@ use uuid::Uuid;
 
 use crate::core::event::Event;
 use crate::core::event::bundle::Parts;
+use crate::core::event::code::Code;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, derived_id};
 use crate::core::policy::segment::{SegmentShare, Task, Test};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
-use crate::core::words;
+use crate::core::words::{self, refusal};
 use crate::wire::reading::{GuardrailView, guardrail_view};
 use crate::wire::time::rfc3339;
 
@@ -188,7 +189,7 @@ pub struct RejectedMessage {
     pub v: u32,
     pub seq: EventSeq,
     pub at: String,
-    pub code: String,
+    pub code: &'static str,
     pub message: String,
     pub source: String,
     pub bytes: u64,
@@ -226,7 +227,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                 at: rfc3339(at),
                 rollout: rollout.0.clone(),
                 service: service.to_owned(),
-                alert: match alert.kind {
+                alert: match alert.kind() {
                     AlertKind::Guardrail(_) => "guardrail",
                     AlertKind::Unjudgeable(_) => "unjudgeable",
                     AlertKind::ActuatorSilent(_) => "actuator_silent",
@@ -242,8 +243,8 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                     AlertKind::NotEffective(..) => "not_effective",
                     AlertKind::Smoke(_) => "smoke",
                 },
-                summary: alert.summary.clone(),
-                guardrail: alert.reading.as_ref().map(guardrail_view),
+                summary: words::alert::text(alert),
+                guardrail: alert.reading().map(guardrail_view),
             };
             let subject = format!("{ROOT}.alert.{service}");
             vec![outgoing(
@@ -258,15 +259,16 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
             )]
         }
         Event::InputRejected { rejection: r, .. } => {
-            vec![rejected(state, seq, at, &r.code, &r.message, &r.source, r.bytes, &r.excerpt)]
+            vec![rejected(state, seq, at, r.code, &r.message, &r.source, r.bytes, &r.excerpt)]
         }
         Event::IntentRefused { intent, service, refusal: r } => {
             let source = format!("{ROOT}.intent.{service}");
-            vec![rejected(state, seq, at, &r.code, &r.message, &source, 0, intent.as_str())]
+            vec![rejected(state, seq, at, r.code(), &refusal::text(r), &source, 0, intent.as_str())]
         }
         Event::AckRefused { command, actuator, refusal: r } => {
             let excerpt = format!("{command} from {actuator}");
-            vec![rejected(state, seq, at, &r.code, &r.message, &format!("{ROOT}.ack"), 0, &excerpt)]
+            let source = format!("{ROOT}.ack");
+            vec![rejected(state, seq, at, r.code(), &refusal::text(r), &source, 0, &excerpt)]
         }
         _ => Vec::new(),
     }
@@ -425,7 +427,7 @@ fn rejected(
     state: &State,
     seq: EventSeq,
     at: Timestamp,
-    code: &str,
+    code: Code,
     message: &str,
     source: &str,
     bytes: u64,
@@ -435,7 +437,7 @@ fn rejected(
         v: 1,
         seq,
         at: rfc3339(at),
-        code: code.to_owned(),
+        code: code.as_str(),
         message: message.to_owned(),
         source: source.to_owned(),
         bytes,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::InputError;
 use super::json;
+use crate::core::event::code::Code;
 use crate::core::event::smoke::SmokeAsk;
 use crate::core::ids::RolloutId;
 use crate::core::text::plain;
@@ -65,7 +66,9 @@ pub fn request(rollout: &RolloutId, ask: &SmokeAsk) -> SmokeRequest {
 pub fn parse_answer(bytes: &[u8]) -> Result<SmokeAnswer, InputError> {
     let answer: SmokeAnswer = json::object("answer", json::text("answer", bytes, ANSWER_MAX)?)?;
     match answer.v.filter(|v| *v != 1) {
-        Some(v) => Err(InputError::new("E1005", format!("answer.v: this sluice reads version 1, got {v}"))),
+        Some(v) => {
+            Err(InputError::new(Code::FieldValue, format!("answer.v: this sluice reads version 1, got {v}")))
+        }
         None => Ok(answer),
     }
 }
@@ -97,10 +100,10 @@ mod tests {
         let answer = parse_answer(br#"{"v":1,"ok":false,"detail":"3 of 40 differ"}"#).unwrap();
         assert_eq!((answer.ok, answer.detail.as_str()), (false, "3 of 40 differ"));
         for (bad, code) in [
-            ("{}", "E1005"),
-            (r#"{"ok":"yes"}"#, "E1005"),
-            (r#"{"ok":true,"x":1}"#, "E1009"),
-            ("ok", "E1004"),
+            ("{}", Code::FieldValue),
+            (r#"{"ok":"yes"}"#, Code::FieldValue),
+            (r#"{"ok":true,"x":1}"#, Code::UnknownField),
+            ("ok", Code::NotAnObject),
         ] {
             assert_eq!(parse_answer(bad.as_bytes()).err().map(|e| e.code), Some(code), "{bad}");
         }

@@ -17,6 +17,7 @@ use serde_saphyr::{Error as Yaml, Options, Spanned};
 
 use super::error::{InputError, did_you_mean, head, shown};
 use super::json::NESTING_MAX;
+use crate::core::event::code::Code;
 use crate::core::text::{count, is_hidden};
 use crate::core::time::Span;
 
@@ -44,7 +45,7 @@ impl From<serde_saphyr::Location> for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Stable, for programs: `E3005`.
-    pub code: &'static str,
+    pub code: Code,
     /// The field, the value and the limit, in one line.
     pub message: String,
     pub file: String,
@@ -100,7 +101,7 @@ impl fmt::Display for FileError {
 impl From<FileError> for InputError {
     fn from(error: FileError) -> InputError {
         let Some(first) = error.0.into_iter().next() else {
-            return InputError::new("E3018", "the file is not valid");
+            return InputError::new(Code::FileValue, "the file is not valid");
         };
         let Fault { code, message, file, place: Place { line, column, .. }, .. } = first;
         InputError::new(code, format!("{message} ({file}:{line}:{column})"))
@@ -126,7 +127,7 @@ impl<'a> Checker<'a> {
         if self.text.len() > FILE_MAX {
             // Nobody may have counted: files are read up to here.
             let message = format!("exceeds the {}-byte limit", count(FILE_MAX as u64));
-            self.refuse("E3023", Place::default(), "", &message);
+            self.refuse(Code::FileTooLarge, Place::default(), "", &message);
             return None;
         }
         // Once as plain values: finds what is wrong with the whole before the meaning of a part.
@@ -144,21 +145,23 @@ impl<'a> Checker<'a> {
         let place = error.location().map(Place::from).unwrap_or_default();
         let (code, message) = match error {
             Yaml::SerdeUnknownField { field, .. } if not_yet.contains(&field.as_str()) => {
-                ("E3019", format!("{field} is not supported by this version of sluice"))
+                (Code::Unsupported, format!("{field} is not supported by this version of sluice"))
             }
             Yaml::SerdeUnknownField { field, expected, .. } => {
                 let suggestion = match did_you_mean(field, expected.iter().copied()) {
                     Some(key) => format!("did you mean {key}?"),
                     None => format!("expected one of {}", expected.join(", ")),
                 };
-                ("E3005", format!("unknown key {}; {suggestion}", shown(field)))
+                (Code::FileUnknownKey, format!("unknown key {}; {suggestion}", shown(field)))
             }
-            Yaml::SerdeMissingField { field, .. } => ("E3017", format!("required key {field} is missing")),
-            Yaml::Eof { .. } => ("E3017", "the file is empty".to_owned()),
+            Yaml::SerdeMissingField { field, .. } => {
+                (Code::FileKeyMissing, format!("required key {field} is missing"))
+            }
+            Yaml::Eof { .. } => (Code::FileKeyMissing, "the file is empty".to_owned()),
             Yaml::DuplicateMappingKey { key, .. } => {
                 let key = shown(key.as_deref().unwrap_or("a key"));
                 (
-                    "E3004",
+                    Code::FileGivenTwice,
                     match self.first_line_of(&key, place) {
                         Some(first) if first == place.line => format!("{key} given twice on line {first}"),
                         Some(first) => format!("{key} given twice (lines {first} and {})", place.line),
@@ -168,31 +171,35 @@ impl<'a> Checker<'a> {
             }
             Yaml::AliasError { error, .. } => return self.yaml(error, not_yet),
             Yaml::AliasReplayLimitExceeded { .. } | Yaml::AliasExpansionLimitExceeded { .. } => {
-                ("E3002", "expands past 10,000 nodes".to_owned())
+                (Code::FileExpands, "expands past 10,000 nodes".to_owned())
             }
             Yaml::Budget { breach: serde_saphyr::budget::BudgetBreach::Depth { .. }, .. } => {
-                ("E3003", format!("nesting deeper than {NESTING_MAX} levels"))
+                (Code::FileTooDeep, format!("nesting deeper than {NESTING_MAX} levels"))
             }
-            Yaml::Budget { .. } => ("E3002", "expands past 10,000 nodes".to_owned()),
-            Yaml::NullIntoString { .. } => ("E3018", "the value is missing".to_owned()),
-            Yaml::MultipleDocuments { .. } => ("E3018", "has more than one YAML document".to_owned()),
+            Yaml::Budget { .. } => (Code::FileExpands, "expands past 10,000 nodes".to_owned()),
+            Yaml::NullIntoString { .. } => (Code::FileValue, "the value is missing".to_owned()),
+            Yaml::MultipleDocuments { .. } => (Code::FileValue, "has more than one YAML document".to_owned()),
             Yaml::MergeKeyNotAllowed { .. } => {
-                ("E3018", "merge keys (<<) are not read; write the keys out".to_owned())
+                (Code::FileValue, "merge keys (<<) are not read; write the keys out".to_owned())
             }
-            Yaml::UnsupportedTag { tag, .. } => ("E3018", format!("the tag {} is not read", shown(tag))),
+            Yaml::UnsupportedTag { tag, .. } => {
+                (Code::FileValue, format!("the tag {} is not read", shown(tag)))
+            }
             other => {
                 let message = other.to_string();
                 let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
                 match message {
                     "recursion limit exceeded" => {
-                        ("E3003", format!("nesting deeper than {NESTING_MAX} levels"))
+                        (Code::FileTooDeep, format!("nesting deeper than {NESTING_MAX} levels"))
                     }
                     "expected string scalar" => {
-                        ("E3018", "expected a single value, not a list or map".to_owned())
+                        (Code::FileValue, "expected a single value, not a list or map".to_owned())
                     }
-                    "expected sequence start" => ("E3018", "expected a list".to_owned()),
-                    "expected mapping start" => ("E3018", "expected a map of keys and values".to_owned()),
-                    message => ("E3018", shown(message)),
+                    "expected sequence start" => (Code::FileValue, "expected a list".to_owned()),
+                    "expected mapping start" => {
+                        (Code::FileValue, "expected a map of keys and values".to_owned())
+                    }
+                    message => (Code::FileValue, shown(message)),
                 }
             }
         };
@@ -215,7 +222,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Notes that something is wrong at `place`; `path` is the field's below the file (`spec.soak`).
-    pub fn refuse(&mut self, code: &'static str, place: Place, path: &str, message: &str) {
+    pub fn refuse(&mut self, code: Code, place: Place, path: &str, message: &str) {
         let line = place.line.checked_sub(1).and_then(|line| self.text.lines().nth(line));
         let dot = if path.is_empty() { "" } else { "." };
         self.faults.push(Fault {
@@ -329,20 +336,20 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// Why a scalar's text does not say what it should.
 pub struct Unfit {
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
 }
 
 impl Unfit {
     pub fn new<T>(message: impl Into<String>) -> Result<T, Unfit> {
-        Err(Unfit { code: "E3018", message: message.into() })
+        Err(Unfit { code: Code::FileValue, message: message.into() })
     }
 }
 
 impl From<InputError> for Unfit {
     fn from(error: InputError) -> Unfit {
         let message = error.message.trim_start_matches(": ").to_owned();
-        Unfit { code: "E3018", message }
+        Unfit { code: Code::FileValue, message }
     }
 }
 
@@ -412,12 +419,13 @@ pub fn number(digits: &str, text: &str) -> Result<f64, Unfit> {
     let parsed = digits.parse::<f64>().ok().filter(|_| name.is_none());
     match (name, parsed) {
         (Some(name), _) => {
-            Err(Unfit { code: "E3001", message: format!("must be a finite number, got {name}") })
+            Err(Unfit { code: Code::FileNotFinite, message: format!("must be a finite number, got {name}") })
         }
         (None, Some(n)) if n.is_finite() => Ok(n),
-        (None, Some(_)) => {
-            Err(Unfit { code: "E3001", message: format!("must be a finite number, got {}", shown(text)) })
-        }
+        (None, Some(_)) => Err(Unfit {
+            code: Code::FileNotFinite,
+            message: format!("must be a finite number, got {}", shown(text)),
+        }),
         (None, None) => Unfit::new(format!("must be a number, got {}", shown(text))),
     }
 }
@@ -456,7 +464,7 @@ impl Scalar for Points {
         let n = number(digits, text)?;
         if !(0.0..100.0).contains(&n) {
             let message = format!("must be 0pp to below 100pp, got {}", shown(text));
-            return Err(Unfit { code: "E3024", message });
+            return Err(Unfit { code: Code::Limit, message });
         }
         Ok(Points(n / 100.0))
     }
@@ -509,7 +517,7 @@ pub fn word<T: Copy>(text: &str, words: &[(&str, T)], not_yet: &[&str]) -> Resul
     }
     if not_yet.contains(&text) {
         let message = format!("{text} is not supported by this version of sluice");
-        return Err(Unfit { code: "E3019", message });
+        return Err(Unfit { code: Code::Unsupported, message });
     }
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     match did_you_mean(text, known.iter().copied()) {
@@ -543,7 +551,7 @@ macro_rules! stamp {
                     return Ok($type);
                 }
                 let message = format!("this sluice reads {}, got {}", $text, $crate::wire::error::shown(text));
-                Err($crate::wire::yaml::Unfit { code: "E3021", message })
+                Err($crate::wire::yaml::Unfit { code: Code::NoSuchPolicy, message })
             }
 
             fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -6,6 +6,7 @@ use tracing::{Instrument, info_span};
 
 use super::{Api, Caller, full, trace};
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::event::decision::Decision;
 use crate::core::event::fact::Origin;
 use crate::core::event::verb::Verb;
@@ -90,12 +91,22 @@ fn acted(id: &RolloutId, receipt: Receipt) -> Result<Acted, ApiError> {
             Ok(acted)
         }
         Answer::Refused { code, message, .. } => {
-            let refused = ApiError::new(&code, message);
+            let refused = ApiError::new(code, message);
             // Those name what to do already.
-            let told = matches!(code.as_str(), "E0314" | "E0315" | "E0322" | "E1021" | "E1022" | "E4004");
+            let told = matches!(
+                code,
+                Code::NoTraffic
+                    | Code::HasTraffic
+                    | Code::NotTakenBack
+                    | Code::RolloutOver
+                    | Code::RolledBackAlready
+                    | Code::NotFound
+            );
             Err(if told { refused } else { refused.help(format!("sluice explain {id}")) })
         }
-        Answer::Duplicate => Err(ApiError::new("E1021", "the act was already recorded; nothing sent")),
+        Answer::Duplicate => {
+            Err(ApiError::new(Code::RolloutOver, "the act was already recorded; nothing sent"))
+        }
         Answer::Full { free } => Err(full(free)),
     }
 }

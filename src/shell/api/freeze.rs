@@ -2,6 +2,7 @@
 
 use super::{Api, Caller, full, trace};
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::event::fact::Origin;
 use crate::core::ids::Service;
 use crate::core::state::State;
@@ -43,8 +44,8 @@ impl Api {
                     moved: moved.collect(),
                 })
             }
-            Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
-            Answer::Duplicate => Err(ApiError::new("E1021", "the order was already recorded")),
+            Answer::Refused { code, message, .. } => Err(ApiError::new(code, message)),
+            Answer::Duplicate => Err(ApiError::new(Code::RolloutOver, "the order was already recorded")),
             Answer::Full { free } => Err(full(free)),
         }
     }

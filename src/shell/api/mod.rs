@@ -20,6 +20,7 @@ use super::log::{LogError, Reader};
 use super::writer::{Gone, News, Writer};
 use super::{clock, observe};
 use crate::core::event::Event;
+use crate::core::event::code::Code;
 use crate::core::event::decision::Decision;
 use crate::core::event::opening::Opening;
 use crate::core::event::verb::Verb;
@@ -27,6 +28,7 @@ use crate::core::ids::{EventSeq, IntentId, RolloutId};
 use crate::core::rules::ENGINE;
 use crate::core::state::State;
 use crate::core::time::Timestamp;
+use crate::core::words;
 use crate::runner;
 use crate::view::api::{VERBS, request};
 use crate::view::error::ApiError;
@@ -101,7 +103,7 @@ impl Api {
                 let Some(act) = Verb::named(verb) else {
                     let names: Vec<&str> = VERBS.iter().map(|(name, _)| *name).collect();
                     let message = crate::wire::error::unknown("verb", verb, &names);
-                    return Err(ApiError::new("E5006", message));
+                    return Err(ApiError::new(Code::NoSuchPath, message));
                 };
                 Ok(value(self.act(act, request(verb, body)?, caller).await?))
             }
@@ -149,10 +151,10 @@ impl Api {
                     tracing::Span::current().record("rollout", rollout.as_str());
                     self.deployed((seq, rollout, *opening), false).await
                 }
-                Answer::Refused { seq, code, .. } if code == "E1014" => self.deployed_before(seq).await,
-                Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
+                Answer::Refused { seq, code: Code::IntentAgain, .. } => self.deployed_before(seq).await,
+                Answer::Refused { code, message, .. } => Err(ApiError::new(code, message)),
                 Answer::Duplicate => {
-                    Err(ApiError::new("E1014", "the intent was already received; no effect"))
+                    Err(ApiError::new(Code::IntentAgain, "the intent was already received; no effect"))
                 }
                 Answer::Full { free } => Err(full(free)),
             }
@@ -171,10 +173,12 @@ impl Api {
                 Event::RolloutCreated { rollout, opening } => {
                     self.deployed((seq, rollout, opening), true).await
                 }
-                Event::IntentRefused { refusal, .. } => Err(ApiError::new(&refusal.code, refusal.message)),
-                _ => Err(ApiError::new("E5090", "the log has no answer to the intent")),
+                Event::IntentRefused { refusal, .. } => {
+                    Err(ApiError::new(refusal.code(), words::refusal::text(&refusal)))
+                }
+                _ => Err(ApiError::new(Code::LogUnread, "the log has no answer to the intent")),
             },
-            None => Err(ApiError::new("E5090", "the log has no answer to the intent")),
+            None => Err(ApiError::new(Code::LogUnread, "the log has no answer to the intent")),
         }
     }
 
@@ -220,7 +224,7 @@ impl Api {
                 Ok(AckAnswer { ok: true, seq: Some(seq), duplicate: false })
             }
             Answer::Duplicate => Ok(AckAnswer { ok: true, seq: None, duplicate: true }),
-            Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
+            Answer::Refused { code, message, .. } => Err(ApiError::new(code, message)),
             Answer::Full { free } => Err(full(free)),
         }
     }
@@ -243,7 +247,7 @@ impl Api {
                 Ok(TelemetryAnswer { ok: true, seq: Some(seq), observations, duplicate: false })
             }
             Answer::Duplicate => Ok(TelemetryAnswer { ok: true, seq: None, observations, duplicate: true }),
-            Answer::Refused { code, message, .. } => Err(ApiError::new(&code, message)),
+            Answer::Refused { code, message, .. } => Err(ApiError::new(code, message)),
             Answer::Full { free } => Err(full(free)),
         }
     }
@@ -252,7 +256,7 @@ impl Api {
     pub async fn events(&self, request: EventsRequest) -> Result<EventsPage, ApiError> {
         if !(1..=1000).contains(&request.limit) {
             let message = format!("limit must be 1-1000, got {}", request.limit);
-            return Err(ApiError::new("E5015", message));
+            return Err(ApiError::new(Code::BadLimit, message));
         }
         let rollout = request.rollout.as_deref();
         let rollout = rollout.map(|name| self.writer.view().find(name).map(|r| RolloutId(r.rollout.clone())));
@@ -365,20 +369,21 @@ fn first_answer(
 fn full(free: u64) -> ApiError {
     let free = crate::core::text::count(free);
     ApiError::new(
-        "E5021",
+        Code::NotNow,
         format!("storage unavailable: {free} bytes free are kept for decisions; nothing was accepted"),
     )
 }
 
 impl From<Gone> for ApiError {
     fn from(gone: Gone) -> ApiError {
-        ApiError::new("E5021", format!("{gone}; nothing was accepted"))
+        ApiError::new(Code::NotNow, format!("{gone}; nothing was accepted"))
     }
 }
 
 impl From<LogError> for ApiError {
     fn from(error: LogError) -> ApiError {
-        let code = if matches!(error, LogError::NoSuchEvent { .. }) { "E4004" } else { "E5090" };
+        let code =
+            if matches!(error, LogError::NoSuchEvent { .. }) { Code::NotFound } else { Code::LogUnread };
         ApiError::new(code, error.to_string())
     }
 }

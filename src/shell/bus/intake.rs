@@ -200,9 +200,10 @@ impl Intake {
 
     fn report(&self, error: &BusError) {
         let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        counter!("sluice_intake_stops_total", "stream" => self.name, "code" => error.code()).increment(1);
+        counter!("sluice_intake_stops_total", "stream" => self.name, "code" => error.code().as_str())
+            .increment(1);
         tracing::error!(
-            code = error.code(),
+            code = error.code().as_str(),
             "intake of {} stopped: {error}{source}; trying again",
             self.name
         );

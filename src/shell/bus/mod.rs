@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::clock;
 use super::writer::{Gone, Writer};
+use crate::core::event::code::Code;
 use crate::core::event::fact::Inbound;
 use crate::wire::outgoing::Outgoing;
 
@@ -77,15 +78,15 @@ pub enum BusError {
 
 impl BusError {
     /// Stable, for programs and the documentation.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            BusError::Drift { .. } => "E7002",
-            BusError::Rewound { .. } => "E7008",
-            BusError::TooOld { .. } | BusError::NoJetStream => "E7009",
-            BusError::Address { .. } | BusError::Credentials { .. } => "E7010",
-            BusError::Unreachable { .. } | BusError::Refused { .. } => "E7011",
-            BusError::Api { .. } => "E7012",
-            BusError::Gone(_) => "E7013",
+            BusError::Drift { .. } => Code::StreamDiffers,
+            BusError::Rewound { .. } => Code::StreamAnew,
+            BusError::TooOld { .. } | BusError::NoJetStream => Code::BrokerOld,
+            BusError::Address { .. } | BusError::Credentials { .. } => Code::BrokerAddress,
+            BusError::Unreachable { .. } | BusError::Refused { .. } => Code::BrokerUnreached,
+            BusError::Api { .. } => Code::BrokerAnswer,
+            BusError::Gone(_) => Code::Stopping,
         }
     }
 }

@@ -242,7 +242,7 @@ impl Publisher {
                 tracing::error!("stream {} was gone and is made again; what it held is lost", streams::OUT);
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(code = error.code(), "stream {}: {error}", streams::OUT),
+            Err(error) => tracing::error!(code = error.code().as_str(), "stream {}: {error}", streams::OUT),
         }
     }
 

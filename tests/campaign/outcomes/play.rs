@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sluice::core::event::Event;
-use sluice::core::event::alert::AlertKind;
+use sluice::core::event::alert::Alert;
 use sluice::core::event::decision::{Choice, Reason};
 use sluice::core::event::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::event::opening::Outcome as End;
@@ -13,6 +13,7 @@ use sluice::core::policy::guardrail::OnFail;
 use sluice::core::policy::{ChangeKind, Policy};
 use sluice::core::telemetry::columns::{Builder, Columns, Row};
 use sluice::core::time::{Span, Timestamp};
+use sluice::core::words;
 use sluice::runner::Runner;
 use sluice::sim::random::Random;
 use sluice::sim::script::START;
@@ -168,8 +169,8 @@ impl Play {
                     self.end(Word::Promote, self.promoted_at);
                 }
                 Event::AlertRaised { alert, .. } => {
-                    if let AlertKind::Unjudgeable(name) = alert.kind {
-                        self.failed.insert(format!("{name}: {}", alert.summary));
+                    if let Alert::Unjudgeable { guardrail: name, .. } = &alert {
+                        self.failed.insert(format!("{name}: {}", words::alert::text(&alert)));
                     }
                 }
                 _ => {}

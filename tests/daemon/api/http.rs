@@ -3,6 +3,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use futures_util::StreamExt;
+use sluice::shell::log::LogError;
+use sluice::view::error::ApiError;
+
 use super::*;
 use crate::support::{Daemon, http};
 
@@ -299,6 +303,25 @@ async fn a_packed_body_is_never_unpacked() {
     assert_eq!(body["message"], "intent: invalid UTF-8 at byte 1");
 }
 
+/// Half of one is no message, however long one waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = Server::start().await;
+    let halves =
+        futures_util::stream::iter([Ok::<_, std::io::Error>("{")]).chain(futures_util::stream::pending());
+    let request = server.request(Method::POST, "/v1/intents").header("Content-Type", "application/json");
+    let (status, body) = answer(request.body(reqwest::Body::wrap_stream(halves))).await;
+    assert_eq!((status, &body["code"]), (408, &json!("E5009")));
+    assert_eq!(body["message"], "intent: no whole body within 10 s");
+}
+
+/// Nothing that a client did is wrong.
+#[test]
+fn a_log_that_cannot_be_read_is_the_servers_fault() {
+    let error = ApiError::from(LogError::Poisoned);
+    assert_eq!((error.code.as_str(), error.status), ("E5090", 500));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_loopback_is_listened_on() {
     let server = Server::start().await;
@@ -306,8 +329,9 @@ async fn only_loopback_is_listened_on() {
     let address = listener.local_addr().unwrap();
     let error =
         sluice::shell::http::serve(listener, server.api.clone(), std::future::pending()).await.unwrap_err();
-    let expected = format!("HTTP has no authentication yet, so it listens on loopback only; got {address}");
-    assert!(error.to_string().starts_with(&expected), "{error}");
+    let expected =
+        format!("HTTP has no authentication yet, so it listens on loopback only; got {address} (E5022)");
+    assert_eq!(error.to_string(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

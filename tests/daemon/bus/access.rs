@@ -22,7 +22,7 @@ async fn a_url_that_is_none_is_not_echoed() {
         let servers = vec!["nats://127.0.0.1:1".into(), bad.into()];
         let error = bus::connect(&NatsSettings { servers, creds: None }).await.err().expect("refused");
         let told = "NATS URL number 2 is not the address of a server; use nats://host:4222";
-        assert_eq!((error.code(), error.to_string().as_str()), ("E7010", told));
+        assert_eq!((error.code().as_str(), error.to_string().as_str()), ("E7010", told));
         let whole = format!("{error:?} {}", std::error::Error::source(&error).expect("a cause"));
         assert!(!whole.contains("secret") && !whole.contains("cret@"), "{whole}");
     }
@@ -53,7 +53,7 @@ async fn wrong_credentials_are_refused() {
     let refused = async |creds: Option<PathBuf>| {
         let error = bus::connect(&NatsSettings { creds, ..settings(&nats.url()) }).await.err();
         let error = error.expect("refused");
-        (error.code(), error.to_string())
+        (error.code().as_str(), error.to_string())
     };
     let clear = format!("NATS at {} refuses the connection; check the credentials", nats.url());
     let others = creds_of(&KeyPair::new_account(), dir.path());
@@ -65,6 +65,22 @@ async fn wrong_credentials_are_refused() {
         let unread = format!("cannot read the NATS credentials {}", path.display());
         assert_eq!(refused(Some(path)).await, ("E7010", unread));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_cannot_do_what_is_needed_is_named() {
+    let refused = async |access: &str| {
+        let (nats, dir) = (NatsServer::start_guarded(access), TempDir::new().unwrap());
+        let url = nats.url().replace("nats://", "nats://sluice:s@");
+        let error = Sluice::start_at(dir.path(), &url).await.err().expect("refused");
+        (error.code().as_str(), error.to_string())
+    };
+    let user = r#"users: [{user: sluice, password: s}]"#;
+    let told = "JetStream is not enabled on the NATS server or for this account; start nats-server with -js";
+    assert_eq!(refused(&format!("accounts {{ plain {{ {user} }} }}")).await, ("E7009", told.into()));
+    let small = format!("accounts {{ small {{ jetstream {{ max_streams: 1 }}, {user} }} }}");
+    assert_eq!(refused(&small).await, ("E7012", "cannot make stream SLUICE_TELEMETRY".into()));
+    assert_eq!(BusError::from(Gone).code().as_str(), "E7013");
 }
 
 /// In the broker's URL, by all that connects there.

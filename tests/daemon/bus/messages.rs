@@ -66,7 +66,7 @@ async fn a_killed_broker_loses_nothing_in_either_direction() {
     sluice.wait_for("the first rollout", |state| state.rollouts.keys().next().cloned()).await;
     nats.stop();
     let rejection = Rejection {
-        code: "E1001".into(),
+        code: Code::Empty,
         message: "while the broker was away".into(),
         source: "test".into(),
         bytes: 0,

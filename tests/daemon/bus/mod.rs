@@ -14,6 +14,7 @@ use async_nats::{HeaderMap, Subscriber};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sluice::core::event::Event;
+use sluice::core::event::code::Code;
 use sluice::core::event::fact::{Delivery, Inbound, Origin, Rejection};
 use sluice::core::state::State;
 use sluice::core::telemetry::columns::{Builder, Columns, Row};
@@ -21,7 +22,7 @@ use sluice::shell::bus::{self, BusError, NatsSettings, Running, streams};
 use sluice::shell::clock;
 use sluice::shell::intake::{self, Kind};
 use sluice::shell::log::{Log, LogError, OpenOptions, Opened, Watermark};
-use sluice::shell::writer::{self, OUTBOX_MAX, Writer};
+use sluice::shell::writer::{self, Gone, OUTBOX_MAX, Writer};
 use tempfile::TempDir;
 
 use crate::facts::policy_stored;

@@ -1,5 +1,8 @@
 //! Verbs and mistakes that need no daemon.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use sluice::core::event::Event;
 use sluice::core::event::fact::{Act, Origin};
 use sluice::core::event::verb::Verb;
@@ -167,6 +170,50 @@ fn a_policy_check_names_each_mistake_and_where_it_is() {
         "{words}"
     );
     refused(&run(&["policy", "show", "promt"]), 3, "error[E4004]: no policy promt\n  help: there are: ");
+}
+
+#[test]
+fn a_policy_that_is_not_there_or_never_lets_anything_pass_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.yaml");
+    let output = run(&["policy", "check", missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(20));
+    let said = text(&output.stderr);
+    assert!(said.starts_with("error[E3000]: ") && said.contains("missing.yaml"), "{said}");
+    let shut = dir.path().join("shut.yaml");
+    let good =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/prompt.yaml")).unwrap();
+    let windows = "spec:\n  windows: {deny: [{cron: \"* * * * *\", duration: 1h}]}\n";
+    fs::write(&shut, good.replacen("spec:\n", windows, 1)).unwrap();
+    let output = run(&["policy", "check", shut.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(20));
+    let said = text(&output.stderr);
+    let told = "error[E3042]: policy: spec.windows nothing could be promoted in the year from ";
+    assert!(said.starts_with(told) && said.contains("these windows never open"), "{said}");
+}
+
+#[test]
+fn an_answer_that_is_none_is_not_taken_for_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let other = std::thread::spawn(move || {
+        let mut client = listener.accept().unwrap().0;
+        let mut request = [0; 4_096];
+        assert!(client.read(&mut request).unwrap() > 0);
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+    });
+    let output = run(&["--server", &server, "ls"]);
+    refused(&output, 1, "error[E4012]: the answer of sluice was not understood: expected value at line 1");
+    other.join().unwrap();
+}
+
+#[test]
+fn an_address_that_is_taken_is_not_listened_on() {
+    let (listener, dir) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
+    let address = listener.local_addr().unwrap().to_string();
+    let data = dir.path().join("data");
+    let output = run(&["serve", "--http", &address, "--data", data.to_str().unwrap()]);
+    refused(&output, 4, "error[E5023]: ");
 }
 
 /// Nor is one that has no end read to it.

@@ -17,6 +17,8 @@ use sluice::wire::{ack, config_file, intent, policy_file, telemetry};
 
 use crate::scenarios;
 
+mod codes;
+mod refusals;
 mod situations;
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ use sluice::core::rules::ENGINE;
 use sluice::core::state::State;
 use sluice::core::telemetry::columns::{Builder, Row};
 use sluice::core::time::Timestamp;
+use sluice::core::words;
 use sluice::runner::{Runner, Taken};
 use sluice::wire::envelope::{self, Group, Head};
 use sluice::wire::{intent, policy_file};
@@ -59,7 +60,9 @@ fn samples(version: &str, message_id: Option<&str>, delivery: u64) -> Event {
 /// `code message` of the last refusal.
 fn refusal(log: &[Entry]) -> String {
     match log.last() {
-        Some((_, _, Event::IntentRefused { refusal, .. })) => format!("{} {}", refusal.code, refusal.message),
+        Some((_, _, Event::IntentRefused { refusal, .. })) => {
+            format!("{} {}", refusal.code(), words::refusal::text(refusal))
+        }
         other => panic!("no refusal but {other:?}"),
     }
 }

@@ -3,23 +3,22 @@
 //! Partial success is no success: a step begins, and a rollback is done, when everybody has confirmed. A rollback that
 //! is not confirmed cannot be rolled back: its silence is named again and again, and the command sent again.
 
-use super::acts::refusal;
 use super::alert::{alert, raised};
 use super::conditions::observed;
 use super::decision::made;
 use super::readings::judge;
 use super::turn::Turn;
 use crate::core::event::Event;
-use crate::core::event::alert::AlertKind;
+use crate::core::event::alert::Alert;
 use crate::core::event::decision::{Choice, Reason};
 use crate::core::event::fact::Ack;
+use crate::core::event::refusal::Refusal;
 use crate::core::ids::{Actuator, CommandId};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::actuator::{Declared, OnDeadline};
 use crate::core::state::State;
 use crate::core::state::in_flight::Sent;
 use crate::core::state::rollout::Stage;
-use crate::core::words;
 
 /// What follows for the command on its way.
 pub fn chase(turn: Turn) -> Option<Event> {
@@ -29,22 +28,19 @@ pub fn chase(turn: Turn) -> Option<Event> {
     if sent.waiting.is_empty() {
         return Some(Event::CommandApplied { rollout: id, command: sent.command.id });
     }
-    let what = words::asked(&sent.command);
     for (actuator, why) in &sent.rejected {
-        let summary = format!("actuator {actuator} rejected {what}: {why}");
-        if let Some(event) = alert(rollout, AlertKind::ActuatorRejected(actuator.clone()), summary) {
+        let (actuator, asked, why) = (actuator.clone(), sent.command.asked(), why.clone());
+        if let Some(event) = alert(rollout, Alert::ActuatorRejected { actuator, asked, why }) {
             return Some(event);
         }
     }
     if let Some((step, within)) = rollout.not_applied(policy, now) {
         let waiting = sent.waiting.clone();
-        let because = Reason::NotApplied { waiting, within_ms: within.0 };
-        let summary = words::reason(&because, &[]);
-        if let Some(event) = alert(rollout, AlertKind::NotApplied(step), summary) {
+        if let Some(event) = alert(rollout, Alert::NotApplied { step, waiting: waiting.clone(), within }) {
             return Some(event);
         }
         if policy.on_deadline == OnDeadline::Rollback {
-            return Some(back(turn, because));
+            return Some(back(turn, Reason::NotApplied { waiting, within_ms: within.0 }));
         }
     }
     let again: Vec<Actuator> =
@@ -53,10 +49,8 @@ pub fn chase(turn: Turn) -> Option<Event> {
         let follows = match policy.declared.get(actuator) {
             Some(declared) => silence(turn, sent, (actuator, declared)),
             None if again.contains(actuator) && !rollout.resend => {
-                let timeout = policy.ack_timeout;
-                let summary =
-                    format!("actuator {actuator} has not confirmed {what} within {timeout}; resending");
-                alert(rollout, AlertKind::ActuatorSilent(actuator.clone()), summary)
+                let (actuator, asked, within) = (actuator.clone(), sent.command.asked(), policy.ack_timeout);
+                alert(rollout, Alert::ActuatorSilent { actuator, asked, within, on_silent: None })
             }
             None => None,
         };
@@ -83,21 +77,18 @@ fn silence(turn: Turn, sent: &Sent, (actuator, declared): (&Actuator, &Declared)
     if silent_at > now || planted(Bug::SilentUnnamed) {
         return None;
     }
-    let (what, within) = (words::asked(&sent.command), policy.ack_within(actuator));
+    let (asked, within) = (sent.command.asked(), policy.ack_within(actuator));
     if rollout.takes_back() && !planted(Bug::BackTwice) {
-        let (n, due) = sent.naming(actuator, silent_at);
-        let (since, canary) = (now.since(sent.issued_at), &sent.command.canary);
-        let summary = format!(
-            "actuator {actuator} has not confirmed the rollback, {what}, for {since}; it may still send requests to \
-             {canary}. The command is sent again"
-        );
-        let kind = AlertKind::RollbackUnconfirmed(actuator.clone(), n);
-        return (due <= now).then(|| raised(rollout, kind, summary));
+        let (before, due) = sent.naming(actuator, silent_at);
+        let (since, canary) = (now.since(sent.issued_at), sent.command.canary.clone());
+        let actuator = actuator.clone();
+        let unconfirmed = Alert::RollbackUnconfirmed { actuator, asked, canary, since, before };
+        return (due <= now).then(|| raised(rollout, unconfirmed));
     }
     let acts = declared.on_silent == OnDeadline::Rollback && rollout.stage != Stage::Releasing;
-    let then = if acts { "rolling back" } else { "the command is sent again" };
-    let summary = format!("actuator {actuator} has not confirmed {what} within {within}; {then}");
-    alert(rollout, AlertKind::ActuatorSilent(actuator.clone()), summary).or_else(|| {
+    let on_silent = Some(if acts { OnDeadline::Rollback } else { OnDeadline::Hold });
+    let silent = Alert::ActuatorSilent { actuator: actuator.clone(), asked, within, on_silent };
+    alert(rollout, silent).or_else(|| {
         let because = Reason::NotApplied { waiting: vec![actuator.clone()], within_ms: within.0 };
         (acts && !planted(Bug::SilenceHolds)).then(|| back(turn, because))
     })
@@ -109,27 +100,17 @@ fn back(turn: Turn, because: Reason) -> Event {
 
 /// An acknowledgement that matched no open command of its service.
 pub fn stray_ack(state: &State, ack: &Ack) -> Event {
-    let service = &ack.service;
+    let service = ack.service.clone();
     let active =
-        state.services.get(service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
-    let message = match active.and_then(|rollout| rollout.sent.as_ref()) {
-        Some(sent) if sent.command.id == ack.command => {
-            let names: Vec<&str> = sent.command.actuators.iter().map(|a| a.as_str()).collect();
-            format!(
-                "command {} is not for actuator {}; it is for {}",
-                ack.command,
-                ack.actuator,
-                names.join(", ")
-            )
+        state.services.get(&service).and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
+    let (command, actuator) = (ack.command, ack.actuator.clone());
+    let refusal = match active.and_then(|rollout| rollout.sent.as_ref()).map(|sent| &sent.command) {
+        Some(sent) if sent.id == command => {
+            let (actuator, actuators) = (actuator.clone(), sent.actuators.clone());
+            Refusal::AckOfAnother { command, actuator, actuators }
         }
-        Some(sent) => {
-            format!("service {service} waits for command {}, not {}; no effect", sent.command.id, ack.command)
-        }
-        None => format!("service {service} waits for no confirmation; {} has no effect", ack.command),
+        Some(sent) => Refusal::OtherCommandWaits { service, waits: sent.id, command },
+        None => Refusal::NothingWaits { service, command },
     };
-    Event::AckRefused {
-        command: ack.command,
-        actuator: ack.actuator.clone(),
-        refusal: refusal("E2101", message),
-    }
+    Event::AckRefused { command, actuator, refusal }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::acts::refusal;
 use super::turn::Turn;
 use crate::core::event::Event;
+use crate::core::event::alert::Overtaken;
 use crate::core::event::bundle::{self, Makeup, Part};
 use crate::core::event::fact::Intent;
-use crate::core::event::opening::{Opening, Refusal};
+use crate::core::event::opening::Opening;
+use crate::core::event::refusal::Refusal;
 use crate::core::ids::{RolloutId, Scope, Service, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Concurrency;
@@ -32,14 +33,10 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
     if let Some((content, answer)) = state.intents.get(id).filter(|_| !planted(Bug::IntentTwice)) {
         // An answer is the first that follows from its intent.
         let seq = answer - 1;
-        return Err(if *content == intent.content {
-            refusal("E1014", format!("intent {id} was already received at seq {seq}; no effect"))
-        } else {
-            let (new, old) = (intent.content.short(), content.short());
-            let message = format!(
-                "intent {id} was received at seq {seq} with different content (hash {old}, now {new}); use a new id"
-            );
-            refusal("E1015", message)
+        let (intent, before, now) = (id.clone(), *content, intent.content);
+        return Err(match before == now {
+            true => Refusal::IntentAgain { intent, seq },
+            false => Refusal::IntentIdReused { intent, seq, before, now },
         });
     }
     let (policy_name, policy) = match &intent.policy {
@@ -47,25 +44,19 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
         None => state.default_policy(intent.kind, intent.significant),
     }
     .ok_or_else(|| {
-        let known: Vec<&str> = state.policy_names.keys().map(String::as_str).collect();
-        let known = known.join(", ");
-        match &intent.policy {
-            Some(name) => refusal("E3021", format!("policy {name} is not known; known: {known}")),
-            None => {
-                let kind = intent.kind.as_str();
-                refusal("E3022", format!("no policy applies to changes of kind {kind}; name one of: {known}"))
-            }
+        let known = state.policy_names.keys().cloned().collect();
+        match intent.policy.clone() {
+            Some(policy) => Refusal::NoSuchPolicy { policy, known },
+            None => Refusal::NoPolicyFor { kind: intent.kind, known },
         }
     })?;
     let known = state.services.get(service);
-    let from = intent.from.clone().or_else(|| known.and_then(|s| s.serving.clone())).ok_or_else(|| {
-        let message = format!("change.from is missing, and what serves {service} now is not known; name it");
-        refusal("E1030", message)
-    })?;
+    let from = intent.from.clone().or_else(|| known.and_then(|s| s.serving.clone()));
+    let from = from.ok_or_else(|| Refusal::FromUnknown { service: service.clone() })?;
     let busy = known.is_some_and(|s| s.active.is_some());
     let serves = known.filter(|_| !busy).and_then(|s| s.serving.as_ref());
     if from == intent.to || serves == Some(&intent.to) {
-        return Err(refusal("E1031", format!("{} already serves {service}; nothing to roll out", intent.to)));
+        return Err(Refusal::ServesAlready { service: service.clone(), to: intent.to.clone() });
     }
     // What serves when its turn comes, where it has to wait, is asked about then.
     let from_makeup = match known.filter(|s| s.serving.as_ref() == Some(&from)) {
@@ -85,11 +76,9 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
     if let Some(quarantine) = known.and_then(|s| s.quarantined.get(&intent.to))
         && intent.finding.is_none()
     {
-        let (to, Quarantine { rollout, decision, why }) = (&intent.to, quarantine);
-        let message = format!(
-            "{rollout} took {to} back (decision {decision}: {why}); a new attempt needs what you found: sluice deploy {service} {to} --finding \"...\""
-        );
-        return Err(refusal("E1035", message));
+        let Quarantine { rollout, decision, why } = quarantine.clone();
+        let (service, to, why) = (service.clone(), intent.to.clone(), Box::new(why));
+        return Err(Refusal::Quarantined { service, to, rollout, decision, why });
     }
     let active = known.and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
     let active = active.filter(|_| !planted(Bug::TwoActive));
@@ -100,21 +89,14 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
         let same = std::iter::once(&active.id).chain(&known.queue);
         let same = same.filter_map(|id| state.rollouts.get(id)).find(|r| r.opening.to == intent.to);
         if let Some(same) = same {
-            return Err(refusal(
-                "E1032",
-                format!("{} is already being rolled out by {}", intent.to, same.id),
-            ));
+            return Err(Refusal::RollingOutAlready { to: intent.to.clone(), by: same.id.clone() });
         }
         match state.policies[&policy].concurrency {
             Concurrency::Refuse => {
-                let message =
-                    format!("{} is active on {service}, and the policy takes one at a time", active.id);
-                return Err(refusal("E1033", message));
+                return Err(Refusal::OneAtATime { service: service.clone(), active: active.id.clone() });
             }
             Concurrency::Supersede if known.serving.as_ref() == Some(&intent.to) => {
-                let (to, id) = (&intent.to, &active.id);
-                let message = format!("{to} is what {id} goes back to; to go back now: sluice rollback {id}");
-                return Err(refusal("E1031", message));
+                return Err(Refusal::GoesBackTo { to: intent.to.clone(), active: active.id.clone() });
             }
             // What is being taken back already is waited for, not superseded.
             Concurrency::Supersede => {
@@ -124,10 +106,7 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
                 supersedes.extend(open.map(|r| r.id.clone()));
             }
             Concurrency::Queue if waiting >= QUEUE_MAX => {
-                return Err(refusal(
-                    "E1034",
-                    format!("{waiting} rollouts already wait on {service}; limit {QUEUE_MAX}"),
-                ));
+                return Err(Refusal::QueueFull { service: service.clone(), waiting, limit: QUEUE_MAX });
             }
             Concurrency::Queue => {}
         }
@@ -173,23 +152,14 @@ pub fn several_parts(
         return None;
     }
     if serves.parts.is_empty() {
-        let message = format!(
-            "what {from}, which serves {service}, is made of is not known, so which parts would change cannot be told; name them: change.from_bundle"
-        );
-        return Some(refusal("E1037", message));
+        return Some(Refusal::PartsUnknown { service: service.clone(), from: from.clone() });
     }
-    let changed = bundle::changed(&serves.parts, &to.parts);
-    (changed.len() > usize::from(at_once)).then(|| {
-        let (n, parts) = (changed.len(), changed.join(", "));
-        let message = format!(
-            "{n} parts would change at once: {parts}; a difference could not be laid to one of them. Roll them out one after another, or under a policy with parts_at_once: {n}"
-        );
-        refusal("E1036", message)
-    })
+    let changes = bundle::changed(&serves.parts, &to.parts);
+    (changes.len() > usize::from(at_once)).then_some(Refusal::SeveralParts { changes })
 }
 
 /// Why a rollout whose turn has come is not begun: what came before it has changed what serves.
-pub fn overtaken(turn: Turn) -> Option<String> {
+pub fn overtaken(turn: Turn) -> Option<Overtaken> {
     let Turn { state, rollout, policy, .. } = turn;
     let Opening { service, to, makeup, .. } = &rollout.opening;
     let known = state.services.get(service).filter(|_| state.turn_of(rollout))?;
@@ -198,8 +168,8 @@ pub fn overtaken(turn: Turn) -> Option<String> {
     }
     let serves = known.serving.as_ref()?;
     if serves == to {
-        return Some(format!("{to} has come to serve {service} meanwhile; nothing is left to roll out"));
+        return Some(Overtaken::Serves { service: service.clone(), to: to.clone() });
     }
     let at_once = policy.parts_at_once;
-    several_parts(service, (serves, &known.makeup), makeup, at_once).map(|refusal| refusal.message)
+    several_parts(service, (serves, &known.makeup), makeup, at_once).map(Overtaken::Refused)
 }

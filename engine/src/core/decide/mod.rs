@@ -20,6 +20,7 @@ pub mod smoke;
 pub mod turn;
 pub mod windows;
 
+use self::alert::{alert, raised};
 use self::assessment::Assessment;
 use self::conditions::observed;
 use self::decision::{made, ordered};
@@ -29,13 +30,13 @@ use super::event::Event;
 use super::planted::{Bug, planted};
 use super::policy::Policy;
 use super::state::{Question, State};
-use super::words;
-use crate::core::event::alert::{Alert, AlertKind};
-use crate::core::event::decision::{Choice, Gate, Reason, same_reasons};
+use crate::core::event::alert::{Above, AboveCap, Alert, AlertKind};
+use crate::core::event::decision::{Choice, Gate, Grounds, Reason, same_reasons};
 use crate::core::event::opening::Outcome;
 use crate::core::event::reading::GuardrailReading;
 use crate::core::event::verb::Verb;
 use crate::core::event::windows::Freeze;
+use crate::core::evidence::reference::ABOVE_CAP;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::OnFail;
@@ -111,11 +112,8 @@ fn next(turn: Turn) -> Option<Event> {
         }
         Stage::Queued => {
             if let Some(why) = intents::overtaken(turn) {
-                let alert = Alert { kind: AlertKind::Overtaken, summary: why, reading: None };
-                return Some(match rollout.alerts.contains_key(&alert.kind) {
-                    false => Event::AlertRaised { rollout: id(), alert },
-                    true => Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted },
-                });
+                let ended = || Event::RolloutEnded { rollout: id(), outcome: Outcome::Aborted };
+                return Some(alert(rollout, Alert::Overtaken(why)).unwrap_or_else(ended));
             }
             if rollout.order.as_ref().is_some_and(|act| act.verb == Verb::Promote) {
                 return Some(ordered(turn, Choice::Promote));
@@ -143,12 +141,8 @@ fn weigh(turn: Turn) -> Option<Event> {
                 });
             }
             Some(Err(why)) => {
-                let kind = AlertKind::Unjudgeable(guardrail.name.clone());
-                let summary = format!("{} cannot be judged: {why}", guardrail.name);
-                return Some(Event::AlertRaised {
-                    rollout: id(),
-                    alert: Alert { kind, summary, reading: None },
-                });
+                let guardrail = guardrail.name.clone();
+                return Some(raised(rollout, Alert::Unjudgeable { guardrail, why }));
             }
             None => {}
         }
@@ -197,12 +191,9 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
     if let Some(event) = smoke::alert(turn) {
         return Some(event);
     }
-    for reading in failing(OnFail::Alert).chain(failing(OnFail::Hold)) {
-        let kind = AlertKind::Guardrail(reading.name.clone());
-        if !rollout.alerts.contains_key(&kind) {
-            let alert = Alert { kind, summary: words::reading(reading), reading: Some(reading.clone()) };
-            return Some(Event::AlertRaised { rollout: rollout.id.clone(), alert });
-        }
+    let untold = |r: &&GuardrailReading| !rollout.alerts.contains_key(&AlertKind::Guardrail(r.name.clone()));
+    if let Some(reading) = failing(OnFail::Alert).chain(failing(OnFail::Hold)).find(untold) {
+        return Some(raised(rollout, Alert::Guardrail { reading: Box::new(reading.clone()) }));
     }
     if let Some(event) = slices::alert(turn, slices) {
         return Some(event);
@@ -214,18 +205,15 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
         conditions.iter().filter(move |(condition, holds)| condition.on == on && *holds == Some(true))
     };
     for (condition, _) in holding(OnFail::Alert).chain(holding(OnFail::Hold)) {
-        let reason = Reason::Condition { name: condition.name.clone(), known: true };
-        let summary = format!("{}: {}", words::reason(&reason, &[]), condition.when.text());
-        let kind = AlertKind::Condition(condition.name.clone());
-        if let Some(event) = alert::alert(rollout, kind, summary) {
+        let (name, when) = (condition.name.clone(), condition.when.text().to_owned());
+        if let Some(event) = alert(rollout, Alert::Condition { name, when }) {
             return Some(event);
         }
     }
-    if let Some(name) = &rollout.parked {
-        let summary = words::reason(&Reason::Segment { name: name.clone() }, &judgement.readings);
-        if let Some(event) = alert::alert(rollout, AlertKind::Segment(name.clone()), summary) {
-            return Some(event);
-        }
+    if let Some(name) = &rollout.parked
+        && let Some(event) = alert(rollout, Alert::Segment { name: name.clone() })
+    {
+        return Some(event);
     }
     let bake = rollout.bake()?;
     if rollout.order.as_ref().is_some_and(|act| matches!(act.verb, Verb::Promote | Verb::Skip)) {
@@ -244,10 +232,9 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
     let deadline = gates::deadline_passed(turn).filter(|_| !only_shut);
     if let Some(after) = deadline {
         because.insert(0, Reason::Deadline { after_ms: after.0 });
-        let first = words::reason(&unmet[0].reason, &judgement.readings);
-        let at = policy.step_name(bake.step);
-        let summary = format!("no promotion out of {at} within {after}: {first}");
-        if let Some(event) = alert::alert(rollout, AlertKind::Deadline(bake.step), summary) {
+        let first = Box::new(Grounds::of(vec![unmet[0].reason.clone()], &judgement.readings));
+        let (step, at) = (bake.step, policy.step_name(bake.step));
+        if let Some(event) = alert(rollout, Alert::Deadline { step, at, after, first }) {
             return Some(event);
         }
         // What a broken split has measured says nothing about the versions.
@@ -279,8 +266,17 @@ fn above_cap(rollout: &Rollout, policy: &Policy) -> Option<Event> {
         let evidence = &watch.evidence;
         let ln = evidence.other.as_ref().map_or(0.0, |other| other.ln());
         let need_ln = libm::log(policy.evidence.rollback);
-        let summary = || words::above_cap(guardrail, cap, evidence, ln, need_ln);
-        (ln >= need_ln)
-            .then(|| alert::alert(rollout, AlertKind::AboveCap(guardrail.name.clone()), summary()))?
+        let [baseline, canary] = evidence.capped.map(u64::from);
+        let (times, plus) = ABOVE_CAP;
+        let above = || AboveCap {
+            guardrail: guardrail.name.clone(),
+            canary: Above { n: canary, of: evidence.canary.n, cap: cap * guardrail.canary_factor() },
+            baseline: Above { n: baseline, of: evidence.baseline.n, cap },
+            times,
+            plus,
+            ln,
+            need_ln,
+        };
+        (ln >= need_ln).then(|| alert(rollout, Alert::AboveCap(above())))?
     })
 }

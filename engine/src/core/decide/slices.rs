@@ -6,6 +6,7 @@
 //! a canary that is well in every slice is stopped by any of them in at most 1 of `level` rollouts, however often one
 //! looks (Ville 1939). Of those found at one moment at most 1 of `level` is wrong, on average.
 
+use super::alert::raised;
 use super::readings::{self, Excuse};
 use super::turn::Turn;
 use crate::core::event::Event;
@@ -17,7 +18,6 @@ use crate::core::evidence::monitor::Watch;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Guardrail, OnFail};
-use crate::core::words;
 
 /// One value that a policy names, and how it stands.
 pub struct Slice<'a> {
@@ -47,10 +47,6 @@ impl Slice<'_> {
 
     pub fn is(&self, guardrail: &str, value: &str) -> bool {
         self.guardrail.name == guardrail && self.value == value
-    }
-
-    fn kind(&self) -> AlertKind {
-        AlertKind::Slice(self.guardrail.name.clone(), self.value.to_owned())
     }
 
     /// What it has shown, as that of a guardrail.
@@ -105,9 +101,8 @@ pub fn slices<'a>(turn: Turn<'a>) -> Vec<Slice<'a>> {
 pub fn alert(turn: Turn, slices: &[Slice]) -> Option<Event> {
     let news = slices.iter().find(|slice| slice.found && !slice.told)?;
     let reading = news.reading(turn)?;
-    let summary = words::reading(&reading);
-    let alert = Alert { kind: news.kind(), summary, reading: Some(reading) };
-    Some(Event::AlertRaised { rollout: turn.rollout.id.clone(), alert })
+    let (guardrail, value) = (news.guardrail.name.clone(), news.value.to_owned());
+    Some(raised(turn.rollout, Alert::Slice { guardrail, value, reading: Box::new(reading) }))
 }
 
 /// A slice that holds stands in the way until a person promotes past it.

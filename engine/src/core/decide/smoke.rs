@@ -3,7 +3,7 @@
 use super::alert::raised;
 use super::turn::Turn;
 use crate::core::event::Event;
-use crate::core::event::alert::AlertKind;
+use crate::core::event::alert::{Alert, AlertKind};
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::smoke::{SmokeAsk, SmokeOutcome};
 use crate::core::ids::RolloutId;
@@ -12,7 +12,6 @@ use crate::core::policy::actuator::{OnDeadline, Smoke};
 use crate::core::state::State;
 use crate::core::state::rollout::Rollout;
 use crate::core::state::smoke::SmokeTest;
-use crate::core::words;
 
 /// Asks for the next test that nobody has been asked for.
 pub fn ask(turn: Turn) -> Option<Event> {
@@ -81,7 +80,7 @@ pub fn alert(turn: Turn) -> Option<Event> {
             && !rollout.alerts.contains_key(&AlertKind::Smoke(test.id))
     };
     let (test, smoke) = all(turn).find(holds)?;
-    Some(raised(rollout, AlertKind::Smoke(test.id), words::reason(&reason(test, smoke), &[])))
+    Some(raised(rollout, Alert::Smoke { test: test.id, reason: Box::new(reason(test, smoke)) }))
 }
 
 /// One gate a test.

@@ -75,12 +75,27 @@ pub fn fingerprint(parts: &Parts) -> Version {
     Version(format!("bundle-{}", &Digest::of(lines.as_bytes()).to_string()[..24]))
 }
 
-/// The parts in which two bundles differ, in words: `model opus-4.6 -> opus-4.7`.
-pub fn changed(from: &Parts, to: &Parts) -> Vec<String> {
-    let named = |version: Option<&Version>| version.map_or("none", |version| version.as_str()).to_owned();
+/// A part in which two bundles differ; `None`: it has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartChange {
+    pub part: Part,
+    pub from: Option<Version>,
+    pub to: Option<Version>,
+}
+
+impl std::fmt::Display for PartChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [from, to] =
+            [&self.from, &self.to].map(|version| version.as_ref().map_or("none", |version| version.as_str()));
+        write!(f, "{} {from} -> {to}", self.part.as_str())
+    }
+}
+
+/// The parts in which two bundles differ: `model opus-4.6 -> opus-4.7`.
+pub fn changed(from: &Parts, to: &Parts) -> Vec<PartChange> {
     let differ = Part::ALL.into_iter().filter(|part| from.get(part) != to.get(part));
     differ
-        .map(|part| format!("{} {} -> {}", part.as_str(), named(from.get(&part)), named(to.get(&part))))
+        .map(|part| PartChange { part, from: from.get(&part).cloned(), to: to.get(&part).cloned() })
         .collect()
 }
 
@@ -114,7 +129,8 @@ mod tests {
     fn what_changed_names_parts_that_come_and_go() {
         let from = parts(&[(Part::Model, "m@1"), (Part::Cache, "c@1")]);
         let to = parts(&[(Part::Model, "m@2"), (Part::Index, "i@1")]);
-        assert_eq!(changed(&from, &to), ["model m@1 -> m@2", "index none -> i@1", "cache c@1 -> none"]);
+        let changes: Vec<String> = changed(&from, &to).iter().map(PartChange::to_string).collect();
+        assert_eq!(changes, ["model m@1 -> m@2", "index none -> i@1", "cache c@1 -> none"]);
         assert!(changed(&to, &to).is_empty());
     }
 

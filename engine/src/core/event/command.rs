@@ -25,6 +25,23 @@ pub struct Command {
     pub actuators: Vec<Actuator>,
 }
 
+/// What a command asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub task: Option<Task>,
+    /// Shares of the named segments that have one.
+    pub segments: Vec<(String, Weight)>,
+    /// Share of whoever is in none of them.
+    pub weight: Weight,
+}
+
+impl Command {
+    pub fn asked(&self) -> Asked {
+        let segments = self.segments.iter().map(|own| (own.segment.name.clone(), own.weight)).collect();
+        Asked { task: self.task, segments, weight: self.weight }
+    }
+}
+
 /// That it is shown, and by what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shown {

@@ -139,8 +139,9 @@ pub enum Reason {
         after_ms: u64,
     },
     /// A change window of the policy: closed, or passed on an order.
+    /// `why`: `None` where that has not been worked out for now.
     Window {
-        why: String,
+        why: Option<String>,
         turns: Option<Timestamp>,
     },
     /// A person's freeze of one service, or of everything.
@@ -203,6 +204,23 @@ pub enum Reason {
         detail: String,
         within_ms: u64,
     },
+}
+
+/// Reasons, with the readings of the guardrails that they name: all that it takes to put them into words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grounds {
+    pub reasons: Vec<Reason>,
+    pub readings: Vec<GuardrailReading>,
+}
+
+impl Grounds {
+    /// `readings`: of all guardrails.
+    pub fn of(reasons: Vec<Reason>, readings: &[GuardrailReading]) -> Grounds {
+        let names = |r: &&GuardrailReading| {
+            reasons.iter().any(|reason| matches!(reason, Reason::Guardrail { name } if *name == r.name))
+        };
+        Grounds { readings: readings.iter().filter(names).cloned().collect(), reasons }
+    }
 }
 
 /// One condition of the next promotion (or completion).

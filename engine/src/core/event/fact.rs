@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Makeup;
+use super::code::Code;
 use super::verb::Verb;
 use crate::core::ids::{Actuator, CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
 use crate::core::policy::ChangeKind;
@@ -122,8 +123,7 @@ pub struct FreezeOrder {
 /// An input that could not become any other fact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// Stable, for programs: `E1009`.
-    pub code: String,
+    pub code: Code,
     /// For people: the field, the value and the limit.
     pub message: String,
     /// Where it came in: a subject or a path.

@@ -5,11 +5,13 @@
 
 pub mod alert;
 pub mod bundle;
+pub mod code;
 pub mod command;
 pub mod decision;
 pub mod fact;
 pub mod opening;
 pub mod reading;
+pub mod refusal;
 pub mod smoke;
 pub mod verb;
 pub mod windows;
@@ -25,8 +27,9 @@ use crate::core::event::alert::Alert;
 use crate::core::event::command::{Command, Shown};
 use crate::core::event::decision::Decision;
 use crate::core::event::fact::{Ack, Act, FreezeOrder, Intent, Origin, Rejection};
-use crate::core::event::opening::{Opening, Outcome, Refusal};
+use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::reading::GuardrailReading;
+use crate::core::event::refusal::Refusal;
 use crate::core::event::smoke::{SmokeAsk, SmokeResult};
 use crate::core::event::verb::Verb;
 use crate::core::event::windows::{Bounds, Freeze};

@@ -1,17 +1,10 @@
-//! What a rollout starts with, what an intent is refused for, and how it ends.
+//! What a rollout starts with, and how it ends.
 
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Makeup;
 use crate::core::ids::{Digest, IntentId, RolloutId, Scope, Service, Version};
 use crate::core::policy::ChangeKind;
-
-/// Why something that was understood is not done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    pub code: String,
-    pub message: String,
-}
 
 /// What a rollout starts with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

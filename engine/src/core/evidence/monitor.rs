@@ -24,8 +24,8 @@ pub struct Watch {
     pub reference_epoch: u32,
     /// Baseline observations for the next reference.
     pub gathered: Gathered,
-    /// Why no reference could be frozen, until one can.
-    pub unusable: Option<String>,
+    /// No reference could be frozen, until one can.
+    pub unusable: bool,
     /// How many baseline observations were gathered when that was last tried.
     pub tried: u64,
     pub evidence: Evidence,

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::ids::Metric;
 use crate::core::policy::guardrail::Better;
 use crate::core::telemetry::arm::Histogram;
 
@@ -122,9 +123,24 @@ impl Gathered {
 }
 
 /// Why no reference can be frozen from what was gathered.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unusable(pub String);
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unusable {
+    NeverAboveZero {
+        metric: Metric,
+    },
+    /// The limit, allowed for, is nothing that the metric can be.
+    Boundary {
+        metric: Metric,
+        boundary: f64,
+        theta: f64,
+    },
+    /// The quantile lies above the last finite bound of the histograms.
+    AboveLastBound {
+        metric: Metric,
+        q: f64,
+    },
+}
 
 impl Reference {
     /// Zeros and ones of which so many are ones.

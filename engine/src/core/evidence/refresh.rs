@@ -19,20 +19,14 @@ impl Reference {
     /// The first reference of a rollout: what the baseline is, and the sizes of regression, and of benefit, that are bet on.
     /// Errors when the margin puts the boundary where no mean can be.
     pub fn first(guardrail: &Guardrail, gathered: &Gathered) -> Result<Reference, Unusable> {
-        let Some(kind) = guardrail.compares() else {
-            return Err(Unusable(format!("{} is compared with nothing", guardrail.metric)));
-        };
+        let kind = guardrail.compares().expect("what compares nothing needs no baseline");
         let mut first = Reference { n: gathered.n, ..kind.baseline(guardrail, gathered, None)? };
         match kind.bets(guardrail, &first) {
             Bets::Counts(arms) | Bets::Values(arms) => {
                 let Arms { setting, lean, margin, .. } = &arms;
                 if !setting.is_possible() {
-                    return Err(Unusable(format!(
-                        "the limit puts {} at {:.4} where the baseline is {:.4}; it must lie between 0 and 1",
-                        guardrail.metric,
-                        setting.boundary(),
-                        first.theta
-                    )));
+                    let (boundary, theta) = (setting.boundary(), first.theta);
+                    return Err(Unusable::Boundary { metric: guardrail.metric.clone(), boundary, theta });
                 }
                 first.harm_grid = setting.default_grid(*lean, *margin);
                 first.safe_grid = setting.default_grid(lean.opposite(), *margin);
@@ -165,10 +159,10 @@ impl Watch {
 
     /// A baseline that was of no use may be when there is twice as much of it.
     pub(super) fn try_again(&mut self, guardrail: &Guardrail) {
-        if self.unusable.is_some() && self.gathered.n >= 2 * self.tried {
+        if self.unusable && self.gathered.n >= 2 * self.tried {
             self.tried = self.gathered.n;
             if Reference::first(guardrail, &self.gathered).is_ok() {
-                self.unusable = None;
+                self.unusable = false;
             }
         }
     }
@@ -206,7 +200,7 @@ impl Watch {
         &self,
         guardrail: &Guardrail,
         rules: &EvidenceRules,
-    ) -> Option<Result<Reference, String>> {
+    ) -> Option<Result<Reference, Unusable>> {
         guardrail.compares()?;
         let needs = guardrail.needs(rules);
         if planted(Bug::ReferenceAhead) && !guardrail.profile().of_values && needs > 0 {
@@ -220,10 +214,10 @@ impl Watch {
         self.freezes(guardrail, needs)
     }
 
-    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, String>> {
+    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, Unusable>> {
         match &self.reference {
-            None if self.gathered.n >= needs && self.unusable.is_none() => {
-                Some(Reference::first(guardrail, &self.gathered).map_err(|e| e.0))
+            None if self.gathered.n >= needs && !self.unusable => {
+                Some(Reference::first(guardrail, &self.gathered))
             }
             None => None,
             // What was gathered has been scored already; only what is still to be bet on will use it.

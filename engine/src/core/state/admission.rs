@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{SERIES_MAX, State};
 use crate::core::event::Event;
-use crate::core::event::opening::Refusal;
+use crate::core::event::refusal::Refusal;
 use crate::core::planted::{Bug, planted};
 
 /// Whether a fact may enter the log as it is.
@@ -37,12 +37,10 @@ impl State {
             let have = seen.map_or(0, BTreeMap::len);
             if new > 0 && have + new > SERIES_MAX {
                 let first = columns.series.iter().find(|s| !seen.is_some_and(|seen| seen.contains_key(s)));
-                let metric = first.map_or("", |s| s.metric.as_str());
-                return Admission::Refuse(Refusal {
-                    code: "E2019".into(),
-                    message: format!(
-                        "service {service}: more than {SERIES_MAX} series (version and metric); {metric} refused"
-                    ),
+                return Admission::Refuse(Refusal::TooManySeries {
+                    service: service.clone(),
+                    metric: first.map(|s| s.metric.clone()).unwrap_or_default(),
+                    limit: SERIES_MAX,
                 });
             }
         }

@@ -6,9 +6,9 @@ use super::batch::Batch;
 use super::rollout::{Bake, Rollout, Stage};
 use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State, smoke};
 use crate::core::event::Event;
-use crate::core::event::alert::AlertKind;
+use crate::core::event::alert::{Alert, AlertKind, Objection};
 use crate::core::event::bundle::Makeup;
-use crate::core::event::decision::{Choice, Decision};
+use crate::core::event::decision::{Choice, Decision, Grounds};
 use crate::core::event::fact::{Ack, AckStatus};
 use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::verb::Verb;
@@ -18,7 +18,6 @@ use crate::core::planted::{Bug, planted};
 use crate::core::policy::{Policy, Retry};
 use crate::core::telemetry::columns::{Columns, Sums};
 use crate::core::time::{Span, Timestamp};
-use crate::core::{text, words};
 
 const COMMANDS_MAX: usize = 32;
 /// Values of a message that are looked at for plans.
@@ -204,15 +203,12 @@ impl State {
                     (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
                     (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
                     (AckStatus::Applied, Some((done, of))) => {
-                        let why = format!(
-                            "says that it is done, with {} of {}",
-                            text::count(done),
-                            text::count(of)
-                        );
-                        rollout.apply_ack(ack.command, &ack.actuator, Some(&why));
+                        let why = Objection::Unfinished { done, of };
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(why));
                     }
                     (AckStatus::Rejected(why), _) => {
-                        rollout.apply_ack(ack.command, &ack.actuator, Some(why.as_str()));
+                        let why = Objection::Rejects(why.clone());
+                        rollout.apply_ack(ack.command, &ack.actuator, Some(why));
                     }
                 }
                 self.question = None;
@@ -275,13 +271,14 @@ impl State {
                 }
             }
             Event::AlertRaised { alert, .. } => {
-                rollout.apply_alerted(&alert.kind, policy, at);
-                rollout.alerts.insert(alert.kind.clone(), alert.summary.clone());
-                if let AlertKind::Unjudgeable(name) = &alert.kind
+                let kind = alert.kind();
+                rollout.apply_alerted(&kind, policy, at);
+                rollout.alerts.insert(kind, alert.clone());
+                if let Alert::Unjudgeable { guardrail: name, .. } = alert
                     && let Some(i) = guardrail(name)
                 {
                     let watch = &mut rollout.watches[i];
-                    (watch.unusable, watch.tried) = (Some(alert.summary.clone()), watch.gathered.n);
+                    (watch.unusable, watch.tried) = (true, watch.gathered.n);
                 }
             }
             Event::DecisionMade { decision, .. } => {
@@ -348,7 +345,7 @@ impl State {
                 service.serving = Some(rollout.baseline.clone());
             }
             (Outcome::RolledBack, Some(last)) if policy.retry_after_rollback == Retry::NeedsFinding => {
-                let (decision, why) = (last.0, words::decision(&last.1));
+                let (decision, why) = (last.0, Grounds::of(last.1.because.clone(), &last.1.readings));
                 let quarantine = Quarantine { rollout: id.clone(), decision, why };
                 service.quarantined.insert(rollout.opening.to.clone(), quarantine);
             }
@@ -375,7 +372,10 @@ impl State {
             decision: rollout.last_choice.map(|last| *last),
             superseded: rollout.superseded,
             claimed: rollout.claimed,
-            overtaken: rollout.alerts.get(&AlertKind::Overtaken).cloned(),
+            overtaken: rollout.alerts.into_values().find_map(|alert| match alert {
+                Alert::Overtaken(why) => Some(why),
+                _ => None,
+            }),
             effective: rollout.effect.and_then(|effect| effect.shown),
         });
         if self.ended.len() > ENDED_MAX {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::event::alert::Objection;
 use crate::core::event::command::Command;
 use crate::core::ids::Actuator;
 use crate::core::policy::Policy;
@@ -23,7 +24,7 @@ pub struct Sent {
     /// When it is sent again.
     pub resend_at: Timestamp,
     /// Who refused it, and why.
-    pub rejected: Vec<(Actuator, String)>,
+    pub rejected: Vec<(Actuator, Objection)>,
     /// Who reported to be at work: when last, and how much is done of how much.
     pub progress: BTreeMap<Actuator, (Timestamp, Option<(u64, u64)>)>,
     /// When it was last sent to those who have a time of their own for that.

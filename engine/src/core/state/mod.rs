@@ -21,8 +21,9 @@ use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Servic
 use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy};
 use super::time::Timestamp;
+use crate::core::event::alert::Overtaken;
 use crate::core::event::bundle::Makeup;
-use crate::core::event::decision::Decision;
+use crate::core::event::decision::{Decision, Grounds};
 use crate::core::event::fact::{Ack, Act, FreezeOrder, Intent};
 use crate::core::event::opening::{Blocked, Opening, Outcome};
 use crate::core::event::windows::{Bounds, Freeze};
@@ -99,8 +100,8 @@ pub struct Quarantine {
     /// The last rollout that was taken back, and the decision.
     pub rollout: RolloutId,
     pub decision: EventSeq,
-    /// The decision in words.
-    pub why: String,
+    /// What made it.
+    pub why: Grounds,
 }
 
 /// A fact that asks for an answer.
@@ -130,7 +131,7 @@ pub struct Ended {
     pub superseded: Option<RolloutId>,
     pub claimed: Option<Claim>,
     /// Why it was not begun when its turn came.
-    pub overtaken: Option<String>,
+    pub overtaken: Option<Overtaken>,
     /// When telemetry had shown what its last command asked for.
     pub effective: Option<Timestamp>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::Effect;
 use super::in_flight::Sent;
 use super::smoke::{self, SmokeTest};
-use crate::core::event::alert::AlertKind;
+use crate::core::event::alert::{Alert, AlertKind, Objection};
 use crate::core::event::command::Command;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::fact::Act;
@@ -105,8 +105,8 @@ pub struct Rollout {
     pub superseded: Option<RolloutId>,
     /// An accepted order of a person that no decision has carried out yet.
     pub order: Option<Act>,
-    /// Raised once each, with what they said. Those about actuators end with the command they were about.
-    pub alerts: BTreeMap<AlertKind, String>,
+    /// Raised once each. Those about actuators end with the command they were about.
+    pub alerts: BTreeMap<AlertKind, Alert>,
     /// What telemetry has to show of the last command that was confirmed.
     pub effect: Option<Effect>,
     /// The tests of the current step.
@@ -345,13 +345,13 @@ impl Rollout {
     }
 
     /// Folds a confirmation (or refusal) of the command now on its way.
-    pub fn apply_ack(&mut self, command: CommandId, actuator: &Actuator, refused: Option<&str>) {
+    pub fn apply_ack(&mut self, command: CommandId, actuator: &Actuator, refused: Option<Objection>) {
         let Some(sent) = self.sent.as_mut().filter(|sent| sent.command.id == command) else { return };
         match refused {
             Some(_) if planted(Bug::RefusalConfirms) => sent.waiting.retain(|name| name != actuator),
             Some(why) => {
                 if !sent.rejected.iter().any(|(name, _)| name == actuator) {
-                    sent.rejected.push((actuator.clone(), why.to_owned()));
+                    sent.rejected.push((actuator.clone(), why));
                 }
             }
             None => {

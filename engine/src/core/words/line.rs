@@ -88,10 +88,15 @@ pub fn text(event: &Event) -> String {
             None => format!("{}: its time is over", words::scope(service.as_ref())),
         },
         Event::FreezeRefused { service, actor, refusal } => {
-            format!("{} by {actor}: {} {}", words::scope(service.as_ref()), refusal.code, refusal.message)
+            format!(
+                "{} by {actor}: {} {}",
+                words::scope(service.as_ref()),
+                refusal.code(),
+                words::refusal::text(refusal)
+            )
         }
         Event::IntentRefused { intent, refusal, .. } => {
-            format!("{intent} {}: {}", refusal.code, refusal.message)
+            format!("{intent} {}: {}", refusal.code(), words::refusal::text(refusal))
         }
         Event::RolloutCreated { rollout, opening } => {
             let wait = opening.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
@@ -113,7 +118,12 @@ pub fn text(event: &Event) -> String {
         }
         Event::ActAccepted { rollout, verb, actor } => format!("{rollout} {} by {actor}", verb.as_str()),
         Event::ActRefused { rollout, verb, actor, refusal } => {
-            format!("{rollout} {} by {actor}: {} {}", verb.as_str(), refusal.code, refusal.message)
+            format!(
+                "{rollout} {} by {actor}: {} {}",
+                verb.as_str(),
+                refusal.code(),
+                words::refusal::text(refusal)
+            )
         }
         Event::ReferenceFrozen { rollout, guardrail, reference } => {
             // Counts and splits have nothing to learn from the baseline.
@@ -170,10 +180,10 @@ pub fn text(event: &Event) -> String {
             format!("{rollout} {} confirmed by all", short(command))
         }
         Event::AckRefused { actuator, refusal, .. } => {
-            format!("{actuator} {}: {}", refusal.code, refusal.message)
+            format!("{actuator} {}: {}", refusal.code(), words::refusal::text(refusal))
         }
         Event::AlertRaised { rollout, alert } => {
-            let kind = match &alert.kind {
+            let kind = match alert.kind() {
                 AlertKind::Guardrail(_) => "guardrail",
                 AlertKind::Unjudgeable(_) => "unjudgeable",
                 AlertKind::ActuatorSilent(_)
@@ -189,7 +199,7 @@ pub fn text(event: &Event) -> String {
                 AlertKind::AboveCap(_) => "above_cap",
                 AlertKind::Deadline(_) => "deadline",
             };
-            format!("{rollout} {kind}: {}", alert.summary)
+            format!("{rollout} {kind}: {}", words::alert::text(alert))
         }
         Event::EffectShown { rollout, effect } => {
             let (to, took) = (effect.to, Span(effect.took_ms));
@@ -249,7 +259,7 @@ fn made_of(makeup: &Makeup) -> String {
 /// What a rollout changes, as far as what serves is known.
 fn changes(from: &Makeup, to: &Makeup) -> String {
     let known = !from.parts.is_empty() && !to.parts.is_empty();
-    let parts = if known { bundle::changed(&from.parts, &to.parts).join(", ") } else { String::new() };
+    let parts = if known { words::listed(&bundle::changed(&from.parts, &to.parts)) } else { String::new() };
     let git = to.git.as_ref().map(|git| format!("{} {}", git.path, bundle::range(from.git.as_ref(), git)));
     let said: Vec<String> = Some(parts).into_iter().filter(|p| !p.is_empty()).chain(git).collect();
     if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) }

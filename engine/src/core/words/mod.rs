@@ -3,7 +3,9 @@
 //!
 //! Never here: the probability of a hypothesis, or "no problem found" for what was not shown.
 
+pub mod alert;
 pub mod line;
+pub mod refusal;
 
 mod meaning;
 
@@ -11,16 +13,14 @@ pub use meaning::{family, meaning, resolution, rolled_back, series, strength};
 
 use super::ids::{Service, Weight};
 use super::time::Span;
-use crate::core::event::command::Command;
-use crate::core::event::decision::{Choice, Decision, Reason};
+use crate::core::event::command::Asked;
+use crate::core::event::decision::{Choice, Decision, Grounds, Reason};
 use crate::core::event::reading::{GuardrailReading, Silence};
 use crate::core::event::smoke::SmokeOutcome;
 use crate::core::evidence::figures::Shown;
-use crate::core::evidence::reference::ABOVE_CAP;
-use crate::core::evidence::score::Evidence;
 use crate::core::evidence::verdict::Verdict;
-use crate::core::policy::guardrail::{Guardrail, OnFail};
-use crate::core::text::{count, digits, trim};
+use crate::core::policy::guardrail::OnFail;
+use crate::core::text::count;
 
 /// One sentence about a guardrail: metric, verdict, difference, range, limit, counts.
 ///
@@ -111,6 +111,11 @@ pub fn evidence(ln: f64, need_ln: f64) -> String {
     }
 }
 
+/// Of what has been enough, as much as there is.
+fn evidence_needed(ln: f64, need_ln: f64) -> String {
+    format!("{} of the {} needed", times(ln), times(need_ln))
+}
+
 /// Evidence cut off after the digits that are shown.
 fn at_least(ln: f64) -> String {
     let e = libm::exp(ln) * (1.0 + 1e-12);
@@ -134,24 +139,6 @@ fn times(ln: f64) -> String {
     }
 }
 
-/// What a mean does not see. `cap` is the baseline's 99.9th percentile; the canary's values are compared with it after what
-/// the limit allows is taken off.
-///
-/// `cost_usd: 15 of 1,131 canary values are above 0.133, of the baseline 8 of 10,669 above 0.0888: ..`
-pub fn above_cap(guardrail: &Guardrail, cap: f64, shown: &Evidence, ln: f64, need_ln: f64) -> String {
-    let (factor, points) = ABOVE_CAP;
-    let [baseline, canary] = shown.capped.map(|n| count(u64::from(n)));
-    let (own, cap) = (digits(cap * guardrail.canary_factor()), digits(cap));
-    format!(
-        "{}: {canary} of {} canary values are above {own}, of the baseline {baseline} of {} above {cap}: more than {factor} times as often plus {} pts, evidence {}. The mean counts each of them as no more than that",
-        guardrail.name,
-        count(shown.canary.n),
-        count(shown.baseline.n),
-        trim(points * 100.0),
-        format_args!("{} of the {} needed", times(ln), times(need_ln)),
-    )
-}
-
 /// How far a meter stands: log-evidence over what acts, 0 to 1.
 pub fn meter(ln: f64, need_ln: f64) -> f64 {
     if need_ln > 0.0 { (ln / need_ln).clamp(0.0, 1.0) } else { 0.0 }
@@ -169,7 +156,12 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
         Reason::Bake { left_ms } if *left_ms == 0 => "bake time is over".into(),
         Reason::Bake { left_ms } => format!("bake time: {} left", Span(*left_ms)),
         Reason::Deadline { after_ms } => format!("the step's deadline of {} has passed", Span(*after_ms)),
-        Reason::Window { why, .. } => format!("change window closed: {why}"),
+        Reason::Window { why: Some(why), .. } => format!("change window closed: {why}"),
+        Reason::Window { why: None, .. } => {
+            "change window closed: the change windows have not been worked out for \
+                                             now; until then they count as closed"
+                .into()
+        }
         Reason::Frozen { service, by, reason, .. } => {
             format!("{} is frozen by {by}: {reason}", scope(service.as_ref()))
         }
@@ -184,8 +176,7 @@ pub fn reason(reason: &Reason, readings: &[GuardrailReading]) -> String {
             format!("{name} was taken back by itself; the next step is a person's decision")
         }
         Reason::NotApplied { waiting, within_ms } => {
-            let names: Vec<&str> = waiting.iter().map(|actuator| actuator.as_str()).collect();
-            format!("{} has not confirmed within {}", names.join(", "), Span(*within_ms))
+            format!("{} has not confirmed within {}", listed(waiting), Span(*within_ms))
         }
         Reason::Slice { name } => format!("{name} fails"),
         Reason::Superseded { by } => format!("{by} takes its place"),
@@ -223,16 +214,30 @@ fn effective(to: Weight, canary: u64, requests: u64, shown: bool) -> String {
     }
 }
 
+/// Everything that was in the way, binding first.
+pub fn grounds(of: &Grounds) -> String {
+    reasons(&of.reasons, &of.readings)
+}
+
+fn reasons(reasons: &[Reason], readings: &[GuardrailReading]) -> String {
+    reasons.iter().map(|reason| self::reason(reason, readings)).collect::<Vec<_>>().join("; ")
+}
+
+/// `router-eu, router-us`
+pub fn listed(names: &[impl ToString]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// What a freeze is of.
 pub fn scope(service: Option<&Service>) -> String {
     service.map_or_else(|| "everything".into(), |service| service.to_string())
 }
 
 /// What a command asks for: `setting 25%`, `setting beta 10%, others 0%`, `populate at 0%`.
-pub fn asked(command: &Command) -> String {
+pub fn asked(command: &Asked) -> String {
     let others = if command.segments.is_empty() { String::new() } else { "others ".into() };
     let segments: String =
-        command.segments.iter().map(|own| format!("{} {}, ", own.segment.name, own.weight)).collect();
+        command.segments.iter().map(|(name, weight)| format!("{name} {weight}, ")).collect();
     let task = match command.task {
         Some(task) => format!("{} at ", task.as_str()),
         None => "setting ".into(),
@@ -249,10 +254,9 @@ pub fn moves(d: &Decision) -> String {
 
 /// A decision in one sentence: what binds it first.
 pub fn decision(d: &Decision) -> String {
-    let because: Vec<String> = d.because.iter().map(|r| reason(r, &d.readings)).collect();
     match d.choice {
-        Choice::Promote if because.is_empty() && d.step.is_none() => "first step".into(),
-        Choice::Promote if because.is_empty() => {
+        Choice::Promote if d.because.is_empty() && d.step.is_none() => "first step".into(),
+        Choice::Promote if d.because.is_empty() => {
             // Some show no safety: they only have not fired.
             let safe = d.readings.iter().filter(|r| {
                 r.verdict == Verdict::Pass && r.on_fail != OnFail::Alert && r.kind.shows_safety()
@@ -264,7 +268,7 @@ pub fn decision(d: &Decision) -> String {
                 format!("{} shown within limits", names.join(", "))
             }
         }
-        _ => because.join("; "),
+        _ => reasons(&d.because, &d.readings),
     }
 }
 

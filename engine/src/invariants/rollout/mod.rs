@@ -310,10 +310,11 @@ impl Followed {
         policy: &Policy,
         alert: &Alert,
     ) -> Result<bool, (&'static str, String)> {
-        let fresh = self.alerts.insert(alert.kind.clone());
-        ensure(fresh, "I24", || format!("{} raises {:?} twice", self.id, alert.kind))?;
+        let kind = alert.kind();
+        let fresh = self.alerts.insert(kind.clone());
+        ensure(fresh, "I24", || format!("{} raises {kind:?} twice", self.id))?;
         let back = self.takes_back();
-        match &alert.kind {
+        match &kind {
             AlertKind::ActuatorSilent(who) => {
                 let when = (self.issued_at, at);
                 self.silence.silent(policy, who, when)?;
@@ -335,9 +336,9 @@ impl Followed {
                 let judged = judged.map(|judged| judged.on_fail);
                 // No find needs less than the level itself, and then all of the family are found.
                 let least = libm::log(policy.evidence.rollback) - 1e-9;
-                let shown = alert.reading.as_ref().is_some_and(|r| r.harm_ln >= least);
+                let shown = alert.reading().is_some_and(|r| r.harm_ln >= least);
                 ensure(judged.is_some() && shown, "I47", || {
-                    format!("{} names slice {value} of {name}: {:?}", self.id, alert.reading)
+                    format!("{} names slice {value} of {name}: {:?}", self.id, alert.reading())
                 })?;
                 if judged == Some(OnFail::Hold) {
                     self.slices.insert((name.clone(), value.clone()));

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::event::alert::*;
 use crate::core::event::bundle::{Commit, Makeup, Part};
+use crate::core::event::code::Code;
 use crate::core::event::command::*;
 use crate::core::event::decision::*;
 use crate::core::event::fact::*;
@@ -212,13 +213,13 @@ fn one_of_each() -> Vec<Event> {
     };
     let rollout = || RolloutId::from("chat-1");
     let command = CommandId(Uuid::from_u128(77));
-    let refusal = || Refusal { code: "E1021".into(), message: "ended".into() };
+    let refusal = || Refusal::Over { rollout: rollout(), outcome: Outcome::RolledBack, at: 147 };
     let digest = Digest::of(b"x");
     let reasons = vec![
         Reason::Guardrail { name: "g".into() },
         Reason::Samples { metric: "m".into(), have: 1, need: 2 },
         Reason::Approvals { have: 0, need: 1 },
-        Reason::Window { why: "weekend".into(), turns: Some(Timestamp(9)) },
+        Reason::Window { why: Some("weekend".into()), turns: Some(Timestamp(9)) },
         Reason::Frozen {
             service: None,
             by: "ann".into(),
@@ -324,7 +325,7 @@ fn one_of_each() -> Vec<Event> {
         },
         Event::InputRejected {
             rejection: Rejection {
-                code: "E1001".into(),
+                code: Code::Empty,
                 message: "empty".into(),
                 source: "sluice.v1.intent.chat".into(),
                 bytes: 0,
@@ -453,7 +454,15 @@ fn one_of_each() -> Vec<Event> {
         Event::AckRefused { command, actuator: "router".into(), refusal: refusal() },
         Event::AlertRaised {
             rollout: rollout(),
-            alert: Alert { kind: AlertKind::Deadline(2), summary: "late".into(), reading: Some(reading()) },
+            alert: Alert::Deadline {
+                step: 2,
+                at: "25%".into(),
+                after: Span::hours(4),
+                first: Box::new(Grounds::of(
+                    vec![Reason::Guardrail { name: "eval_pass".into() }],
+                    &[reading()],
+                )),
+            },
         },
         Event::RolloutEnded { rollout: rollout(), outcome: Outcome::RolledBack },
     ]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::grammar::{DeclaredBody, Short, SmokeBody, Spec};
 use super::scalars::{Label, Lasting, SmokeAt, Subject, Words};
+use crate::core::event::code::Code;
 use crate::core::ids::Actuator;
 use crate::core::policy::actuator::{Declared, Effective, OnDeadline, Run, Smoke};
 use crate::core::time::Span;
@@ -22,7 +23,7 @@ pub fn actuators(c: &mut Checker, spec: &Spec) -> Option<Actuators> {
     };
     if bodies.is_empty() || bodies.len() > ACTUATORS_MAX {
         let message = format!("must name 1 to {ACTUATORS_MAX}, got {}", bodies.len());
-        c.refuse("E3018", *place, "spec.actuators", &message);
+        c.refuse(Code::FileValue, *place, "spec.actuators", &message);
         return None;
     }
     let (mut actuators, mut all) = (Vec::new(), BTreeMap::new());
@@ -43,7 +44,7 @@ pub fn actuators(c: &mut Checker, spec: &Spec) -> Option<Actuators> {
         };
         let Some(name) = name else { continue };
         if actuators.contains(&Actuator(name.clone())) {
-            c.refuse("E3025", place, &path, &format!("{name} is there twice"));
+            c.refuse(Code::NamedTwice, place, &path, &format!("{name} is there twice"));
         }
         actuators.push(Actuator(name.clone()));
         all.extend(declared.map(|declared| (Actuator(name), declared)));
@@ -74,12 +75,12 @@ pub fn effective(c: &mut Checker, spec: &Spec) -> Option<Effective> {
     let after = c.get_or("spec.effective.after", &body.after, Span::ZERO);
     let (within, after) = (within?, after?);
     if within < Span::secs(1) {
-        c.refuse("E3018", body.within.place, path, &format!("must be 1s or more, got {within}"));
+        c.refuse(Code::FileValue, body.within.place, path, &format!("must be 1s or more, got {within}"));
         return None;
     }
     if after >= within {
         let message = format!("must be above after, {after}, got {within}: nothing would ever count");
-        c.refuse("E3010", body.within.place, path, &message);
+        c.refuse(Code::Unreachable, body.within.place, path, &message);
         return None;
     }
     Some(Effective { within, after })
@@ -89,7 +90,7 @@ pub fn smoke(c: &mut Checker, spec: &Spec) -> Vec<Smoke> {
     let Some(At { value: bodies, place }) = &spec.smoke else { return Vec::new() };
     if bodies.len() > SMOKE_MAX {
         let message = format!("must be at most {SMOKE_MAX}, got {}", bodies.len());
-        c.refuse("E3018", *place, "spec.smoke", &message);
+        c.refuse(Code::FileValue, *place, "spec.smoke", &message);
         return Vec::new();
     }
     let mut all: Vec<Smoke> = Vec::new();
@@ -98,7 +99,7 @@ pub fn smoke(c: &mut Checker, spec: &Spec) -> Vec<Smoke> {
         let Some(test) = test(c, &path, body) else { continue };
         if all.iter().any(|known| known.name == test.name) {
             let message = format!("{} is there twice", test.name);
-            c.refuse("E3025", body.name.place, &format!("{path}.name"), &message);
+            c.refuse(Code::NamedTwice, body.name.place, &format!("{path}.name"), &message);
         }
         all.push(test);
     }
@@ -111,7 +112,7 @@ fn test(c: &mut Checker, path: &str, body: &SmokeBody) -> Option<Smoke> {
     let timeout = c.get(&timeout_path, &body.timeout);
     if let Some(given) = timeout.filter(|given| !(Span::secs(1)..=TIMEOUT_MAX).contains(given)) {
         let message = format!("must be 1s to {TIMEOUT_MAX}, got {given}");
-        c.refuse("E3018", body.timeout.place, &timeout_path, &message);
+        c.refuse(Code::FileValue, body.timeout.place, &timeout_path, &message);
     }
     let at = c.get_or(&format!("{path}.at"), &body.at, SmokeAt::Every);
     let on_fail = c.get_or(&format!("{path}.on_fail"), &body.on_fail, OnDeadline::Rollback);
@@ -134,7 +135,7 @@ fn run(c: &mut Checker, path: &str, body: &SmokeBody) -> Option<Run> {
                     "must be a program and its arguments, 1 to {ARGUMENTS_MAX} in all, got {}",
                     words.len()
                 );
-                c.refuse("E3018", *place, &path, &message);
+                c.refuse(Code::FileValue, *place, &path, &message);
                 return None;
             }
             let said = words.iter().enumerate().map(|(i, word)| c.get(&format!("{path}[{i}]"), word));
@@ -146,7 +147,7 @@ fn run(c: &mut Checker, path: &str, body: &SmokeBody) -> Option<Run> {
                     "must be the whole path of a program, as in /usr/local/bin/test, got {}",
                     argv[0]
                 );
-                c.refuse("E3018", words[0].place, &format!("{path}[0]"), &message);
+                c.refuse(Code::FileValue, words[0].place, &format!("{path}[0]"), &message);
                 return None;
             }
             Some(Run::Command(argv))
@@ -156,11 +157,11 @@ fn run(c: &mut Checker, path: &str, body: &SmokeBody) -> Option<Run> {
             Some(Run::Request(subject))
         }
         (Some(At { place, .. }), Some(_)) => {
-            c.refuse("E3018", *place, path, "has both command and request; give one");
+            c.refuse(Code::FileValue, *place, path, "has both command and request; give one");
             None
         }
         (None, None) => {
-            c.refuse("E3017", body.name.place, path, "needs command or request");
+            c.refuse(Code::FileKeyMissing, body.name.place, path, "needs command or request");
             None
         }
     }

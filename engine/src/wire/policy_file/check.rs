@@ -8,6 +8,7 @@ use super::guardrails::guardrails;
 use super::scalars::{Exposed, Label, Lasting};
 use super::windows::windows;
 use crate::core::event::bundle::Part;
+use crate::core::event::code::Code;
 use crate::core::ids::{Scope, Weight};
 use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::{EvidenceRules, Guardrail, OnFail};
@@ -31,7 +32,7 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
         let path = format!("spec.applies_to[{i}]");
         match c.get(&path, kind) {
             Some(value) if applies_to.contains(&value) => {
-                c.refuse("E3025", kind.place, &path, &format!("{} is there twice", value.as_str()));
+                c.refuse(Code::NamedTwice, kind.place, &path, &format!("{} is there twice", value.as_str()));
             }
             value => applies_to.extend(value),
         }
@@ -103,7 +104,7 @@ fn something_to_show(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail], ste
         .is_some_and(|(_, before)| before.iter().filter(seen).all(|s| !s.min_samples.is_empty()));
     if !needed && !counted {
         let message = "nothing has to be seen of the canary before a promotion; give a guardrail gates: true, or every step min_samples";
-        c.refuse("E3007", spec.guardrails.place, "spec.guardrails", message);
+        c.refuse(Code::NothingStops, spec.guardrails.place, "spec.guardrails", message);
     }
 }
 
@@ -113,7 +114,7 @@ fn kept_or_released(c: &mut Checker, spec: &Spec) {
     if let Some(node) = spec.keep_old.as_ref().filter(|_| released) {
         let message =
             "parallel and blue_green release the old one at the end; how long it is kept is their keep";
-        c.refuse("E3018", node.place, "spec.keep_old", message);
+        c.refuse(Code::FileValue, node.place, "spec.keep_old", message);
     }
 }
 
@@ -124,7 +125,7 @@ fn on_deadline(c: &mut Checker, spec: &Spec) -> Option<OnDeadline> {
     let on_deadline = c.get_or("spec.on_deadline", &spec.on_deadline, default)?;
     if let Some(node) = spec.on_deadline.as_ref().filter(|_| ab && on_deadline == OnDeadline::Hold) {
         let message = "at the horizon of an ab the old version stays if the new one does not win: rollback, or leave it out";
-        c.refuse("E3010", node.place, "spec.on_deadline", message);
+        c.refuse(Code::Unreachable, node.place, "spec.on_deadline", message);
     }
     Some(on_deadline)
 }
@@ -141,7 +142,7 @@ fn waiting_cohorts(c: &mut Checker, spec: &Spec, cohort: Span) {
             let message = format!(
                 "{maturity} is over {COHORTS_MAX} cohorts of {cohort}, the most that may wait; lengthen spec.evidence.cohort"
             );
-            c.refuse("E3018", node.place, &path, &message);
+            c.refuse(Code::FileValue, node.place, &path, &message);
         }
     }
 }
@@ -153,7 +154,7 @@ fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {
         let level = c.get_or(&path, node, default)?;
         if let Some(node) = node.as_ref().filter(|_| !(level > 1.0 && level <= 1e6)) {
             let message = format!("must be above 1 and at most 1000000, got {level}");
-            c.refuse("E3024", node.place, &path, &message);
+            c.refuse(Code::Limit, node.place, &path, &message);
         }
         Some(level)
     };
@@ -166,14 +167,14 @@ fn evidence(c: &mut Checker, spec: &Spec) -> Option<EvidenceRules> {
     if let (Some(node), Some(span)) = (&body.cohort, cohort)
         && !(Span::secs(1)..=Span::hours(1)).contains(&span)
     {
-        c.refuse("E3024", node.place, "spec.evidence.cohort", &format!("must be 1s to 1h, got {span}"));
+        c.refuse(Code::Limit, node.place, "spec.evidence.cohort", &format!("must be 1s to 1h, got {span}"));
     }
     let path = "spec.evidence.reference_min";
     let reference_min = c.get_or(path, &body.reference_min, u64::from(default.reference_min));
     if let (Some(node), Some(n)) = (&body.reference_min, reference_min)
         && !(20..=1_000_000).contains(&n)
     {
-        c.refuse("E3024", node.place, path, &format!("must be 20 to 1000000, got {n}"));
+        c.refuse(Code::Limit, node.place, path, &format!("must be 20 to 1000000, got {n}"));
     }
     Some(EvidenceRules {
         rollback: rollback?,
@@ -199,12 +200,12 @@ fn approvals(c: &mut Checker, spec: &Spec, steps: Option<&[Step]>) -> Vec<Approv
         };
         if !(1..=APPROVERS_MAX).contains(&by) {
             let message = format!("must be 1 to {APPROVERS_MAX} persons, got {by}");
-            c.refuse("E3018", body.by.place, &by_path, &message);
+            c.refuse(Code::FileValue, body.by.place, &by_path, &message);
         } else if approvals.iter().any(|approval| approval.before == before) {
-            c.refuse("E3025", body.before.place, &before_path, &format!("{before} is there twice"));
+            c.refuse(Code::NamedTwice, body.before.place, &before_path, &format!("{before} is there twice"));
         } else if steps.as_ref().is_some_and(|steps| steps.iter().all(|step| step.to != before)) {
             let message = format!("no step goes to {before}");
-            c.refuse("E3009", body.before.place, &before_path, &message);
+            c.refuse(Code::Exposure, body.before.place, &before_path, &message);
         } else {
             approvals.push(Approval { before, by: by as u8, not_submitter });
         }
@@ -216,7 +217,7 @@ fn parts_at_once(c: &mut Checker, spec: &Spec) -> Option<u8> {
     let (path, most) = ("spec.parts_at_once", Part::ALL.len() as u64);
     let n = c.get_or(path, &spec.parts_at_once, 1)?;
     if let Some(node) = spec.parts_at_once.as_ref().filter(|_| !(1..=most).contains(&n)) {
-        c.refuse("E3018", node.place, path, &format!("must be 1 to {most} parts, got {n}"));
+        c.refuse(Code::FileValue, node.place, path, &format!("must be 1 to {most} parts, got {n}"));
         return None;
     }
     Some(n as u8)
@@ -228,10 +229,10 @@ fn scopes(c: &mut Checker, spec: &Spec) -> Vec<Scope> {
         let path = format!("spec.scopes[{i}]");
         let Some(Label(name)) = c.get(&path, node) else { continue };
         if scopes.contains(&Scope(name.clone())) {
-            c.refuse("E3025", node.place, &path, &format!("{name} is there twice"));
+            c.refuse(Code::NamedTwice, node.place, &path, &format!("{name} is there twice"));
         } else if i >= SCOPES_MAX {
             let message = format!("must name at most {SCOPES_MAX}, got {}", spec.scopes.len());
-            c.refuse("E3018", node.place, "spec.scopes", &message);
+            c.refuse(Code::FileValue, node.place, "spec.scopes", &message);
             break;
         }
         scopes.push(Scope(name));

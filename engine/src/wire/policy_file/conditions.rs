@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::grammar::Spec;
 use super::scalars::Label;
+use crate::core::event::code::Code;
 use crate::core::policy::condition::{Expression, FIGURES, Figures};
 use crate::core::policy::guardrail::{Condition, Guardrail, OnFail, Unless};
 use crate::wire::error::{did_you_mean, inert, shown};
@@ -22,7 +23,7 @@ pub fn conditions(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail]) -> Vec
         let path = format!("spec.conditions[{i}]");
         if i == CONDITIONS_MAX {
             let message = format!("at most {CONDITIONS_MAX} conditions, got {}", spec.conditions.len());
-            c.refuse("E3018", body.name.place, "spec.conditions", &message);
+            c.refuse(Code::FileValue, body.name.place, "spec.conditions", &message);
             break;
         }
         let name = c.get(&format!("{path}.name"), &body.name);
@@ -31,9 +32,14 @@ pub fn conditions(c: &mut Checker, spec: &Spec, guardrails: &[Guardrail]) -> Vec
         let (Some(Label(name)), Some(on), Some(when)) = (name, on, when) else { continue };
         if on == OnFail::Rollback {
             let message = "a condition has no part in the error budget of rollbacks: hold or alert";
-            c.refuse("E3010", body.on.place, &format!("{path}.on"), message);
+            c.refuse(Code::Unreachable, body.on.place, &format!("{path}.on"), message);
         } else if conditions.iter().any(|known| known.name == name) {
-            c.refuse("E3025", body.name.place, &format!("{path}.name"), &format!("{name} is there twice"));
+            c.refuse(
+                Code::NamedTwice,
+                body.name.place,
+                &format!("{path}.name"),
+                &format!("{name} is there twice"),
+            );
         } else {
             conditions.push(Condition { name, when, on });
         }
@@ -62,7 +68,7 @@ fn expression(
     let text = &node.text;
     if text.len() > EXPRESSION_MAX {
         let message = format!("must have at most {EXPRESSION_MAX} bytes, got {}", text.len());
-        c.refuse("E3018", node.place, path, &message);
+        c.refuse(Code::FileValue, node.place, path, &message);
         return None;
     }
     let expression = match Expression::new(text) {
@@ -72,7 +78,7 @@ fn expression(
             let quote = usize::from(node.place.length > text.chars().count());
             let place = Place { column: node.place.column + quote + column, length: 1, ..node.place };
             let why = inert(why.lines().next().unwrap_or_default(), WHY_MAX);
-            c.refuse("E3026", place, path, &format!("not a CEL expression: {why}"));
+            c.refuse(Code::Condition, place, path, &format!("not a CEL expression: {why}"));
             return None;
         }
     };
@@ -89,11 +95,16 @@ fn expression(
             None => near,
         };
         let message = format!("no guardrail is called {}{}", shown(unknown), near.unwrap_or_default());
-        c.refuse("E3006", node.place, path, &message);
+        c.refuse(Code::MetricUnused, node.place, path, &message);
         return None;
     }
     if names.is_empty() {
-        c.refuse("E3026", node.place, path, "looks at no guardrail, so it says nothing about the canary");
+        c.refuse(
+            Code::Condition,
+            node.place,
+            path,
+            "looks at no guardrail, so it says nothing about the canary",
+        );
         return None;
     }
     let one = Some(1.0);
@@ -115,7 +126,7 @@ fn expression(
         let message = format!(
             "cannot be worked out: {why}; a guardrail has {figures}, all of them decimals: write 2.0, not 2, in sums and products"
         );
-        c.refuse("E3026", node.place, path, &message);
+        c.refuse(Code::Condition, node.place, path, &message);
         return None;
     }
     Some(expression)

@@ -7,6 +7,7 @@ use super::grammar::{
     TaskBody, WhereBody,
 };
 use super::scalars::{Exposed, Label, MetricName, Words};
+use crate::core::event::code::Code;
 use crate::core::ids::{Metric, Weight};
 use crate::core::policy::Step;
 use crate::core::policy::guardrail::Guardrail;
@@ -83,17 +84,17 @@ fn only_one(c: &mut Checker, body: &Exposure, place: Place) -> Option<()> {
     let given: Vec<(&str, Place)> =
         given.into_iter().filter_map(|(name, place)| Some((name, place?))).collect();
     if let Some(node) = body.on_region_failure.as_ref().filter(|_| body.regions.is_none()) {
-        c.refuse("E3018", node.place, "spec.exposure.on_region_failure", "belongs to regions");
+        c.refuse(Code::FileValue, node.place, "spec.exposure.on_region_failure", "belongs to regions");
     }
     match given.as_slice() {
         [_] => Some(()),
         [] => {
-            c.refuse("E3017", place, "spec.exposure", &format!("one of {WAYS} is required"));
+            c.refuse(Code::FileKeyMissing, place, "spec.exposure", &format!("one of {WAYS} is required"));
             None
         }
         [_, (name, place), ..] => {
             let message = format!("one of {WAYS} is enough; {} is there as well", given[0].0);
-            c.refuse("E3018", *place, &format!("spec.exposure.{name}"), &message);
+            c.refuse(Code::FileValue, *place, &format!("spec.exposure.{name}"), &message);
             None
         }
     }
@@ -102,7 +103,12 @@ fn only_one(c: &mut Checker, body: &Exposure, place: Place) -> Option<()> {
 /// How long the old one is kept is how long the new one is watched at 100 %.
 fn kept(c: &mut Checker, path: &str, keep: &Option<Node<Span>>, body: &Exposure) -> Option<Span> {
     if let Some(node) = &body.soak {
-        c.refuse("E3018", node.place, "spec.exposure.soak", &format!("here it is called {}", &path[14..]));
+        c.refuse(
+            Code::FileValue,
+            node.place,
+            "spec.exposure.soak",
+            &format!("here it is called {}", &path[14..]),
+        );
     }
     c.get_or(path, keep, Span::ZERO)
 }
@@ -119,7 +125,7 @@ impl Context<'_> {
     ) -> Option<Vec<Step>> {
         if bodies.is_empty() || bodies.len() > STEPS_MAX {
             let message = format!("must have 1 to {STEPS_MAX} steps, got {}", bodies.len());
-            c.refuse("E3009", place, path, &message);
+            c.refuse(Code::Exposure, place, path, &message);
             return None;
         }
         let mut before = Weight::ZERO;
@@ -133,18 +139,18 @@ impl Context<'_> {
             };
             if step.to <= before {
                 let message = format!("{} does not rise above the step before it, {before}", step.to);
-                c.refuse("E3009", body.to.place, &format!("{path}.to"), &message);
+                c.refuse(Code::Exposure, body.to.place, &format!("{path}.to"), &message);
             }
             if step.to > HOLDBACK && step.to < Weight::FULL {
                 let message = format!(
                     "{} leaves the baseline less than 5%, too little to compare with; end at 95% or below before 100%",
                     step.to
                 );
-                c.refuse("E3009", body.to.place, &format!("{path}.to"), &message);
+                c.refuse(Code::Exposure, body.to.place, &format!("{path}.to"), &message);
             }
             if !last && i == 0 && step.to == Weight::FULL {
                 let message = "100% at once leaves nothing to compare with; begin at 95% or below";
-                c.refuse("E3009", body.to.place, &format!("{path}.to"), message);
+                c.refuse(Code::Exposure, body.to.place, &format!("{path}.to"), message);
             }
             before = step.to;
             steps.push(step);
@@ -164,7 +170,7 @@ impl Context<'_> {
         let (last, others) = list.value.split_last()?;
         if let Some(At { place, .. }) = &last.r#where {
             let path = format!("{path}[{}].where", others.len());
-            c.refuse("E3018", *place, &path, "the last cohort is everybody else; leave where out");
+            c.refuse(Code::FileValue, *place, &path, "the last cohort is everybody else; leave where out");
         }
         let mut named = Vec::new();
         for (i, (body, name)) in others.iter().zip(&names).enumerate() {
@@ -173,7 +179,7 @@ impl Context<'_> {
                 Some(At { value, place }) => named.extend(membership(c, &path, name, value, *place)),
                 None => {
                     let message = "required key where is missing; only the last cohort is everybody else";
-                    c.refuse("E3017", body.name.place, &path, message);
+                    c.refuse(Code::FileKeyMissing, body.name.place, &path, message);
                 }
             }
         }
@@ -214,7 +220,7 @@ impl Context<'_> {
         if !(2..=SEGMENTS_MAX).contains(&bodies.len()) {
             let message =
                 format!("must have 2 to {SEGMENTS_MAX}, got {}; for one, use percent", bodies.len());
-            c.refuse("E3009", place, path, &message);
+            c.refuse(Code::Exposure, place, path, &message);
             return None;
         }
         let (mut names, mut steps): (Vec<String>, Vec<Step>) = (Vec::new(), Vec::new());
@@ -226,7 +232,7 @@ impl Context<'_> {
             if let Some(label) = label {
                 if names.contains(&label) {
                     c.refuse(
-                        "E3025",
+                        Code::NamedTwice,
                         name.place,
                         &format!("{path}.name"),
                         &format!("{label} is there twice"),
@@ -244,7 +250,7 @@ impl Context<'_> {
         }
         if steps.len() > STEPS_MAX {
             let message = format!("must have at most {STEPS_MAX} steps together, got {}", steps.len());
-            c.refuse("E3009", place, path, &message);
+            c.refuse(Code::Exposure, place, path, &message);
         }
         (sound && names.len() == bodies.len()).then_some((names, steps))
     }
@@ -265,10 +271,10 @@ impl Context<'_> {
         let (Exposed(split), horizon, MetricName(primary)) = (split?, horizon?, primary?);
         if split > HOLDBACK {
             let message = format!("{split} leaves the old version less than 5%, too little to compare with");
-            c.refuse("E3009", body.split.place, &format!("{path}.split"), &message);
+            c.refuse(Code::Exposure, body.split.place, &format!("{path}.split"), &message);
         }
         if horizon == Span::ZERO {
-            c.refuse("E3018", body.horizon.place, &format!("{path}.horizon"), "must be above 0s");
+            c.refuse(Code::FileValue, body.horizon.place, &format!("{path}.horizon"), "must be above 0s");
         }
         let shows = |g: &Guardrail| g.name == primary && g.shows_safety();
         if !guardrails.is_empty() && !guardrails.iter().any(shows) {
@@ -279,7 +285,7 @@ impl Context<'_> {
                 shown(&primary),
                 near.unwrap_or_default()
             );
-            c.refuse("E3006", body.primary.place, &format!("{path}.primary"), &message);
+            c.refuse(Code::MetricUnused, body.primary.place, &format!("{path}.primary"), &message);
         }
         // The others need not have failed; where more is wanted the policy says so.
         for (guardrail, given) in guardrails.iter_mut().zip(&spec.guardrails.value) {
@@ -313,7 +319,7 @@ impl Context<'_> {
             && deadline <= bake
         {
             let message = format!("{deadline} is not after bake, {bake}: the step could never be promoted");
-            c.refuse("E3010", node.place, &format!("{path}.deadline"), &message);
+            c.refuse(Code::Unreachable, node.place, &format!("{path}.deadline"), &message);
         }
         let deadline = deadline.map_or(Some(None), |deadline| deadline.map(Some))?;
         Some(Step { task: Some(Task::Shadow), min_samples, deadline, ..Step::plain(Weight::ZERO, bake) })
@@ -327,7 +333,7 @@ impl Context<'_> {
         if canary.to > HOLDBACK {
             let message =
                 format!("{} leaves the old stack less than 5%, too little to compare with", canary.to);
-            c.refuse("E3009", body.canary.to.place, &format!("{path}.canary.to"), &message);
+            c.refuse(Code::Exposure, body.canary.to.place, &format!("{path}.canary.to"), &message);
         }
         Some(vec![start, canary, Step::plain(Weight::FULL, Span::ZERO)])
     }
@@ -351,7 +357,7 @@ fn membership(c: &mut Checker, path: &str, name: &str, body: &WhereBody, place: 
         (Some(values), None, None) => {
             if values.is_empty() || values.len() > VALUES_MAX {
                 let message = format!("must have 1 to {VALUES_MAX} values, got {}", values.len());
-                c.refuse("E3018", place, &format!("{path}.in"), &message);
+                c.refuse(Code::FileValue, place, &format!("{path}.in"), &message);
                 return None;
             }
             let read = values.iter().enumerate().map(|(i, node)| c.get(&format!("{path}.in[{i}]"), node));
@@ -361,7 +367,7 @@ fn membership(c: &mut Checker, path: &str, name: &str, body: &WhereBody, place: 
         (None, Some(text), None) => Test::StartsWith(text?),
         (None, None, Some(text)) => Test::EndsWith(text?),
         _ => {
-            c.refuse("E3018", place, &path, "must have one of in, starts_with and ends_with");
+            c.refuse(Code::FileValue, place, &path, "must have one of in, starts_with and ends_with");
             return None;
         }
     };
@@ -378,7 +384,7 @@ fn min_samples(
     for (metric, node) in bodies {
         let path = format!("{path}.min_samples.{}", shown(metric));
         match c.get(&path, node) {
-            Some(0) => c.refuse("E3008", node.place, &path, "must be 1 or more"),
+            Some(0) => c.refuse(Code::NoSamples, node.place, &path, "must be 1 or more"),
             Some(n) if metrics.is_empty() || metrics.contains(metric.as_str()) => {
                 found.insert(Metric(metric.clone()), n);
             }
@@ -387,7 +393,7 @@ fn min_samples(
                     Some(near) => format!("no guardrail uses {}; did you mean {near}?", shown(metric)),
                     None => format!("no guardrail uses {}", shown(metric)),
                 };
-                c.refuse("E3006", node.place, &path, &message);
+                c.refuse(Code::MetricUnused, node.place, &path, &message);
             }
             None => {}
         }
@@ -411,14 +417,19 @@ fn step(c: &mut Checker, path: &str, body: &StepBody, metrics: &BTreeSet<&str>, 
             let given = given.chain(body.min_samples.values().map(|node| node.place)).next();
             if let Some(place) = given {
                 let message = "nothing follows the step to 100%; how long it is watched is exposure.soak";
-                c.refuse("E3009", place, path, message);
+                c.refuse(Code::Exposure, place, path, message);
             }
         }
         Some(to) if last => {
-            c.refuse("E3009", body.to.place, &to_path, &format!("the last step must reach 100%, got {to}"));
+            c.refuse(
+                Code::Exposure,
+                body.to.place,
+                &to_path,
+                &format!("the last step must reach 100%, got {to}"),
+            );
         }
         Some(_) if body.bake.is_none() => {
-            c.refuse("E3017", body.to.place, path, "required key bake is missing");
+            c.refuse(Code::FileKeyMissing, body.to.place, path, "required key bake is missing");
         }
         _ => {}
     }
@@ -426,7 +437,7 @@ fn step(c: &mut Checker, path: &str, body: &StepBody, metrics: &BTreeSet<&str>, 
         && deadline <= bake
     {
         let message = format!("{deadline} is not after bake, {bake}: the step could never be promoted");
-        c.refuse("E3010", node.place, &deadline_path, &message);
+        c.refuse(Code::Unreachable, node.place, &deadline_path, &message);
     }
     Some(Step {
         min_samples,

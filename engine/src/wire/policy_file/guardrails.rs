@@ -3,6 +3,7 @@
 use super::conditions::excuses;
 use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
 use super::scalars::{MetricName, TagValue};
+use crate::core::event::code::Code;
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{
     Absolute, Better, Count, Guardrail, GuardrailKind, Judged, Margin, Mean, Missing, OnFail, Paired,
@@ -28,7 +29,7 @@ pub fn guardrails(c: &mut Checker, spec: &Spec) -> Option<Vec<Guardrail>> {
     let path = "spec.guardrails";
     if bodies.len() > GUARDRAILS_MAX {
         let message = format!("at most {GUARDRAILS_MAX} guardrails, got {}", bodies.len());
-        c.refuse("E3018", *place, path, &message);
+        c.refuse(Code::FileValue, *place, path, &message);
         return None;
     }
     let read: Vec<Option<Guardrail>> =
@@ -39,11 +40,16 @@ pub fn guardrails(c: &mut Checker, spec: &Spec) -> Option<Vec<Guardrail>> {
         if guardrails[..i].iter().any(|earlier| earlier.name == guardrail.name) {
             let place = bodies[i].name.as_ref().unwrap_or(&bodies[i].metric).place;
             let message = format!("{} is there twice; give one of them another name", guardrail.name);
-            c.refuse("E3025", place, &format!("{path}[{i}].name"), &message);
+            c.refuse(Code::NamedTwice, place, &format!("{path}[{i}].name"), &message);
         }
     }
     if guardrails.iter().all(|guardrail| guardrail.on_fail == OnFail::Alert) {
-        c.refuse("E3007", *place, path, "at least one guardrail with on_fail rollback or hold is required");
+        c.refuse(
+            Code::NothingStops,
+            *place,
+            path,
+            "at least one guardrail with on_fail rollback or hold is required",
+        );
     }
     weights(c, bodies, &mut guardrails);
     trade_offs(c, bodies, &mut guardrails);
@@ -63,24 +69,24 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
         ];
         let Some(at) = named.into_iter().flatten().next() else {
             let message = "say which benefit excuses a failure, and by how much, or when it is excused";
-            c.refuse("E3018", body.metric.place, &path, message);
+            c.refuse(Code::FileValue, body.metric.place, &path, message);
             continue;
         };
         if matches!(named, [Some(_), _, Some(_)] | [_, Some(_), Some(_)]) {
-            c.refuse("E3010", at, &path, "either benefit and by, or when; not both");
+            c.refuse(Code::Unreachable, at, &path, "either benefit and by, or when; not both");
             continue;
         }
         if guardrails[i].on_fail != OnFail::Rollback || guardrails[i].compares().is_none() {
             let message =
                 "unless turns a rollback into a hold; this guardrail does not roll back by comparison";
-            c.refuse("E3018", at, &path, message);
+            c.refuse(Code::FileValue, at, &path, message);
             continue;
         }
         if unless.when.is_some() {
             continue;
         }
         let (Some(shows), Some(least)) = (&unless.benefit, &unless.by) else {
-            c.refuse("E3018", at, &path, "benefit and by belong together: which, and by how much");
+            c.refuse(Code::FileValue, at, &path, "benefit and by belong together: which, and by how much");
             continue;
         };
         let by_place = least.place;
@@ -98,7 +104,7 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
                 shown(&benefit),
                 near.unwrap_or_default()
             );
-            c.refuse("E3006", at, &format!("{path}.benefit"), &message);
+            c.refuse(Code::MetricUnused, at, &format!("{path}.benefit"), &message);
             continue;
         };
         match guardrails[shows].benefit {
@@ -107,10 +113,10 @@ fn trade_offs(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guard
                     "{benefit} is asked for a benefit of {} elsewhere: one per guardrail",
                     points(other)
                 );
-                c.refuse("E3025", by_place, &format!("{path}.by"), &message);
+                c.refuse(Code::NamedTwice, by_place, &format!("{path}.by"), &message);
             }
             _ if shows == i => {
-                c.refuse("E3010", at, &path, "a guardrail that fails shows no benefit of its own");
+                c.refuse(Code::Unreachable, at, &path, "a guardrail that fails shows no benefit of its own");
             }
             _ => {
                 guardrails[shows].benefit = Some(by);
@@ -138,7 +144,7 @@ fn weights(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guardrai
             _ if has_share(guardrail) => sharing.push((i, body)),
             Some(node) => {
                 let message = "only guardrails that compare the arms and roll back have a weight";
-                c.refuse("E3020", node.place, &format!("spec.guardrails[{i}].weight"), message);
+                c.refuse(Code::Weights, node.place, &format!("spec.guardrails[{i}].weight"), message);
             }
             None => {}
         }
@@ -153,14 +159,14 @@ fn weights(c: &mut Checker, bodies: &[GuardrailBody], guardrails: &mut [Guardrai
     if let Some((i, body)) = sharing.iter().find(|(_, body)| body.weight.is_none()) {
         let path = format!("spec.guardrails[{i}]");
         let message = "weight is missing; give all that roll back a weight, or none (equal shares)";
-        return c.refuse("E3020", body.metric.place, &path, message);
+        return c.refuse(Code::Weights, body.metric.place, &path, message);
     }
     let sum: f64 = sharing.iter().map(|(i, _)| guardrails[*i].weight).sum();
     if (sum - 1.0).abs() > WEIGHTS_ROUNDING {
         // Two decimals more than people write, so that what is shown is what they wrote.
         let sum = (sum * 1e6).round() / 1e6;
         let message = format!("the weights of guardrails that roll back must sum to 1, got {sum}");
-        c.refuse("E3020", *first, "spec.guardrails", &message);
+        c.refuse(Code::Weights, *first, "spec.guardrails", &message);
     }
 }
 
@@ -176,7 +182,12 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         Some(better) => c.get(&field("better"), better),
         None if kind.is_some_and(lower_by_default) => Some(Better::Lower),
         None => {
-            c.refuse("E3017", body.metric.place, path, "required key better is missing (higher or lower)");
+            c.refuse(
+                Code::FileKeyMissing,
+                body.metric.place,
+                path,
+                "required key better is missing (higher or lower)",
+            );
             None
         }
     };
@@ -191,33 +202,33 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         && !(weight > 0.0 && weight <= 1.0)
     {
         let message = format!("must be above 0 and at most 1, got {weight}");
-        c.refuse("E3020", node.place, &field("weight"), &message);
+        c.refuse(Code::Weights, node.place, &field("weight"), &message);
     }
     if let (Some(node), Some(maturity)) = (&body.maturity, maturity)
         && maturity > MATURITY_MAX
     {
         let message = format!("must be at most {MATURITY_MAX}, got {maturity}");
-        c.refuse("E3018", node.place, &field("maturity"), &message);
+        c.refuse(Code::FileValue, node.place, &field("maturity"), &message);
     }
     if let Some(node) = body.maturity.as_ref().filter(|_| profile.healthy.is_none()) {
         let message = format!("kind {} looks at values as they come", body.kind.text);
-        c.refuse("E3018", node.place, &field("maturity"), &message);
+        c.refuse(Code::FileValue, node.place, &field("maturity"), &message);
     }
     if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true) && !shows_safety) {
         let message = format!("kind {} shows no safety, so it cannot gate", body.kind.text);
-        c.refuse("E3018", node.place, &field("gates"), &message);
+        c.refuse(Code::FileValue, node.place, &field("gates"), &message);
     }
     if on_fail == OnFail::Rollback && profile.of_comparison {
         let message = format!(
             "kind {} says that the comparison is not sound, not that the canary is worse: hold or alert",
             body.kind.text
         );
-        c.refuse("E3018", body.on_fail.place, &field("on_fail"), &message);
+        c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
     }
     let slices = body.slices.as_ref().map(|At { value, place }| {
         if !profile.has_slices {
             let message = format!("kind {} is not told apart in slices", body.kind.text);
-            c.refuse("E3018", *place, &field("slices"), &message);
+            c.refuse(Code::FileValue, *place, &field("slices"), &message);
         }
         slices(c, &field("slices"), value, *place)
     });
@@ -245,7 +256,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         None if is_metric(&default_name) => default_name,
         None => {
             let message = format!("{default_name} is too long for a name; give the guardrail a name");
-            c.refuse("E3022", body.metric.place, path, &message);
+            c.refuse(Code::PolicyName, body.metric.place, path, &message);
             return None;
         }
     };
@@ -286,12 +297,17 @@ fn slices(
     if on_fail == OnFail::Rollback {
         let message = "slices have no part in the error budget of rollbacks: hold or alert. What has to roll back by \
                        itself is sent as a metric of its own";
-        c.refuse("E3010", body.on_fail.place, &format!("{path}.on_fail"), message);
+        c.refuse(Code::Unreachable, body.on_fail.place, &format!("{path}.on_fail"), message);
     }
     let At { value: nodes, place } = &body.values;
     let path = format!("{path}.values");
     if nodes.is_empty() || nodes.len() > SLICES_MAX {
-        c.refuse("E3018", *place, &path, &format!("must name 1 to {SLICES_MAX}, got {}", nodes.len()));
+        c.refuse(
+            Code::FileValue,
+            *place,
+            &path,
+            &format!("must name 1 to {SLICES_MAX}, got {}", nodes.len()),
+        );
         return None;
     }
     let mut values = Vec::new();
@@ -299,7 +315,7 @@ fn slices(
         let path = format!("{path}[{i}]");
         let TagValue(value) = c.get(&path, node)?;
         if values.contains(&value) {
-            c.refuse("E3025", node.place, &path, &format!("{value} is there twice"));
+            c.refuse(Code::NamedTwice, node.place, &path, &format!("{value} is there twice"));
         }
         values.push(value);
     }
@@ -338,7 +354,12 @@ fn rule(
     let field = |name: &str| format!("{path}.{name}");
     if kind == GuardrailKind::Absolute {
         if let Some(limit) = &body.limit {
-            c.refuse("E3018", limit.place, &field("limit"), "kind absolute has above and of_last, not limit");
+            c.refuse(
+                Code::FileValue,
+                limit.place,
+                &field("limit"),
+                "kind absolute has above and of_last, not limit",
+            );
         }
         let above = needed(c, path, body, "above", &body.above);
         let of_last = needed(c, path, body, "of_last", &body.of_last);
@@ -346,7 +367,7 @@ fn rule(
         let (above_node, of_last_node) = (body.above.as_ref()?, body.of_last.as_ref()?);
         if !(1..=OF_LAST_MAX).contains(&of_last) {
             let message = format!("must be 1 to {OF_LAST_MAX}, got {of_last}");
-            c.refuse("E3024", of_last_node.place, &field("of_last"), &message);
+            c.refuse(Code::Limit, of_last_node.place, &field("of_last"), &message);
             return None;
         }
         if above >= 1.0 {
@@ -354,11 +375,11 @@ fn rule(
                 "{} can never trigger: more than all of the last {of_last} cannot be",
                 shown(&above_node.text)
             );
-            c.refuse("E3010", above_node.place, &field("above"), &message);
+            c.refuse(Code::Unreachable, above_node.place, &field("above"), &message);
             return None;
         }
         if above == 0.0 {
-            c.refuse("E3024", above_node.place, &field("above"), "must be above 0%");
+            c.refuse(Code::Limit, above_node.place, &field("above"), "must be above 0%");
             return None;
         }
         return Some(Rule::Absolute(Absolute { above, of_last: of_last as u32 }));
@@ -367,7 +388,7 @@ fn rule(
         [("above", body.above.as_ref().map(|n| n.place)), ("of_last", body.of_last.as_ref().map(|n| n.place))]
     {
         if let Some(place) = place {
-            c.refuse("E3018", place, &field(name), "belongs to kind absolute");
+            c.refuse(Code::FileValue, place, &field(name), "belongs to kind absolute");
         }
     }
     for (name, place, belongs) in [
@@ -375,13 +396,13 @@ fn rule(
         ("of", body.of.as_ref().map(|n| n.place), (GuardrailKind::Missing, "missing")),
     ] {
         if let Some(place) = place.filter(|_| kind != belongs.0) {
-            c.refuse("E3018", place, &field(name), &format!("belongs to kind {}", belongs.1));
+            c.refuse(Code::FileValue, place, &field(name), &format!("belongs to kind {}", belongs.1));
         }
     }
     if kind == GuardrailKind::Split {
         if let Some(limit) = &body.limit {
             c.refuse(
-                "E3018",
+                Code::FileValue,
                 limit.place,
                 &field("limit"),
                 "kind split compares with the step's share: it has no limit",
@@ -390,13 +411,13 @@ fn rule(
         return Some(Rule::Split);
     }
     let Some(limit) = &body.limit else {
-        c.refuse("E3017", body.metric.place, path, "required key limit is missing");
+        c.refuse(Code::FileKeyMissing, body.metric.place, path, "required key limit is missing");
         return None;
     };
     let limit_path = field("limit");
     let margin = margin(c, &limit_path, limit, better)?;
     let wrong = |c: &mut Checker, message: &str| {
-        c.refuse("E3024", limit.place, &limit_path, &format!("kind {} {message}", body.kind.text));
+        c.refuse(Code::Limit, limit.place, &limit_path, &format!("kind {} {message}", body.kind.text));
         None
     };
     match (kind, margin) {
@@ -411,7 +432,7 @@ fn rule(
             let q = needed(c, path, body, "q", &body.q)?;
             let place = body.q.as_ref()?.place;
             if !(0.01..=0.999).contains(&q) {
-                c.refuse("E3024", place, &field("q"), &format!("must be 0.01 to 0.999, got {q}"));
+                c.refuse(Code::Limit, place, &field("q"), &format!("must be 0.01 to 0.999, got {q}"));
                 return None;
             }
             Some(Rule::Quantile(Quantile { q, handicap }))
@@ -431,7 +452,7 @@ fn rule(
             let MetricName(of) = needed(c, path, body, "of", &body.of)?;
             if body.metric.text == of {
                 c.refuse(
-                    "E3010",
+                    Code::Unreachable,
                     body.of.as_ref()?.place,
                     &field("of"),
                     "no value of a metric is missing where it is there",
@@ -455,7 +476,12 @@ fn needed<T: Scalar>(
     match node {
         Some(node) => c.get(&format!("{path}.{name}"), node),
         None => {
-            c.refuse("E3017", body.metric.place, path, &format!("required key {name} is missing"));
+            c.refuse(
+                Code::FileKeyMissing,
+                body.metric.place,
+                path,
+                &format!("required key {name} is missing"),
+            );
             None
         }
     }
@@ -465,7 +491,7 @@ fn margin(c: &mut Checker, path: &str, limit: &At<Limit>, better: Better) -> Opt
     let result = match &limit.value {
         Limit::Ratio { ratio, plus } => {
             let Some(ratio_node) = ratio else {
-                c.refuse("E3017", limit.place, path, "required key ratio is missing");
+                c.refuse(Code::FileKeyMissing, limit.place, path, "required key ratio is missing");
                 return None;
             };
             let ratio = c.get(&format!("{path}.ratio"), ratio_node)?;
@@ -480,7 +506,7 @@ fn margin(c: &mut Checker, path: &str, limit: &At<Limit>, better: Better) -> Opt
             };
             if !fits {
                 let message = format!("must be {rule}, got {ratio}");
-                c.refuse("E3024", ratio_node.place, &format!("{path}.ratio"), &message);
+                c.refuse(Code::Limit, ratio_node.place, &format!("{path}.ratio"), &message);
                 return None;
             }
             return Some(Margin::Ratio { ratio, plus });
@@ -492,10 +518,10 @@ fn margin(c: &mut Checker, path: &str, limit: &At<Limit>, better: Better) -> Opt
                 return Ok(Margin::Relative(share));
             }
             let max = max * 100.0;
-            Err(Unfit { code: "E3024", message: format!("must be below {max}%, got {}", shown(text)) })
+            Err(Unfit { code: Code::Limit, message: format!("must be below {max}%, got {}", shown(text)) })
         }),
         Limit::Text(text) => match f64::parse(text) {
-            Err(unfit) if unfit.code == "E3001" => Err(unfit),
+            Err(unfit) if unfit.code == Code::FileNotFinite => Err(unfit),
             _ => Unfit::new(format!(
                 "needs its unit: 3pp (points), 10% (relative) or {{ratio: 1.5, plus: 0.1pp}}; got {}",
                 shown(text)

@@ -16,6 +16,7 @@ mod windows;
 
 use super::envelope::RECORD_MAX;
 use super::yaml::{Checker, FileError, Place};
+use crate::core::event::code::Code;
 use crate::core::policy::Policy;
 use crate::core::text::count;
 use crate::core::time::Timestamp;
@@ -59,7 +60,7 @@ fn parse(text: &str, file: &str, now: Option<Timestamp>) -> Result<Policy, FileE
         if bytes > STORED_MAX {
             let (bytes, limit) = (count(bytes as u64), count(STORED_MAX as u64));
             let message = format!("takes {bytes} bytes in the log, its text included; the limit is {limit}");
-            checker.refuse("E3023", Place::default(), "", &message);
+            checker.refuse(Code::FileTooLarge, Place::default(), "", &message);
         }
     }
     checker.finish(policy)

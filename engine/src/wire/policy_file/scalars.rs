@@ -2,6 +2,7 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use crate::core::event::code::Code;
 use crate::core::ids::Weight;
 use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::{Better, GuardrailKind, OnFail};
@@ -79,7 +80,7 @@ stamp!(PolicyKind, "RolloutPolicy");
 
 impl Scalar for Label {
     fn parse(text: &str) -> Result<Label, Unfit> {
-        names::label("", text).map(Label).map_err(|error| Unfit { code: "E3022", ..error.into() })
+        names::label("", text).map(Label).map_err(|error| Unfit { code: Code::PolicyName, ..error.into() })
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -89,7 +90,8 @@ impl Scalar for Label {
 
 impl Scalar for Subject {
     fn parse(text: &str) -> Result<Subject, Unfit> {
-        let subject = names::subject("", text).map_err(|error| Unfit { code: "E3022", ..error.into() })?;
+        let subject =
+            names::subject("", text).map_err(|error| Unfit { code: Code::PolicyName, ..error.into() })?;
         Ok(Subject(subject))
     }
 
@@ -100,7 +102,8 @@ impl Scalar for Subject {
 
 impl Scalar for MetricName {
     fn parse(text: &str) -> Result<MetricName, Unfit> {
-        let metric = names::metric("", text).map_err(|error| Unfit { code: "E3022", ..error.into() })?;
+        let metric =
+            names::metric("", text).map_err(|error| Unfit { code: Code::PolicyName, ..error.into() })?;
         Ok(MetricName(metric.0))
     }
 
@@ -113,10 +116,10 @@ impl Scalar for TagValue {
     fn parse(text: &str) -> Result<TagValue, Unfit> {
         if text.contains([',', '=']) {
             let message = "the value of a tag has no , and no =".into();
-            return Err(Unfit { code: "E3022", message });
+            return Err(Unfit { code: Code::PolicyName, message });
         }
         let value = names::prose("", text, UNIT_MAX);
-        value.map(TagValue).map_err(|error| Unfit { code: "E3022", ..error.into() })
+        value.map(TagValue).map_err(|error| Unfit { code: Code::PolicyName, ..error.into() })
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -146,7 +149,7 @@ impl Scalar for Zone {
             Some(zone) => format!("did you mean {zone}?"),
             None => "expected a name such as Europe/Berlin or UTC".into(),
         };
-        Err(Unfit { code: "E3040", message: format!("there is no time zone {}; {hint}", shown(text)) })
+        Err(Unfit { code: Code::TimeZone, message: format!("there is no time zone {}; {hint}", shown(text)) })
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -156,7 +159,7 @@ impl Scalar for Zone {
 
 impl Scalar for LocalTime {
     fn parse(text: &str) -> Result<LocalTime, Unfit> {
-        let wrong = |why| Unfit { code: "E3043", message: format!("is {}; {why}", shown(text)) };
+        let wrong = |why| Unfit { code: Code::FreezeTime, message: format!("is {}; {why}", shown(text)) };
         windows::local(text).map(|_| LocalTime(text.to_owned())).map_err(wrong)
     }
 
@@ -169,7 +172,7 @@ impl Scalar for Name {
     fn parse(text: &str) -> Result<Name, Unfit> {
         names::prose("", text, names::BY_MAX)
             .map(Name)
-            .map_err(|error| Unfit { code: "E3022", ..error.into() })
+            .map_err(|error| Unfit { code: Code::PolicyName, ..error.into() })
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -191,7 +194,7 @@ impl Scalar for Lasting {
     fn parse(text: &str) -> Result<Lasting, Unfit> {
         match Span::parse(text)? {
             span if span < Span::secs(1) => {
-                Err(Unfit { code: "E3018", message: format!("must be 1s or more, got {span}") })
+                Err(Unfit { code: Code::FileValue, message: format!("must be 1s or more, got {span}") })
             }
             span => Ok(Lasting(span)),
         }
@@ -205,7 +208,8 @@ impl Scalar for Lasting {
 impl Scalar for Exposed {
     fn parse(text: &str) -> Result<Exposed, Unfit> {
         let Percent(share) = Percent::parse(text)?;
-        let wrong = |what: &str| Err(Unfit { code: "E3009", message: format!("{} is {what}", shown(text)) });
+        let wrong =
+            |what: &str| Err(Unfit { code: Code::Exposure, message: format!("{} is {what}", shown(text)) });
         // Hundredths of a percent are what a command carries.
         let weight = share * 10_000.0;
         if share > 1.0 {

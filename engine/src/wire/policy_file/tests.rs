@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::event::code::Code;
 use crate::core::ids::Weight;
 use crate::core::policy::ChangeKind;
 use crate::core::policy::guardrail::{Absolute, Margin, Proportion, Rule};
@@ -22,7 +23,7 @@ spec:
     - {metric: error, kind: absolute, above: 20%, of_last: 200, on_fail: rollback}
 ";
 
-fn faults(text: &str) -> Vec<(&'static str, String, Place)> {
+fn faults(text: &str) -> Vec<(Code, String, Place)> {
     let error = parse_policy(text, "p.yaml").expect_err("should be refused");
     error.0.into_iter().map(|fault| (fault.code, fault.message, fault.place)).collect()
 }
@@ -72,7 +73,7 @@ error[E3005]: policy: unknown key min_sample; did you mean min_samples?
 fn several_faults_are_told_together() {
     let text = SOUND.replace("bake: 4h", "bake: 4 hours").replace("3pp", "3").replace("200", "0");
     let codes: Vec<_> = faults(&text).into_iter().map(|(code, _, place)| (code, place.line)).collect();
-    assert_eq!(codes, [("E3018", 7), ("E3018", 10), ("E3024", 11)]);
+    assert_eq!(codes, [(Code::FileValue, 7), (Code::FileValue, 10), (Code::Limit, 11)]);
 }
 
 #[test]

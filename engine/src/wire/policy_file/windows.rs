@@ -2,6 +2,7 @@
 
 use super::grammar::{FreezeBody, Spec, WindowBody};
 use super::scalars::{CronLine, LocalTime, Name, Zone};
+use crate::core::event::code::Code;
 use crate::core::policy::windows::{Period, Window, Windows};
 use crate::core::time::{Span, Timestamp};
 use crate::windows::{self, Bad};
@@ -21,7 +22,12 @@ pub fn windows(c: &mut Checker, spec: &Spec, now: Option<Timestamp>) -> Option<W
         ("freeze", body.freeze.len(), FREEZES_MAX),
     ] {
         if n > max {
-            c.refuse("E3018", at.place, &format!("spec.windows.{what}"), &format!("at most {max}, got {n}"));
+            c.refuse(
+                Code::FileValue,
+                at.place,
+                &format!("spec.windows.{what}"),
+                &format!("at most {max}, got {n}"),
+            );
             return None;
         }
     }
@@ -44,7 +50,7 @@ pub fn windows(c: &mut Checker, spec: &Spec, now: Option<Timestamp>) -> Option<W
         let from = windows::moment_in(now, "UTC");
         let message =
             format!("nothing could be promoted in the year from {from} on: these windows never open");
-        c.refuse("E3042", at.place, "spec.windows", &message);
+        c.refuse(Code::NeverOpen, at.place, "spec.windows", &message);
         return None;
     }
     (whole != Windows::default()).then_some(whole)
@@ -64,7 +70,7 @@ fn window(c: &mut Checker, path: &str, body: &WindowBody) -> Option<Window> {
     let duration = c.get(&format!("{path}.duration"), &body.duration);
     if let Some(given) = duration.filter(|given| !DURATION.contains(given)) {
         let message = format!("must be {} to {}, got {given}", DURATION.start(), DURATION.end());
-        c.refuse("E3041", body.duration.place, &format!("{path}.duration"), &message);
+        c.refuse(Code::Schedule, body.duration.place, &format!("{path}.duration"), &message);
     }
     let (Zone(tz), reason) = (tz?, name(c, path, &body.reason)?);
     (sound).then_some(Window { cron, duration: duration?, tz, reason })
@@ -79,7 +85,7 @@ fn cron_line(c: &mut Checker, path: &str, node: &Node<CronLine>, text: &str) -> 
     // The caret goes below the field that is wrong: behind the quote, if there is one.
     let quote = usize::from(node.place.length == text.chars().count() + 2);
     let place = Place { column: node.place.column + quote + column, length, ..node.place };
-    c.refuse("E3041", place, path, &what);
+    c.refuse(Code::Schedule, place, path, &what);
     false
 }
 
@@ -91,7 +97,7 @@ fn range(c: &mut Checker, path: &str, body: &FreezeBody) -> Option<Period> {
     let range = Period { from, to, tz, reason: reason? };
     if !windows::ends_after(&range) {
         let message = format!("{} is not after from, {}", range.to, range.from);
-        c.refuse("E3043", body.to.place, &format!("{path}.to"), &message);
+        c.refuse(Code::FreezeTime, body.to.place, &format!("{path}.to"), &message);
         return None;
     }
     Some(range)

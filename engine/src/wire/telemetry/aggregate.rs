@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::values::{Part, TimeShape, Value, number};
+use crate::core::event::code::Code;
 use crate::core::telemetry::columns::{Aggregate, Sums};
 use crate::core::text;
 use crate::wire::error::{shown, unknown};
@@ -63,13 +64,13 @@ pub struct Summary {
 }
 
 /// Code, field below the sample, what is wrong.
-pub type Fault = (&'static str, String, String);
+pub type Fault = (Code, String, String);
 
 /// The summaries that the value of `m` holds.
 pub fn summaries(m: Part) -> Result<Vec<Summary>, Fault> {
     let metrics = fields("m", m)?;
     if metrics.is_empty() {
-        return fault("E2015", "m", "has no metric");
+        return fault(Code::NoMetric, "m", "has no metric");
     }
     metrics.into_iter().map(|(metric, sums)| summary(metric, sums)).collect()
 }
@@ -77,7 +78,7 @@ pub fn summaries(m: Part) -> Result<Vec<Summary>, Fault> {
 fn summary(metric: String, sums: Part) -> Result<Summary, Fault> {
     if !names::is_metric(&metric) {
         let what = format!("{:?} is not a metric's name; use [a-z][a-z0-9_.]{{0,62}}", shown(&metric));
-        return fault("E2008", "m", &what);
+        return fault(Code::MetricName, "m", &what);
     }
     let path = format!("m.{metric}");
     let (mut n, mut k, mut sum, mut sumsq, mut le) = (None, None, None, None, None);
@@ -89,43 +90,59 @@ fn summary(metric: String, sums: Part) -> Result<Summary, Fault> {
             "sum" => sum = Some(finite(&at, &value)?),
             "sumsq" => sumsq = Some(finite(&at, &value)?),
             "le" => le = Some(histogram(&at, value)?),
-            _ => return fault("E1009", &path, &unknown("field", &field, &["n", "k", "sum", "sumsq", "le"])),
+            _ => {
+                return fault(
+                    Code::UnknownField,
+                    &path,
+                    &unknown("field", &field, &["n", "k", "sum", "sumsq", "le"]),
+                );
+            }
         }
     }
-    let Some(n) = n else { return fault("E1005", &path, "required field n is missing") };
+    let Some(n) = n else { return fault(Code::FieldValue, &path, "required field n is missing") };
     let sums = match (k, sum, sumsq, le) {
         (Some(k), None, None, None) => Sums::Ones(k),
         (None, Some(sum), Some(sumsq), None) => Sums::Moments { sum, sumsq },
         (None, None, None, Some((bounds, counts))) => Sums::Histogram { bounds, counts },
-        _ => return fault("E2027", &path, "beside n goes either k, or sum and sumsq, or le"),
+        _ => return fault(Code::ImpossibleSum, &path, "beside n goes either k, or sum and sumsq, or le"),
     };
     check(n, &sums).map_err(|(code, what)| (code, path, what))?;
     Ok(Summary { metric, n, sums })
 }
 
 /// What makes sums impossible, however they came in.
-pub fn check(n: u64, sums: &Sums) -> Result<(), (&'static str, String)> {
+pub fn check(n: u64, sums: &Sums) -> Result<(), (Code, String)> {
     if n == 0 || n > COUNT_MAX {
-        return Err(("E2005", format!("n must be 1 to {}, got {n}", text::count(COUNT_MAX))));
+        return Err((Code::Count, format!("n must be 1 to {}, got {n}", text::count(COUNT_MAX))));
     }
     match sums {
-        Sums::Ones(k) if *k > n => Err(("E2007", format!("k ({k}) exceeds n ({n})"))),
+        Sums::Ones(k) if *k > n => Err((Code::MoreThanAll, format!("k ({k}) exceeds n ({n})"))),
         // Cauchy and Schwarz, with room for the sender's rounding.
-        Sums::Moments { sum, sumsq } if sum / n as f64 * sum > sumsq * (1.0 + 1e-9) => {
-            Err(("E2027", format!("sumsq ({sumsq}) is too small for sum ({sum}) of n ({n}) values")))
-        }
+        Sums::Moments { sum, sumsq } if sum / n as f64 * sum > sumsq * (1.0 + 1e-9) => Err((
+            Code::ImpossibleSum,
+            format!("sumsq ({sumsq}) is too small for sum ({sum}) of n ({n}) values"),
+        )),
         Sums::Histogram { bounds, counts } => {
             if bounds.len() > BOUNDS_MAX || counts.len() != bounds.len() {
-                return Err(("E2027", format!("le must have 1 to {BOUNDS_MAX} bounds, each with a count")));
+                return Err((
+                    Code::ImpossibleSum,
+                    format!("le must have 1 to {BOUNDS_MAX} bounds, each with a count"),
+                ));
             }
             if bounds.last() != Some(&f64::INFINITY) || counts.last() != Some(&n) {
-                return Err(("E2027", format!("le must end with \"inf\": {n}, which counts all n")));
+                return Err((
+                    Code::ImpossibleSum,
+                    format!("le must end with \"inf\": {n}, which counts all n"),
+                ));
             }
             if !bounds.is_sorted_by(|a, b| a < b) {
-                return Err(("E2027", "le has a bound twice or out of order".to_owned()));
+                return Err((Code::ImpossibleSum, "le has a bound twice or out of order".to_owned()));
             }
             if !counts.is_sorted() {
-                return Err(("E2027", "le is cumulative: counts must not fall as bounds rise".to_owned()));
+                return Err((
+                    Code::ImpossibleSum,
+                    "le is cumulative: counts must not fall as bounds rise".to_owned(),
+                ));
             }
             Ok(())
         }
@@ -143,7 +160,7 @@ fn histogram(path: &str, le: Part) -> Result<(Vec<f64>, Vec<u64>), Fault> {
         };
         let Some(at) = at else {
             let what = format!("bound {:?} is not a number or inf", shown(&bound));
-            return fault("E2027", path, &what);
+            return fault(Code::ImpossibleSum, path, &what);
         };
         steps.push((at, count(&format!("{path}.{bound}"), &value)?));
     }
@@ -155,11 +172,13 @@ fn count(path: &str, value: &Part) -> Result<u64, Fault> {
     match value {
         Part::Scalar(Value::Unsigned(n)) if *n <= COUNT_MAX => Ok(*n),
         Part::Scalar(Value::Unsigned(n)) => {
-            fault("E2005", path, &format!("{n} is over the limit {}", text::count(COUNT_MAX)))
+            fault(Code::Count, path, &format!("{n} is over the limit {}", text::count(COUNT_MAX)))
         }
-        Part::Scalar(Value::Signed(n)) => fault("E2005", path, &format!("must be 0 or more, got {n}")),
-        Part::Scalar(Value::Float(n)) => fault("E2005", path, &format!("must be a whole number, got {n}")),
-        _ => fault("E2005", path, "must be a whole number"),
+        Part::Scalar(Value::Signed(n)) => fault(Code::Count, path, &format!("must be 0 or more, got {n}")),
+        Part::Scalar(Value::Float(n)) => {
+            fault(Code::Count, path, &format!("must be a whole number, got {n}"))
+        }
+        _ => fault(Code::Count, path, "must be a whole number"),
     }
 }
 
@@ -174,19 +193,19 @@ fn finite(path: &str, value: &Part) -> Result<f64, Fault> {
 
 /// The fields of an object, none twice.
 pub fn fields(path: &str, part: Part) -> Result<Vec<(String, Part)>, Fault> {
-    let Part::Map(fields) = part else { return fault("E2004", path, "expected an object") };
+    let Part::Map(fields) = part else { return fault(Code::NotANumber, path, "expected an object") };
     if fields.len() > KEYS_MAX {
-        return fault("E1029", path, &format!("more than {KEYS_MAX} fields in one object"));
+        return fault(Code::TooManyFields, path, &format!("more than {KEYS_MAX} fields in one object"));
     }
     for (i, (name, _)) in fields.iter().enumerate() {
         if fields[..i].iter().any(|(earlier, _)| earlier == name) {
-            return fault("E1008", path, &format!("field {} appears twice", shown(name)));
+            return fault(Code::GivenTwice, path, &format!("field {} appears twice", shown(name)));
         }
     }
     Ok(fields)
 }
 
-fn fault<T>(code: &'static str, path: &str, what: &str) -> Result<T, Fault> {
+fn fault<T>(code: Code, path: &str, what: &str) -> Result<T, Fault> {
     Err((code, path.to_owned(), what.to_owned()))
 }
 

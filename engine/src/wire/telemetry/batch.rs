@@ -5,6 +5,7 @@ use rmp::decode::{read_int, read_map_len, read_str_from_slice};
 use serde::{Deserialize, Serialize};
 
 use super::{Parsed, UNIT_MAX, aggregate, broken_msgpack, check_bounds, check_time, split};
+use crate::core::event::code::Code;
 use crate::core::telemetry::columns::Columns;
 use crate::core::text::{count, is_hidden};
 use crate::core::time::Timestamp;
@@ -29,7 +30,7 @@ pub fn of(bytes: &[u8]) -> Option<Result<Batch, InputError>> {
         let batch = batch.map_err(|error| broken_msgpack(at, &error))?;
         if at < bytes.len() {
             let message = format!("telemetry: trailing data after byte {at}");
-            return Err(InputError::new("E1003", message));
+            return Err(InputError::new(Code::TrailingData, message));
         }
         Ok(batch)
     })
@@ -54,17 +55,20 @@ fn is_batch(bytes: &[u8]) -> Option<bool> {
 pub fn read(batch: Batch, now: Timestamp) -> Result<Parsed, InputError> {
     let Batch { v, columns } = batch;
     if v != 1 {
-        return Err(InputError::new("E1005", format!("telemetry.v: this sluice reads version 1, got {v}")));
+        return Err(InputError::new(
+            Code::FieldValue,
+            format!("telemetry.v: this sluice reads version 1, got {v}"),
+        ));
     }
     check_bounds(&columns)?;
-    columns.check().map_err(|error| InputError::new("E2025", format!("telemetry.columns: {error}")))?;
+    columns.check().map_err(|error| InputError::new(Code::Columns, format!("telemetry.columns: {error}")))?;
     for (i, series) in columns.series.iter().enumerate() {
         let field = |name: &str| format!("telemetry.columns.series[{i}].{name}");
         names::version(&field("version"), series.version.as_str())?;
         names::metric(&field("metric"), series.metric.as_str())?;
         if columns.series[..i].contains(series) {
             let message = format!("telemetry.columns.series[{i}]: is there twice");
-            return Err(InputError::new("E2025", message));
+            return Err(InputError::new(Code::Columns, message));
         }
     }
     for (what, names, limit) in [
@@ -75,14 +79,14 @@ pub fn read(batch: Batch, now: Timestamp) -> Result<Parsed, InputError> {
         if names.len() > columns.n as usize + 1 {
             let (have, n) = (count(names.len() as u64), count(u64::from(columns.n)));
             let message = format!("telemetry.columns.{what}: {have} names for {n} samples");
-            return Err(InputError::new("E2025", message));
+            return Err(InputError::new(Code::Columns, message));
         }
         let unfit = |name: &&String| name.len() > limit || name.chars().any(is_hidden);
         if let Some(name) = names.iter().find(unfit) {
             let name = shown(name);
             let message =
                 format!("telemetry.columns.{what}: {name:?} is over {limit} bytes or has unseen characters");
-            return Err(InputError::new("E2025", message));
+            return Err(InputError::new(Code::Columns, message));
         }
     }
     // The first sample out of bounds is looked for only when there is one: the usual pass is a minimum and a maximum.
@@ -101,7 +105,7 @@ pub fn read(batch: Batch, now: Timestamp) -> Result<Parsed, InputError> {
         check_time(&field, aggregate.from, now)?;
         check_time(&field, aggregate.to, now)?;
         if aggregate.from > aggregate.to {
-            return Err(InputError::new("E2027", format!("{field}: to is before from")));
+            return Err(InputError::new(Code::ImpossibleSum, format!("{field}: to is before from")));
         }
         aggregate::check(aggregate.n, &aggregate.sums)
             .map_err(|(code, what)| InputError::new(code, format!("{field}: {what}")))?;

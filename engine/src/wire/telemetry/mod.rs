@@ -12,6 +12,7 @@ mod values;
 use super::error::{InputError, shown};
 use super::intent::{media_type, unaccepted};
 use super::json::{self, Form};
+use crate::core::event::code::Code;
 use crate::core::telemetry::columns::{Builder, Columns};
 use crate::core::text::count;
 use crate::core::time::{Span, Timestamp};
@@ -95,7 +96,7 @@ fn parse_json(text: &str, form: Form, now: Timestamp) -> Result<Parsed, InputErr
         Some(b'{') => intake.single(&mut input),
         _ => {
             let message = "telemetry: expected a JSON object, an array of objects or an object a line";
-            return Err(InputError::new("E1004", message));
+            return Err(InputError::new(Code::NotAnObject, message));
         }
     };
     match read.and_then(|()| input.end()) {
@@ -113,13 +114,13 @@ fn parse_msgpack(bytes: &[u8], now: Timestamp) -> Result<Parsed, InputError> {
         0x90..=0x9f | 0xdc | 0xdd => intake.array(&mut input),
         _ => {
             let message = "telemetry: expected a MessagePack map or an array of maps";
-            return Err(InputError::new("E1004", message));
+            return Err(InputError::new(Code::NotAnObject, message));
         }
     };
     let at = bytes.len() - input.get_ref().len();
     match read {
         Ok(()) if at < bytes.len() => {
-            Err(InputError::new("E1003", format!("telemetry: trailing data after byte {at}")))
+            Err(InputError::new(Code::TrailingData, format!("telemetry: trailing data after byte {at}")))
         }
         Ok(()) => finish(intake),
         Err(error) => Err(intake.fault.take().unwrap_or_else(|| broken_msgpack(at, &error))),
@@ -131,14 +132,14 @@ fn broken_msgpack(at: usize, error: &rmp_serde::decode::Error) -> InputError {
     let what = match error {
         Error::DepthLimitExceeded => {
             let max = json::NESTING_MAX;
-            return InputError::new("E1010", format!("telemetry: nesting deeper than {max} levels"));
+            return InputError::new(Code::TooDeep, format!("telemetry: nesting deeper than {max} levels"));
         }
         Error::InvalidMarkerRead(_) | Error::InvalidDataRead(_) => {
             "it ends in the middle of a value".to_owned()
         }
         other => shown(&other.to_string()),
     };
-    InputError::new("E1002", format!("telemetry: not valid MessagePack before byte {at}: {what}"))
+    InputError::new(Code::NotReadable, format!("telemetry: not valid MessagePack before byte {at}: {what}"))
 }
 
 fn finish(intake: Intake) -> Result<Parsed, InputError> {
@@ -152,7 +153,7 @@ fn finish(intake: Intake) -> Result<Parsed, InputError> {
 fn check_bounds(columns: &Columns) -> Result<(), InputError> {
     let samples = columns.n as usize + columns.aggregates.len();
     if samples == 0 {
-        return Err(InputError::new("E2014", "telemetry: has no samples"));
+        return Err(InputError::new(Code::SampleCount, "telemetry: has no samples"));
     }
     if samples > SAMPLES_MAX {
         return Err(too_many_samples());
@@ -162,14 +163,14 @@ fn check_bounds(columns: &Columns) -> Result<(), InputError> {
         let message = format!(
             "telemetry: more than {SERIES_MAX} series in a message; {metric} of {version} is one too many"
         );
-        return Err(InputError::new("E2019", message));
+        return Err(InputError::new(Code::TooManySeries, message));
     }
     // The empty set is in the dictionary as well.
     if columns.tags.len() > TAG_SETS_MAX + 1 {
         let message = format!(
             "telemetry: more than {TAG_SETS_MAX} different tag sets in a message; tags are for slices, unit is for identities"
         );
-        return Err(InputError::new("E2019", message));
+        return Err(InputError::new(Code::TooManySeries, message));
     }
     Ok(())
 }
@@ -177,7 +178,7 @@ fn check_bounds(columns: &Columns) -> Result<(), InputError> {
 fn too_many_samples() -> InputError {
     let max = count(SAMPLES_MAX as u64);
     InputError::new(
-        "E2014",
+        Code::SampleCount,
         format!("telemetry: more than {max} samples in a message; send several messages"),
     )
 }
@@ -187,14 +188,14 @@ fn check_time(field: &dyn std::fmt::Display, at: Timestamp, now: Timestamp) -> R
     if at > now.plus(AHEAD_MAX) {
         let ahead = at.since(now);
         let message = format!("{field}: {ahead} in the future; limit {AHEAD_MAX}, check the sender's clock");
-        return Err(InputError::new("E2009", message));
+        return Err(InputError::new(Code::InTheFuture, message));
     }
     if at < SERVED_AT_MIN {
         let message = format!(
             "{field}: {} ms is before the year 2000; integers are milliseconds since 1970, not seconds",
             at.0
         );
-        return Err(InputError::new("E2013", message));
+        return Err(InputError::new(Code::TooOld, message));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::aggregate::{self, Summary};
 use super::values::{Part, Slot, TimeShape, Value, number};
 use super::{SAMPLES_MAX, TAGS_MAX, UNIT_MAX, check_time, too_many_samples};
+use crate::core::event::code::Code;
 use crate::core::telemetry::columns::{Builder, Row};
 use crate::core::text::is_hidden;
 use crate::core::time::Timestamp;
@@ -114,7 +115,7 @@ impl Intake {
         }
     }
 
-    fn refuse<E: Error>(&mut self, code: &'static str, field: &str, what: impl fmt::Display) -> E {
+    fn refuse<E: Error>(&mut self, code: Code, field: &str, what: impl fmt::Display) -> E {
         let path = self.path(field);
         self.refuse_with(InputError::new(code, format!("{path}: {what}")))
     }
@@ -128,7 +129,7 @@ impl Intake {
     fn id<E: Error>(&mut self, value: Value) -> Result<(), E> {
         if self.index.is_some() {
             let what = "names a message, not a sample; send one object a message, or the id in the Nats-Msg-Id header";
-            return Err(self.refuse("E2028", "id", what));
+            return Err(self.refuse(Code::IdOfOne, "id", what));
         }
         let text = self.text("id", value)?;
         let id = names::visible(&self.path("id"), &text).map_err(|fault| self.refuse_with(fault))?;
@@ -143,7 +144,7 @@ impl Intake {
         // As in JSON; it bounds the search for names given twice.
         if self.metrics.len() == KEYS_MAX {
             let what = format!("more than {KEYS_MAX} fields in one object");
-            return Err(self.refuse("E1029", "", what));
+            return Err(self.refuse(Code::TooManyFields, "", what));
         }
         let from = self.names.len();
         self.names.push_str(&self.slot.text);
@@ -152,7 +153,7 @@ impl Intake {
             let path = self.path("");
             let name = self.names[from..to].to_owned();
             let what = "is not a metric's name; use [a-z][a-z0-9_.]{0,62}";
-            let fault = InputError::new("E2008", format!("{path}: {:?} {what}", shown(&name)));
+            let fault = InputError::new(Code::MetricName, format!("{path}: {:?} {what}", shown(&name)));
             return Err(self.refuse_with(fault));
         }
         let value = self.slot.value(map)?;
@@ -190,20 +191,24 @@ impl Intake {
         if value != Value::Text {
             let found = kind(value);
             let text = self.text_of(value);
-            return Err(self.refuse("E2004", field, format!("expected a string, got {found}{text}")));
+            return Err(self.refuse(
+                Code::NotANumber,
+                field,
+                format!("expected a string, got {found}{text}"),
+            ));
         }
         let text = &self.slot.text;
         if text.is_empty() || text.len() > UNIT_MAX {
             let length = text.len();
             return Err(self.refuse(
-                "E1025",
+                Code::Length,
                 field,
                 format!("must have 1 to {UNIT_MAX} bytes, got {length}"),
             ));
         }
         if let Some(c) = text.chars().find(|c| is_hidden(*c)) {
             let what = format!("character U+{:04X} is not allowed", c as u32);
-            return Err(self.refuse("E1007", field, what));
+            return Err(self.refuse(Code::Character, field, what));
         }
         Ok(text.clone())
     }
@@ -220,7 +225,7 @@ impl Intake {
                 value => self.text_of(value),
             };
             let what = format!("{found} is not an RFC 3339 time or integer milliseconds since 1970");
-            return Err(self.refuse("E1017", field, what.trim_start()));
+            return Err(self.refuse(Code::NotATime, field, what.trim_start()));
         };
         let path = self.path(field);
         check_time(&path, at, self.now).map_err(|fault| self.refuse_with(fault))?;
@@ -231,22 +236,26 @@ impl Intake {
         let mut tags =
             aggregate::fields("tags", tags).map_err(|(code, path, what)| self.refuse(code, &path, what))?;
         if tags.len() > TAGS_MAX {
-            return Err(self.refuse("E2019", "tags", format!("more than {TAGS_MAX} tags on a sample")));
+            return Err(self.refuse(
+                Code::TooManySeries,
+                "tags",
+                format!("more than {TAGS_MAX} tags on a sample"),
+            ));
         }
         tags.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, value) in tags {
             let field = format!("tags.{key}");
             if !names::is_metric(&key) {
                 let what = format!("{:?} is not a tag's name; use [a-z][a-z0-9_.]{{0,62}}", shown(&key));
-                return Err(self.refuse("E2008", "tags", what));
+                return Err(self.refuse(Code::MetricName, "tags", what));
             }
             let Part::Text(value) = value else {
-                return Err(self.refuse("E2004", &field, "expected a string"));
+                return Err(self.refuse(Code::NotANumber, &field, "expected a string"));
             };
             self.slot.text = value;
             let value: String = self.text(&field, Value::Text)?;
             if value.contains([',', '=']) {
-                return Err(self.refuse("E1007", &field, "characters , and = are not allowed"));
+                return Err(self.refuse(Code::Character, &field, "characters , and = are not allowed"));
             }
             if !self.tags.is_empty() {
                 self.tags.push(',');
@@ -259,7 +268,7 @@ impl Intake {
     /// Enters the sample that was read.
     fn enter<E: Error>(&mut self, times: Times) -> Result<(), E> {
         if self.version.is_empty() {
-            return Err(self.refuse("E1005", "", "required field version is missing"));
+            return Err(self.refuse(Code::FieldValue, "", "required field version is missing"));
         }
         if self.version != self.checked {
             let path = self.path("version");
@@ -273,16 +282,16 @@ impl Intake {
             return self.enter_summaries(times);
         }
         if times.from.or(times.to).is_some() {
-            return Err(self.refuse("E2027", "", "from and to belong to summed metrics (m)"));
+            return Err(self.refuse(Code::ImpossibleSum, "", "from and to belong to summed metrics (m)"));
         }
         if self.metrics.is_empty() {
-            return Err(self.refuse("E2015", "", "has no metric; add one, such as \"error\": false"));
+            return Err(self.refuse(Code::NoMetric, "", "has no metric; add one, such as \"error\": false"));
         }
         for (i, (from, to, _)) in self.metrics.iter().enumerate() {
             let name = &self.names[*from..*to];
             if self.metrics[..i].iter().any(|(from, to, _)| &self.names[*from..*to] == name) {
                 let what = format!("field {} appears twice", shown(name));
-                return Err(self.refuse("E1008", "", what));
+                return Err(self.refuse(Code::GivenTwice, "", what));
             }
         }
         let some = |text| Some(text).filter(|text: &&str| !text.is_empty());
@@ -302,19 +311,19 @@ impl Intake {
     fn enter_summaries<E: Error>(&mut self, times: Times) -> Result<(), E> {
         if let Some((from, to, _)) = self.metrics.first() {
             let name = self.names[*from..*to].to_owned();
-            return Err(self.refuse("E2027", &name, "a summed sample has its metrics under m"));
+            return Err(self.refuse(Code::ImpossibleSum, &name, "a summed sample has its metrics under m"));
         }
         if times.served_at.is_some() || !self.unit.is_empty() || !self.tags.is_empty() {
             let what = "a summed sample (m) has from and to, not served_at, unit or tags";
-            return Err(self.refuse("E2027", "", what));
+            return Err(self.refuse(Code::ImpossibleSum, "", what));
         }
         let (Some(from), Some(to)) = (times.from, times.to) else {
             let missing = if times.from.is_none() { "from" } else { "to" };
-            return Err(self.refuse("E1005", "", format!("required field {missing} is missing")));
+            return Err(self.refuse(Code::FieldValue, "", format!("required field {missing} is missing")));
         };
         if from > to {
             let what = format!("{} ms is before from, {} ms", to.0, from.0);
-            return Err(self.refuse("E2027", "to", what));
+            return Err(self.refuse(Code::ImpossibleSum, "to", what));
         }
         for summary in std::mem::take(&mut self.summaries) {
             let Summary { metric, n, sums } = summary;
@@ -355,7 +364,7 @@ impl<'de> DeserializeSeed<'de> for SampleSeed<'_> {
 fn once<E: Error, T>(intake: &mut Intake, field: &str, slot: &mut Option<T>, value: T) -> Result<(), E> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(intake.refuse("E1008", "", format!("field {field} appears twice"))),
+        Some(_) => Err(intake.refuse(Code::GivenTwice, "", format!("field {field} appears twice"))),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::core::event::code::Code;
 use crate::core::telemetry::columns::{Columns, Row, Sample};
 
 /// A scalar. Its text, where it is one, is in the [`Slot`] it was read into.
@@ -21,20 +22,24 @@ pub enum Value {
 }
 
 /// The number that a scalar is, or the code and what keeps it from being one.
-pub fn number(value: Value) -> Result<f64, (&'static str, String)> {
+pub fn number(value: Value) -> Result<f64, (Code, String)> {
     let (code, what) = match value {
         Value::Bool(is) => return Ok(f64::from(u8::from(is))),
         Value::Unsigned(n) if n as f64 as u128 == u128::from(n) => return Ok(n as f64),
         Value::Signed(n) if n as f64 as i128 == i128::from(n) => return Ok(n as f64),
         // Adding zero makes the negative zero the positive one.
         Value::Float(n) if n.is_finite() => return Ok(n + 0.0),
-        Value::Float(n) if n.is_nan() => ("E2001", "NaN is not a finite number"),
-        Value::Float(_) => ("E2002", "out of range for a finite number"),
-        Value::Unsigned(n) => return Err(("E2011", format!("{n} is above 2^53 and cannot be kept exactly"))),
-        Value::Signed(n) => return Err(("E2011", format!("{n} is below -2^53 and cannot be kept exactly"))),
-        Value::Null => ("E2003", "missing value is not zero and not success; leave the field out"),
-        Value::Text => ("E2004", "a metric is a number or a boolean, got the string"),
-        Value::Nested => ("E2004", "a metric is a number or a boolean, got an object or array"),
+        Value::Float(n) if n.is_nan() => (Code::NotFinite, "NaN is not a finite number"),
+        Value::Float(_) => (Code::OutOfRange, "out of range for a finite number"),
+        Value::Unsigned(n) => {
+            return Err((Code::NotExact, format!("{n} is above 2^53 and cannot be kept exactly")));
+        }
+        Value::Signed(n) => {
+            return Err((Code::NotExact, format!("{n} is below -2^53 and cannot be kept exactly")));
+        }
+        Value::Null => (Code::Null, "missing value is not zero and not success; leave the field out"),
+        Value::Text => (Code::NotANumber, "a metric is a number or a boolean, got the string"),
+        Value::Nested => (Code::NotANumber, "a metric is a number or a boolean, got an object or array"),
     };
     Err((code, what.to_owned()))
 }

@@ -105,7 +105,7 @@ impl Compares for Mean {
         }
         let mut cap = gathered.quantile(1.0 - CAPPED);
         if cap <= 0.0 {
-            return Err(Unusable(format!("{} is never above 0 in the baseline", g.metric)));
+            return Err(Unusable::NeverAboveZero { metric: g.metric.clone() });
         }
         // A constant has no percentiles, and more than it must be possible.
         if gathered.values.iter().all(|x| *x >= cap) {

@@ -119,12 +119,10 @@ impl Compares for Quantile {
         gathered: &Gathered,
         _: Option<&Reference>,
     ) -> Result<Reference, Unusable> {
-        let (q, metric) = (self.q, &g.metric);
+        let q = self.q;
         let threshold = gathered.quantile(q);
         if !threshold.is_finite() {
-            let why =
-                format!("the {q} quantile of {metric} lies above the last finite bound of its histograms");
-            return Err(Unusable(why));
+            return Err(Unusable::AboveLastBound { metric: g.metric.clone(), q });
         }
         let beyond = gathered.beyond(g.better, q, threshold);
         Ok(Reference { threshold: Some(threshold), ..Reference::of_share(beyond) })
