@@ -244,7 +244,7 @@ impl<'a> Judge<'a> {
                     if let Rule::Count(Count { ratio }) = self.guardrail.rule { Some(ratio) } else { None };
                 Portion::Labels { x_a, x_b, share: self.policy.steps[0].to.as_share(), ratio }
             }
-            Rule::Proportion { .. } | Rule::Missing { .. } | Rule::Absolute { .. } => {
+            Rule::Proportion(_) | Rule::Missing(_) | Rule::Absolute(_) | Rule::Stop(_) => {
                 let (n_b, f) = (u64::from(canary), u64::from(x >= 0.5));
                 Portion::Counts { n_a: 1 - n_b, f_a: f * (1 - n_b), n_b, f_b: f * n_b }
             }

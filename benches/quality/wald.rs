@@ -61,7 +61,7 @@ fn seen_by_the_bets(guardrail: &Guardrail, baseline: Law, canary: Law) -> (Point
             let y = |x: f64| f64::from(u8::from(exceeds(guardrail.better, x, threshold)));
             (changed(baseline, &y), changed(canary, &|x| y(x / factor)), 1.0, 0.0)
         }
-        Rule::Paired { .. } | Rule::Count { .. } | Rule::Split | Rule::Absolute { .. } => {
+        Rule::Paired(_) | Rule::Count(_) | Rule::Split | Rule::Absolute(_) | Rule::Stop(_) => {
             unreachable!("not two arms of observations")
         }
     }

@@ -250,6 +250,7 @@ fn arm(g: &GuardrailView, n: u64, mean: f64) -> String {
         Measure::Grade => format!("{mean:.3}"),
         // Events and units have no mean: their number stands for itself.
         Measure::Events => count(n),
+        Measure::Happened => format!("{:.0} of {}", mean * n as f64, count(n)),
         Measure::Share => format!("{:.1}%", mean * 100.0),
     }
 }
@@ -267,6 +268,7 @@ pub fn limit(g: &GuardrailView) -> String {
         (None, _) | (_, Limit::None) => "-".into(),
         (Some(limit), Limit::Share) => format!("{limit:.1}%"),
         (Some(limit), Limit::Value) => three_digits(limit),
+        (Some(limit), Limit::Number) => format!("{limit:.0}"),
         (Some(limit), Limit::Times) => format!("{limit:.2}x"),
         (Some(limit), Limit::EitherWay) => format!("±{limit:.1}"),
         (Some(limit), Limit::Difference) => format!("{limit:+.1}"),

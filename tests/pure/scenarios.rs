@@ -67,6 +67,8 @@ scenarios! {
     index_that_answers_worse_stays_in_the_shadow
     index_that_lost_documents_is_not_believed
     late_regression_is_caught_in_the_soak
+    leak_in_the_soak_takes_all_back
+    leaks_are_counted_over_all_steps
     lying_router_is_named
     more_complaints_roll_back
     nearly_everything
@@ -115,6 +117,7 @@ scenarios! {
     too_few_samples_keep_baking
     two_routers_must_both_confirm
     what_serves_is_nothing_to_roll_out
+    who_tells_of_leaks_only_is_not_heard
     window_in_the_hour_that_autumn_repeats
     window_in_the_hour_that_spring_skips
     window_keeps_both_steps_waiting

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use sluice::core::evidence::bets::{
-    Bet, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted,
+    Bet, Bets, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted,
 };
 use sluice::core::evidence::block::EPOCH_CANARY;
 use sluice::core::evidence::interval::{Display, normal_mixture_bound};
-use sluice::core::evidence::kind::Bets;
 use sluice::core::evidence::label_bets;
 use sluice::core::evidence::reference::{Gathered, Reference};
 use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Mean, Proportion, Quantile, Rule};

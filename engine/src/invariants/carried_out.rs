@@ -9,9 +9,9 @@ use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
 use crate::core::ids::{Actuator, CommandId, Metric, SmokeId, Version, Weight};
 use crate::core::policy::Policy;
 use crate::core::policy::actuator::OnDeadline;
-use crate::core::policy::guardrail::{Missing, Rule};
 use crate::core::telemetry::columns::Columns;
 use crate::core::time::{Span, Timestamp};
+use crate::invariants::kinds::kind;
 
 /// Who has said nothing about the open command, and who has been told.
 #[derive(Clone, Debug, Default)]
@@ -179,11 +179,9 @@ impl Effect {
         n: u64,
     ) {
         let metric = &series.metric;
-        let mut rules = policy.guardrails.iter().filter(|g| {
-            g.metric == *metric || matches!(&g.rule, Rule::Missing(Missing { of, .. }) if of == metric)
-        });
-        let split = |rule: &Rule| !matches!(rule, Rule::Paired { .. } | Rule::Count { .. });
-        if rules.clone().next().is_none() || !rules.all(|g| split(&g.rule)) || n == 0 {
+        let mut rules =
+            policy.guardrails.iter().filter(|g| g.metric == *metric || kind(&g.rule).of == Some(metric));
+        if rules.clone().next().is_none() || !rules.all(|g| kind(&g.rule).of_requests) || n == 0 {
             return;
         }
         for (i, version) in [canary, baseline].into_iter().enumerate() {

@@ -6,6 +6,7 @@
 mod carried_out;
 mod conditions;
 mod intake;
+mod kinds;
 mod makeup;
 mod rollout;
 mod segments;
@@ -136,7 +137,7 @@ impl Checker {
             Event::SmokeFinished { result } => {
                 self.rollouts.get_mut(&result.rollout).into_iter().for_each(|r| r.smoke.finished(result));
             }
-            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.stepped(*by)),
+            Event::ClockStepped { by } => self.rollouts.values_mut().for_each(|r| r.stepped(*by, at)),
             Event::PolicyStored { digest, policy, .. } => {
                 self.policies.insert(*digest, policy.clone());
             }
@@ -149,7 +150,9 @@ impl Checker {
             Event::BatchReceived { service, columns, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(service).and_then(|id| self.rollouts.get_mut(id)) {
-                    rollout.batch(at, &self.policies[&rollout.opening.policy], columns);
+                    let due = rollout.batch(at, &self.policies[&rollout.opening.policy], columns);
+                    let why = || "what must not happen has happened too often".to_owned();
+                    self.owed.extend(due.then(|| (rollout.id.clone(), why())));
                 }
             }
             Event::AckReceived { ack, .. } => {
@@ -194,7 +197,7 @@ impl Checker {
             }
             Event::RolloutCreated { rollout, opening } => {
                 self.answer_intent(&opening.intent)?;
-                self.created(seq, rollout, opening)?;
+                self.created(seq, at, rollout, opening)?;
             }
             Event::ActAccepted { rollout, verb, .. } => {
                 let act = self.answer_act(*verb)?;
@@ -264,6 +267,7 @@ impl Checker {
     fn created(
         &mut self,
         seq: EventSeq,
+        at: Timestamp,
         id: &RolloutId,
         opening: &crate::core::event::opening::Opening,
     ) -> Checked {
@@ -293,7 +297,7 @@ impl Checker {
             rollout.superseded = true;
             self.owed.insert(old.clone(), format!("{old} superseded by {id}"));
         }
-        self.rollouts.insert(id.clone(), Followed::new(id, opening, seq));
+        self.rollouts.insert(id.clone(), Followed::new(id, opening, seq, at));
         let waiting = self.rollouts.values().filter(|r| r.opening.service == opening.service).count();
         let left = waiting - opening.supersedes.len();
         ensure(left <= QUEUE_MAX + 1, "I25", || format!("{waiting} rollouts open on {}", opening.service))

@@ -138,6 +138,8 @@ states! {
     PairPasses "a pair passes"
     SplitFails "a split holds"
     MissingFails "a missing share holds"
+    StopFails "what must not happen takes a canary back"
+    StopUnheard "nobody says that what must not happen did not"
     Excused "a trade-off excuses a failure"
     Accepted "a person has promoted past a failure"
     Refrozen "a quantile's threshold is chosen again"

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::broker::Stored;
-use super::plan::{Effect, Form, MINUTE, OFTENER, POINTS, SLOWER, ServicePlan, TICK, Truth};
+use super::plan::{Detector, Effect, Form, MINUTE, OFTENER, POINTS, SLOWER, ServicePlan, TICK, Truth};
 use super::random::Random;
 use super::script::START;
 use crate::core::event::fact::Inbound;
@@ -289,7 +289,29 @@ fn measure_further(
                     builder.aggregate(version, "reply", from, at, came, Sums::Ones(came));
                 }
             }
-            _ => {}
+            GuardrailKind::Stop => {
+                let happened = u64::from(arm.effect.leaks && r.chance(0.03));
+                let spoken = match service.kinds.stop.map(|(_, detector)| detector) {
+                    Some(Detector::Mute) => happened,
+                    Some(Detector::Dies(at)) if START.plus(Span(at)) <= now => 0,
+                    _ => arm.n,
+                };
+                match happened.min(spoken) {
+                    _ if spoken == 0 => {}
+                    happened if divided => {
+                        (0..spoken).for_each(|i| {
+                            builder.push(value_at("leak", at, f64::from(u8::from(i < happened))));
+                        });
+                    }
+                    happened => builder.aggregate(version, "leak", from, at, spoken, Sums::Ones(happened)),
+                }
+            }
+            // Counts and splits are of traffic as the step has it; the others are measured of every request.
+            GuardrailKind::Count
+            | GuardrailKind::Split
+            | GuardrailKind::Proportion
+            | GuardrailKind::Mean
+            | GuardrailKind::Absolute => {}
         }
     }
 }
@@ -304,6 +326,7 @@ fn effect(service: &ServicePlan, version: &str, segment: Option<usize>, now: Tim
         cost: 1.0,
         shift: 0.0,
         forgets: 0.0,
+        leaks: false,
         breaks: None,
         only: None,
     };

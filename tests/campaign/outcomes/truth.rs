@@ -97,7 +97,7 @@ fn distance(guardrail: &Guardrail, baseline: &[Outcome], canary: &[Outcome]) -> 
         }
         // A threshold on a window, not a test: beyond it when the share is.
         Rule::Absolute(Absolute { above, .. }) => (mean(&b) - above, 0.0),
-        Rule::Count { .. } | Rule::Split | Rule::Missing { .. } => return None,
+        Rule::Count(_) | Rule::Split | Rule::Missing(_) | Rule::Stop(_) => return None,
     };
     let size = excess.abs();
     Some(Distance { excess, slow: size < smallest, near: size < smallest / 2.0 })

@@ -120,7 +120,7 @@ fn an_ack_that_nobody_waits_for() {
             ack("other", stray, "default"),
         ]
     };
-    let command = "8b23ce0a-5c8f-552b-9fc8-dd8e1ad1a7d5";
+    let command = "1aebf54b-48ad-5c5f-89cd-498c71d596b5";
     let stray = "00000000-0000-0000-0000-000000000000";
     assert_eq!(
         refused("", "intent a -> b by maya: faster\n", facts),

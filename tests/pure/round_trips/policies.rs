@@ -88,8 +88,18 @@ fn any_absolute() -> impl Strategy<Value = Guardrail> {
     )
 }
 
+fn any_stop() -> impl Strategy<Value = Guardrail> {
+    (0..METRICS.len(), 0u64..1_000).prop_map(|(metric, allowed)| {
+        let rule = Rule::Stop(Stop { allowed });
+        Guardrail { weight: 0.0, gates: false, ..Guardrail::new(METRICS[metric], Better::Lower, rule) }
+    })
+}
+
 fn any_guardrails() -> impl Strategy<Value = Vec<Guardrail>> {
-    let more = proptest::collection::vec(prop_oneof![any_guardrail(), any_absolute()], 0..5);
+    let more = proptest::collection::vec(
+        prop_oneof![4 => any_guardrail(), 4 => any_absolute(), 1 => any_stop()],
+        0..5,
+    );
     (any_guardrail(), more, any::<bool>()).prop_map(|(mut first, more, equal)| {
         // A promotion needs something to be seen, and something must be able to stop it.
         if !first.shows_safety() {
@@ -291,6 +301,7 @@ pub fn text(policy: &Policy) -> String {
             Rule::Absolute(Absolute { above, of_last }) => {
                 format!("kind: absolute, above: {}%, of_last: {of_last}", percent(*above))
             }
+            Rule::Stop(Stop { allowed }) => format!("kind: stop, allowed: {allowed}"),
             Rule::Mean(Mean { handicap }) => format!("kind: mean, limit: {}%", percent(*handicap)),
             Rule::Quantile(Quantile { q, handicap }) => {
                 format!("kind: quantile, q: {q}, limit: {}%", percent(*handicap))
@@ -305,7 +316,7 @@ pub fn text(policy: &Policy) -> String {
             Rule::Proportion(Proportion { margin }) => format!("kind: proportion, limit: {}", limit(*margin)),
         };
         write!(out, ", {rule}, on_fail: {}", word(g.on_fail)).unwrap();
-        if !matches!(g.rule, Rule::Absolute { .. }) {
+        if g.compares().is_some() {
             write!(out, ", gates: {}, maturity: {}", g.gates, time(g.maturity)).unwrap();
         }
         if g.weight > 0.0 {

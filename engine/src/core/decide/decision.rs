@@ -7,6 +7,7 @@ use super::windows;
 use crate::core::event::Event;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::GuardrailReading;
+use crate::core::evidence::kind::Scope;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
@@ -48,13 +49,15 @@ pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgem
     };
     // Where segments come one after another, a failure may be answered in the one that failed: where labels
     // are slow, that may be one before the one that is watched.
-    let of_all = rollout.order.is_some() || rollout.superseded.is_some();
+    let stops = |r: &GuardrailReading| r.verdict == Verdict::Fail && r.kind.profile().scope == Scope::Rollout;
+    let of_all =
+        rollout.order.is_some() || rollout.superseded.is_some() || judgement.readings.iter().any(stops);
     let showed = |reason: &Reason| {
         let Reason::Guardrail { name } = reason else { return None };
         let fails = |r: &GuardrailReading| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback;
         judgement.readings.iter().find(|r| r.name == *name && fails(r))?;
         let i = policy.guardrails.iter().position(|g| g.name == *name)?;
-        let watch = rollout.watches.get(i).filter(|watch| watch.recent.is_none())?;
+        let watch = rollout.watches.get(i).filter(|watch| watch.tally.is_none())?;
         Some(watch.evidence.step)
     };
     let failed_at = because.iter().filter_map(showed).chain(step).min();

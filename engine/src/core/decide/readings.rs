@@ -20,6 +20,7 @@ use crate::core::policy::condition::Figures;
 use crate::core::policy::guardrail::{Guardrail, OnFail, Unless};
 use crate::core::state::rollout::Rollout;
 use crate::core::telemetry::arm::{Arm, ArmCount};
+use crate::core::telemetry::tally::Tally;
 use crate::core::time::Timestamp;
 
 /// How all guardrails of a rollout stand at one moment.
@@ -161,7 +162,7 @@ pub fn read(
     let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
     let judged = watch.reference.is_some() && evidence.blocks > 0;
     let failed = watch.verdict == Some(Verdict::Fail)
-        || watch.recent.as_ref().is_some_and(|recent| recent.fired)
+        || watch.tally.as_ref().is_some_and(Tally::is_over)
         || judged && harm_ln >= harm_need_ln
         || judged
             && guardrail.weight > 0.0
@@ -172,9 +173,8 @@ pub fn read(
     if before {
         (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
     }
-    if let Some(recent) = &watch.recent {
-        canary = ArmCount { n: u64::from(recent.n), sum: f64::from(recent.bad) };
-        baseline = ArmCount::default();
+    if let Some(tally) = &watch.tally {
+        (baseline, canary) = (ArmCount::default(), tally.counted());
     }
     let quiet = |arm: Arm| {
         rollout.quiet_since(policy, watch, arm).is_some_and(|at| now.since(at) >= policy.stale_after)
@@ -191,7 +191,7 @@ pub fn read(
         if silent { Verdict::NoData } else { Verdict::Insufficient }
     } else if silent {
         Verdict::Stale
-    } else if watch.recent.is_some() || judged && !profile.shows_safety && canary.n > 0 {
+    } else if watch.tally.is_some() || judged && !profile.shows_safety && canary.n > 0 {
         Verdict::Pass
     } else if !judged || before || !profile.shows_safety {
         Verdict::Insufficient

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::planted::{Bug, planted};
+use crate::core::policy::guardrail::Better;
 
 /// Largest share of its capital that one bet risks on one observation.
 const KAPPA: f64 = 0.95;
@@ -296,6 +297,59 @@ pub fn enough(m: usize, k: usize, level: f64) -> f64 {
 fn floor_word(nats: f64) -> i64 {
     let word = nats * WORD;
     (if planted(Bug::RoundsUp) { libm::ceil(word) } else { libm::floor(word) }) as i64
+}
+
+/// What a kind bets on under a reference.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bets {
+    /// Zeros and ones of both arms.
+    Counts(Arms),
+    /// Values of both arms, from 0 to 1 when they are normalised.
+    Values(Arms),
+    /// Values of both arms for the same units.
+    Pairs(Pairs),
+    /// Which arm events are of: ratios of the canary's rate that are bet on.
+    Labels { harm: &'static [f64], safe: &'static [f64] },
+}
+
+/// A boundary between two arms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arms {
+    pub setting: Setting,
+    /// The direction in which harm lies.
+    pub lean: Lean,
+    /// How far an equal canary is from the boundary.
+    pub margin: f64,
+    /// The third question, where one is asked, with the way its bets lean.
+    pub other: Option<(Setting, Lean)>,
+}
+
+impl Arms {
+    /// Nothing can be better than all good, or missing less than not at all. A baseline that has drifted there leaves no bet
+    /// to be made on `other`: at a boundary that cannot be, stakes turn over and win on nothing.
+    pub fn new(setting: Setting, lean: Lean, margin: f64, other: Option<(Setting, Lean)>) -> Arms {
+        Arms { setting, lean, margin, other: other.filter(|(setting, _)| setting.is_possible()) }
+    }
+}
+
+/// A boundary between two answers to the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pairs {
+    pub setting: PairSetting,
+    pub lean: Lean,
+    pub margin: f64,
+    /// That a canary is better, and by how much.
+    pub benefit: Option<(PairSetting, f64)>,
+}
+
+/// The boundary of the benefit `by` that another guardrail's trade-off asks for: the canary's mean is better by so much.
+pub fn benefit(better: Better, by: f64) -> f64 {
+    if better == Better::Higher { by } else { -by }
+}
+
+/// The direction in which a canary is worse.
+pub fn worse(better: Better) -> Lean {
+    if better == Better::Higher { Lean::Below } else { Lean::Above }
 }
 
 #[cfg(test)]

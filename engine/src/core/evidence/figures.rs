@@ -23,6 +23,8 @@ pub enum Measure {
     Value,
     /// Not at all: their number stands for itself, and the difference has no range.
     Events,
+    /// How often it happened.
+    Happened,
 }
 
 impl Measure {
@@ -34,6 +36,7 @@ impl Measure {
             Measure::Grade => format!("{mean:.3} over {n}"),
             Measure::Value => format!("{} over {n}", significant(mean)),
             Measure::Events => n,
+            Measure::Happened => format!("{} of {n}", count(arm.sum as u64)),
         }
     }
 }
@@ -45,6 +48,7 @@ pub enum Unit {
     /// Of the baseline's mean.
     Percent,
     Times,
+    Events,
 }
 
 impl Unit {
@@ -53,6 +57,7 @@ impl Unit {
             Unit::Points => "pts",
             Unit::Percent => "%",
             Unit::Times => "x",
+            Unit::Events => "events",
         }
     }
 
@@ -61,7 +66,7 @@ impl Unit {
         match self {
             Unit::Points => 100.0,
             Unit::Percent => 100.0 / baseline,
-            Unit::Times => 1.0,
+            Unit::Times | Unit::Events => 1.0,
         }
     }
 }
@@ -79,6 +84,8 @@ pub enum Limit {
     Times,
     /// A share of the canary's.
     Share,
+    /// How often it may happen.
+    Number,
     None,
 }
 

@@ -1,10 +1,10 @@
 //! How a watch takes in what is observed: into the cohort that it was served in, or the window of an absolute guard.
 
-use super::kind::Summed;
+use super::kind::{Counts, Summed, Way};
 use super::monitor::Watch;
 use super::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
-use crate::core::policy::guardrail::{Better, Guardrail, SLICES_MAX};
+use crate::core::policy::guardrail::{Guardrail, SLICES_MAX};
 use crate::core::telemetry::arm::Arm;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::Observation;
@@ -23,16 +23,21 @@ pub struct Receipt<'a> {
 }
 
 impl Watch {
-    /// Takes in one observation. Returns whether an absolute guard has news by it: it fired, or had heard nothing
-    /// before.
+    /// Takes in one observation. Returns whether what is counted as it comes has news by it: too many are bad, or nothing had
+    /// been heard before.
     #[inline]
     pub fn observe(&mut self, receipt: &Receipt, o: Observation) -> bool {
         let Receipt { guardrail, length, now, settled } = *receipt;
-        self.note(o.arm, now, 1);
         let rule = guardrail.rule.kind();
-        let (profile, Some(kind)) = (rule.profile(), rule.compares()) else {
-            return self.observe_at_once(o.arm, guardrail.better, 1, u64::from(o.is_one()));
+        let kind = match rule.way() {
+            Way::Compares(kind) => kind,
+            Way::Counts(kind) => {
+                let bad = kind.bad(guardrail.better, o.value);
+                return self.count(kind, o.arm, now, (1, bad));
+            }
         };
+        let profile = rule.profile();
+        self.note(o.arm, now, 1);
         self.clamped += u64::from(profile.graded && !(0.0..=1.0).contains(&o.value));
         if self.late(o.cohort, settled, 1) {
             return false;
@@ -73,13 +78,19 @@ impl Watch {
     /// Takes in what the sender summed. What its kind cannot use is counted as left out.
     pub fn observe_sums(&mut self, receipt: &Receipt, o: Observation, (n, sums): (u64, &Sums)) -> bool {
         let Receipt { guardrail, length, now, settled } = *receipt;
-        let Some(kind) = guardrail.compares() else {
-            let Some(ones) = sums.ones(n) else {
-                self.leave_out(o.arm, now, n);
-                return false;
-            };
-            self.note(o.arm, now, n);
-            return self.observe_at_once(o.arm, guardrail.better, n, ones);
+        let kind = match guardrail.rule.kind().way() {
+            Way::Compares(kind) => kind,
+            Way::Counts(kind) => match kind.bad_of(guardrail.better, n, sums) {
+                Some(bad) => return self.count(kind, o.arm, now, (n, bad)),
+                None => {
+                    // For all that is known, all of them are bad.
+                    if kind.is_heard(n, n) {
+                        self.note(o.arm, now, n);
+                    }
+                    self.left_out += n;
+                    return false;
+                }
+            },
         };
         match kind.sums(n, sums, o.role) {
             Summed::Counts(n, ones) => {
@@ -128,21 +139,18 @@ impl Watch {
         late
     }
 
-    /// Takes `n` observations into the window, of which `ones` are ones. Returns whether there is news by it.
-    fn observe_at_once(&mut self, arm: Arm, better: Better, n: u64, ones: u64) -> bool {
+    /// Counts observations as they come, with so many bad ones. Returns whether there is news by it.
+    fn count(&mut self, kind: &dyn Counts, arm: Arm, now: Timestamp, (n, bad): (u64, u64)) -> bool {
+        if kind.is_heard(n, bad) {
+            self.note(arm, now, n);
+        }
         // Also news: the first word from a canary that was silent. Nothing else would look, for there is no cohort to
         // settle.
         let silent = !matches!(self.verdict, Some(Verdict::Pass | Verdict::Fail));
-        let Some(recent) = self.recent.as_mut().filter(|_| arm == Arm::Canary) else { return false };
-        let before = recent.fired;
-        let bad = if better == Better::Lower { ones } else { n - ones };
-        if planted(Bug::SumsAtOnce) {
-            recent.run(true, bad);
-            recent.run(false, n - bad);
-        } else {
-            recent.spread(n, bad);
-        }
-        silent || recent.fired && !before
+        let Some(tally) = self.tally.as_mut().filter(|_| arm == Arm::Canary) else { return false };
+        let before = tally.is_over();
+        tally.take(n, bad);
+        silent || tally.is_over() && !before
     }
 }
 
@@ -150,9 +158,9 @@ impl Watch {
 mod tests {
     use super::super::reference::Reference;
     use super::*;
-    use crate::core::policy::guardrail::{Mean, Rule};
+    use crate::core::policy::guardrail::{Absolute, Better, Mean, Rule, Stop};
     use crate::core::telemetry::observation::Role;
-    use crate::core::telemetry::sliding_window::Recent;
+    use crate::core::telemetry::tally::Tally;
 
     const MINUTE: Span = Span::mins(1);
 
@@ -173,11 +181,16 @@ mod tests {
     /// Higher is better: zeros are the bad ones.
     #[test]
     fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
-        let mut watch = Watch { recent: Some(Recent::new(10, 0.5)), ..Watch::default() };
-        watch.observe_at_once(Arm::Canary, Better::Higher, 1_000, 900);
-        assert!(!watch.recent.as_ref().is_some_and(|recent| recent.fired));
-        watch.observe_at_once(Arm::Canary, Better::Higher, 1_000, 300);
-        assert!(watch.recent.is_some_and(|recent| recent.fired));
+        let rule = Rule::Absolute(Absolute { above: 0.5, of_last: 10 });
+        let well = Guardrail::new("well", Better::Higher, rule);
+        let mut watch = Watch::new(&well);
+        let mut is_over = |ones| {
+            let receipt = Receipt { guardrail: &well, length: MINUTE, now: Timestamp(1_000), settled: false };
+            let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
+            watch.observe_sums(&receipt, o, (1_000, &Sums::Ones(ones)));
+            watch.tally.as_ref().is_some_and(Tally::is_over)
+        };
+        assert_eq!([is_over(900), is_over(300)], [false, true]);
     }
 
     /// The mean of fifty scatters more than that of a thousand, and a cap would cut more of it.
@@ -190,5 +203,25 @@ mod tests {
         let receipt = Receipt { guardrail: &price, length: MINUTE, now: Timestamp(1_000), settled: false };
         watch.observe_sums(&receipt, o, (50, &sums));
         assert_eq!((watch.left_out, watch.canary_seen, watch.cohorts.len()), (50, 50, 0));
+    }
+
+    /// Leaks, and whether somebody says that there was none.
+    #[test]
+    fn a_hit_is_no_sign_that_a_detector_lives() {
+        let leak = Guardrail::new("leak", Better::Lower, Rule::Stop(Stop { allowed: 2 }));
+        let mut watch = Watch::new(&leak);
+        let mut after = |minute: u64, n, sums: Sums| {
+            let now = Timestamp(minute * MINUTE.0);
+            let receipt = Receipt { guardrail: &leak, length: MINUTE, now, settled: true };
+            watch.observe_sums(&receipt, at(Arm::Canary, 0, Role::Value, 0.0), (n, &sums));
+            (watch.last_canary, watch.tally.as_ref().is_some_and(Tally::is_over))
+        };
+        let heard = |minute: u64| Some(Timestamp(minute * MINUTE.0));
+        assert_eq!(after(1, 1, Sums::Ones(1)), (None, false));
+        let histogram = Sums::Histogram { bounds: vec![f64::INFINITY], counts: vec![9] };
+        assert_eq!(after(2, 9, histogram), (None, false));
+        assert_eq!(after(3, 50, Sums::Ones(0)), (heard(3), false));
+        assert_eq!(after(4, 50, Sums::Moments { sum: 1.0, sumsq: 1.0 }), (heard(4), false));
+        assert_eq!(after(5, 1, Sums::Ones(1)), (heard(4), true));
     }
 }

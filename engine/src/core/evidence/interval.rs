@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bets::Bets;
 use super::block::{EPOCH_CANARY, OpenBlock, pair_y};
-use super::kind::Bets;
 use super::reference::Reference;
 use crate::core::telemetry::arm::ArmCount;
 

@@ -1,7 +1,7 @@
 //! What a kind of guardrail is. Each has a file in `kinds`, and says there what it does with samples, what its evidence is
 //! about, and how it reads. Nothing has a default: whoever adds a kind answers every question here.
 
-use super::bets::{Lean, PairSetting, Setting};
+use super::bets::Bets;
 use super::figures::{Limit, Measure, Shown, Unit};
 use super::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
@@ -11,7 +11,7 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
+use crate::core::telemetry::tally::Tally;
 use crate::core::time::{Span, Timestamp};
 
 /// What holds of a kind whatever a policy says of the guardrail.
@@ -31,6 +31,7 @@ pub struct Profile {
     pub of_values: bool,
     /// Whatever is observed is a request, so that the observations of both arms say how requests are split.
     pub of_requests: bool,
+    pub scope: Scope,
     /// It takes the canary's share of the traffic to be that of the step.
     pub needs_share: bool,
     /// It can be told apart by the values of a tag.
@@ -52,6 +53,17 @@ pub struct Profile {
     pub figures: fn(&Shown) -> Option<String>,
 }
 
+/// Which of the observations of a rollout count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What a step serves where it is compared: of its segment, and after the warm-up.
+    Step,
+    /// What any step serves, but for a part that goes back.
+    Exposed,
+    /// Whatever the canary does as long as there is a rollout of it. What is too much is so for all of it.
+    Rollout,
+}
+
 /// The question beside harm and safety.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beside {
@@ -65,11 +77,7 @@ pub enum Beside {
 pub trait Kind {
     fn profile(&self) -> &'static Profile;
 
-    /// Compares settled cohorts of both arms; `None`: it looks at what the canary sends as it comes, and compares nothing.
-    fn compares(&self) -> Option<&dyn Compares>;
-
-    /// What it looks at where it compares nothing.
-    fn recent(&self) -> Option<Recent>;
+    fn way(&self) -> Way<'_>;
 
     /// How far from the baseline the canary may be, in the metric's own unit, or what [`Profile::limit`] says.
     fn limit(&self, better: Better, reference: Option<&Reference>, baseline: ArmCount) -> Option<f64>;
@@ -79,6 +87,29 @@ pub trait Kind {
 
     /// How much worse the canary may be: `3 points`, `20%`. `None`: not at all, or that is no question.
     fn allows(&self, better: Better) -> Option<String>;
+}
+
+/// How a kind comes to what it says.
+pub enum Way<'a> {
+    /// It compares settled cohorts of both arms.
+    Compares(&'a dyn Compares),
+    /// It counts what the canary sends, as it comes, and compares nothing.
+    Counts(&'a dyn Counts),
+}
+
+/// How a kind counts.
+pub trait Counts {
+    /// What it counts in.
+    fn tally(&self) -> Tally;
+
+    /// How many bad ones an observation stands for.
+    fn bad(&self, better: Better, value: f64) -> u64;
+
+    /// The same of `n` observations that the sender summed; `None`: that cannot be told.
+    fn bad_of(&self, better: Better, n: u64, sums: &Sums) -> Option<u64>;
+
+    /// Whether `n` observations, so many bad, show that whoever sends them would say so if all were well.
+    fn is_heard(&self, n: u64, bad: u64) -> bool;
 }
 
 /// How a kind compares.
@@ -143,57 +174,4 @@ pub struct Bucket<'a> {
     pub share: f64,
     /// With what it will be scored.
     pub reference: Option<&'a Reference>,
-}
-
-/// What a kind bets on under a reference.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Bets {
-    /// Zeros and ones of both arms.
-    Counts(Arms),
-    /// Values of both arms, from 0 to 1 when they are normalised.
-    Values(Arms),
-    /// Values of both arms for the same units.
-    Pairs(Pairs),
-    /// Which arm events are of: ratios of the canary's rate that are bet on.
-    Labels { harm: &'static [f64], safe: &'static [f64] },
-}
-
-/// A boundary between two arms.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Arms {
-    pub setting: Setting,
-    /// The direction in which harm lies.
-    pub lean: Lean,
-    /// How far an equal canary is from the boundary.
-    pub margin: f64,
-    /// The third question, where one is asked, with the way its bets lean.
-    pub other: Option<(Setting, Lean)>,
-}
-
-impl Arms {
-    /// Nothing can be better than all good, or missing less than not at all. A baseline that has drifted there leaves no bet
-    /// to be made on `other`: at a boundary that cannot be, stakes turn over and win on nothing.
-    pub fn new(setting: Setting, lean: Lean, margin: f64, other: Option<(Setting, Lean)>) -> Arms {
-        Arms { setting, lean, margin, other: other.filter(|(setting, _)| setting.is_possible()) }
-    }
-}
-
-/// A boundary between two answers to the same.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pairs {
-    pub setting: PairSetting,
-    pub lean: Lean,
-    pub margin: f64,
-    /// That a canary is better, and by how much.
-    pub benefit: Option<(PairSetting, f64)>,
-}
-
-/// The boundary of the benefit `by` that another guardrail's trade-off asks for: the canary's mean is better by so much.
-pub fn benefit(better: Better, by: f64) -> f64 {
-    if better == Better::Higher { by } else { -by }
-}
-
-/// The direction in which a canary is worse.
-pub fn worse(better: Better) -> Lean {
-    if better == Better::Higher { Lean::Below } else { Lean::Above }
 }

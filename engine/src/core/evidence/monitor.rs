@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::Bucket;
+use super::kind::{Bucket, Way};
 use super::reference::{Gathered, Reference};
 use super::score::{Evidence, Scored};
 use super::verdict::Verdict;
@@ -13,7 +13,7 @@ use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::arm::{ArmCount, Portion};
 use crate::core::telemetry::cohort::Cohort;
-use crate::core::telemetry::sliding_window::Recent;
+use crate::core::telemetry::tally::Tally;
 use crate::core::time::Timestamp;
 
 /// What one guardrail of one rollout holds and has learned.
@@ -45,8 +45,8 @@ pub struct Watch {
     pub last_baseline: Option<Timestamp>,
     /// The same by value of a tag. At most [`SLICES_MAX`].
     pub slices: BTreeMap<String, Watch>,
-    /// Absolute guards only.
-    pub recent: Option<Recent>,
+    /// Of what compares nothing.
+    pub tally: Option<Tally>,
     /// What it last said. `Fail` stays.
     pub verdict: Option<Verdict>,
     /// Who promoted past its failure.
@@ -58,7 +58,11 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(guardrail: &Guardrail) -> Watch {
-        Watch { recent: guardrail.rule.kind().recent(), ..Watch::default() }
+        let tally = match guardrail.rule.kind().way() {
+            Way::Counts(kind) => Some(kind.tally()),
+            Way::Compares(_) => None,
+        };
+        Watch { tally, ..Watch::default() }
     }
 
     /// Bets on the part's own cohort that starts at `start`, when the whole's has been.

@@ -3,9 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::bets::Wealth;
+use super::bets::{Arms, Bets, Wealth};
 use super::block::{EPOCH_CANARY, OpenBlock, pair_y};
-use super::kind::{Arms, Bets};
 use super::monitor::Watch;
 use super::reference::{GATHERED_MAX, Gathered, Reference, Unusable, exceeds};
 use super::score::Scored;

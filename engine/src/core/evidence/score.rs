@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bets::{PairSetting, Setting, Wealth, ln_weighted};
+use super::bets::{Arms, Bets, PairSetting, Pairs, Setting, Wealth, ln_weighted};
 use super::block::{BLOCK, EPOCH_CANARY, OpenBlock, pair_y};
 use super::interval::Display;
-use super::kind::{Arms, Beside, Bets, Pairs};
+use super::kind::Beside;
 use super::label_bets;
 use super::reference::{Reference, exceeds};
 use crate::core::planted::{Bug, planted};

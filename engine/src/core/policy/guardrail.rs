@@ -150,6 +150,7 @@ pub enum Rule {
     Split,
     Missing(Missing),
     Absolute(Absolute),
+    Stop(Stop),
 }
 
 /// Shares of zeros and ones compared between the arms.
@@ -206,6 +207,12 @@ pub struct Absolute {
     pub of_last: u32,
 }
 
+/// Events that must not happen: more than `allowed` in the whole rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stop {
+    pub allowed: u64,
+}
+
 /// The kind of a guardrail.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
@@ -221,6 +228,7 @@ pub enum GuardrailKind {
     Split,
     Missing,
     Absolute,
+    Stop,
 }
 
 impl GuardrailKind {
@@ -236,6 +244,7 @@ impl GuardrailKind {
             GuardrailKind::Split => "split",
             GuardrailKind::Missing => "missing",
             GuardrailKind::Absolute => "absolute",
+            GuardrailKind::Stop => "stop",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::core::event::decision::{Choice, Decision, Grounds};
 use crate::core::event::fact::{Ack, AckStatus};
 use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::verb::Verb;
+use crate::core::evidence::kind::Scope;
 use crate::core::evidence::monitor::Watch;
 use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
 use crate::core::planted::{Bug, planted};
@@ -444,7 +445,11 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             if !planted(Bug::StragglersCount) {
                 rollout.steps = vec![(at, step)];
             }
-            rollout.watches = policy.guardrails.iter().map(Watch::new).collect();
+            for (watch, guardrail) in rollout.watches.iter_mut().zip(&policy.guardrails) {
+                if guardrail.profile().scope != Scope::Rollout {
+                    *watch = Watch::new(guardrail);
+                }
+            }
             rollout.resumed = at;
             rollout.alerts.clear();
             rollout.approvals.clear();

@@ -3,6 +3,7 @@
 use super::batch::{Batch, Part, Routes, part_named, value_of};
 use super::rollout::{Rollout, Stage};
 use crate::core::evidence::ingest::Receipt;
+use crate::core::evidence::kind::{Profile, Scope};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
@@ -29,8 +30,7 @@ struct Moment {
 struct Fed {
     guardrail: usize,
     role: Role,
-    /// It looks at what the canary sends as it comes.
-    absolute: bool,
+    scope: Scope,
     needs_share: bool,
 }
 
@@ -60,8 +60,8 @@ impl<'a> Lookup<'a> {
                 requests => requests.filter(|of| **of == series.metric).map(|_| Role::Request),
             };
             let fed = |(guardrail, g): (usize, &Guardrail)| {
-                let (absolute, needs_share) = (g.compares().is_none(), g.profile().needs_share);
-                Some(Fed { guardrail, role: role(g)?, absolute, needs_share })
+                let Profile { scope, needs_share, .. } = *g.profile();
+                Some(Fed { guardrail, role: role(g)?, scope, needs_share })
             };
             arm.map_or(Vec::new(), |_| policy.guardrails.iter().enumerate().filter_map(fed).collect())
         });
@@ -91,14 +91,24 @@ impl<'a> Lookup<'a> {
         part.map_or(self.goes_back, gone) && !planted(Bug::StragglersCount)
     }
 
-    /// Whether what was served at `moment` in `part` is something to a guardrail.
-    fn counts(&self, fed: &Fed, moment: &Moment, part: Part) -> bool {
-        if fed.absolute {
-            return !self.is_gone(part);
+    /// Whether what was served in `part` until `served_to` is something to a guardrail. Before the first step it is of no moment.
+    fn counts(
+        &self,
+        rollout: &Rollout,
+        fed: &Fed,
+        (served_to, moment): (Timestamp, Option<Moment>),
+        part: Part,
+    ) -> bool {
+        let of_step = |moment: Moment| {
+            let divided = self.policy.segments.is_some() && !planted(Bug::MixesSegments);
+            let elsewhere = divided && part.flatten() != moment.segment;
+            !(moment.cold || elsewhere || moment.moves && fed.needs_share)
+        };
+        match fed.scope {
+            Scope::Step => moment.is_some_and(of_step),
+            Scope::Exposed => moment.is_some() && !self.is_gone(part),
+            Scope::Rollout => rollout.began_by(served_to),
         }
-        let divided = self.policy.segments.is_some() && !planted(Bug::MixesSegments);
-        let elsewhere = divided && part.flatten() != moment.segment;
-        !(moment.cold || elsewhere || moment.moves && fed.needs_share)
     }
 
     fn receipt(&self, rollout: &Rollout, fed: &Fed, cohort: Timestamp) -> Receipt<'a> {
@@ -121,15 +131,15 @@ impl Rollout {
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
     }
 
-    /// Takes in a batch. Returns whether it is news: an absolute guard fired, or the last command is seen to be followed.
+    /// Takes in a batch. Returns whether it is news: to what is counted as it comes, or that the last command is seen
+    /// to be followed.
     pub fn observe(&mut self, policy: &Policy, batch: &Batch) -> bool {
-        let watched = !self.steps.is_empty() && self.armed();
-        if !watched && self.effect.is_none() {
+        if !self.armed() && self.effect.is_none() {
             return false;
         }
         let routes = Routes::of([&self.opening.to, &self.baseline], policy, batch.columns);
         let mut news = false;
-        if watched {
+        if self.armed() {
             let lookup = Lookup::of(self, policy, batch, &routes);
             news |= self.observe_samples(&lookup);
             news |= self.observe_sums(&lookup);
@@ -151,13 +161,13 @@ impl Rollout {
                 let at = if planted(Bug::ArrivalOrder) { batch.at } else { sample.served_at };
                 (known_for, known) = (Some(sample.served_at), self.moment(at, at, policy));
             }
-            let Some(moment) = known else { continue };
+            let cohort = known.map_or(sample.served_at, |moment| moment.cohort);
             let part = routes.part(sample.tag);
             let wrong = planted(Bug::WrongArm) && arm == Arm::Baseline && index % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { arm },
                 served_at: sample.served_at,
-                cohort: moment.cohort,
+                cohort,
                 unit: sample.unit.and_then(|unit| lookup.units[unit as usize]),
                 judge: sample.tag.and_then(|tag| *lookup.judges.get(tag as usize)?),
                 place: position_key(batch.seq, index as u32),
@@ -165,9 +175,12 @@ impl Rollout {
                 role: Role::Value,
             };
             let feeds = &lookup.feeds[sample.series as usize];
-            for fed in feeds.iter().filter(|fed| lookup.counts(fed, &moment, part)) {
+            for fed in feeds {
+                if !lookup.counts(self, fed, (sample.served_at, known), part) {
+                    continue;
+                }
                 observation.role = fed.role;
-                let receipt = lookup.receipt(self, fed, moment.cohort);
+                let receipt = lookup.receipt(self, fed, cohort);
                 let watch = &mut self.watches[fed.guardrail];
                 fired |= watch.observe(&receipt, observation);
                 let slice = sample.tag.and_then(|tag| *lookup.slices[fed.guardrail].get(tag as usize)?);
@@ -184,14 +197,15 @@ impl Rollout {
         let mut fired = false;
         for (index, aggregate) in batch.columns.aggregates.iter().enumerate().filter(|(_, a)| a.n > 0) {
             let Some(arm) = routes.arm(aggregate.series) else { continue };
-            let Some(moment) = self.moment(aggregate.from, aggregate.to, policy) else { continue };
+            let moment = self.moment(aggregate.from, aggregate.to, policy);
+            let cohort = moment.map_or(aggregate.from, |moment| moment.cohort);
             // Sums have no tags: they are of all segments together, of which some have more of the canary than others.
             let mixed = policy.segments.is_some() && !planted(Bug::MixesSegments);
             let wrong = planted(Bug::WrongArm) && arm == Arm::Baseline && aggregate.n % 8 == 7;
             let mut observation = Observation {
                 arm: if wrong { Arm::Canary } else { arm },
                 served_at: aggregate.from,
-                cohort: moment.cohort,
+                cohort,
                 unit: None,
                 judge: None,
                 place: position_key(batch.seq, batch.columns.n + index as u32),
@@ -199,15 +213,15 @@ impl Rollout {
                 role: Role::Value,
             };
             for fed in &lookup.feeds[aggregate.series as usize] {
-                if mixed && !fed.absolute {
+                if mixed && fed.scope == Scope::Step && moment.is_some() {
                     self.watches[fed.guardrail].leave_out(arm, batch.at, aggregate.n);
                     continue;
                 }
-                if !lookup.counts(fed, &moment, None) {
+                if !lookup.counts(self, fed, (aggregate.to, moment), None) {
                     continue;
                 }
                 observation.role = fed.role;
-                let receipt = lookup.receipt(self, fed, moment.cohort);
+                let receipt = lookup.receipt(self, fed, cohort);
                 let summed = (aggregate.n, &aggregate.sums);
                 fired |= self.watches[fed.guardrail].observe_sums(&receipt, observation, summed);
             }

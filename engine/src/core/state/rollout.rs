@@ -240,6 +240,12 @@ impl Rollout {
         })
     }
 
+    /// Whether what was served at `served_at` may be of this rollout, and not of an earlier one of the same version.
+    pub fn began_by(&self, served_at: Timestamp) -> bool {
+        let left_out = planted(Bug::SoakUncounted) && matches!(self.stage, Stage::Soaking(_));
+        served_at.plus(CLOCKS) >= self.created_at && !left_out
+    }
+
     /// The step on its way that was not applied in the time it has, and that time.
     pub fn not_applied(&self, policy: &Policy, now: Timestamp) -> Option<(u16, Span)> {
         let Stage::Applying { step } = self.stage else { return None };

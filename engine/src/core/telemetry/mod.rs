@@ -6,3 +6,4 @@ pub mod columns;
 pub mod observation;
 pub mod rates;
 pub mod sliding_window;
+pub mod tally;

@@ -13,6 +13,7 @@ use crate::core::policy::segment::{OnSegmentFailure, Task};
 use crate::core::time::Timestamp;
 use crate::invariants::carried_out::Smokes;
 use crate::invariants::conditions;
+use crate::invariants::kinds::kind;
 
 impl Followed {
     /// Returns whether it takes the canary back.
@@ -97,7 +98,10 @@ impl Followed {
         // What is compared from now on is of the segment before, confirmed or not.
         self.applied = Some((at, step));
         self.to_issue = Some((seq, commands::shares(policy, step).0));
-        self.watched.clear();
+        self.resumed = at;
+        // What must not happen is about all of them.
+        let stops = |name: &String| self.happened.contains_key(name);
+        self.watched.retain(|name, _| stops(name));
         self.alerts.clear();
         self.approvals.clear();
         Ok(true)
@@ -128,7 +132,8 @@ impl Followed {
         })?;
         let failing = self.failing(policy, OnFail::Rollback);
         ensure(failing.is_none(), "I19", || format!("{id} completes although {failing:?} fails"))?;
-        self.is_sound()
+        self.is_sound()?;
+        policy.guardrails.iter().try_for_each(|g| self.is_heard(at, policy, g))
     }
 
     fn late(&self, at: Timestamp, policy: &Policy) -> bool {
@@ -149,7 +154,7 @@ impl Followed {
             let verdict = self.watched.get(&g.name).and_then(|w| w.verdict);
             verdict == Some(Verdict::Fail) && self.does(g) == OnFail::Rollback
         });
-        let compared = fails.filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
+        let compared = fails.filter(|g| kind(&g.rule).compared);
         let learned = compared.filter_map(|g| self.watched[&g.name].segment);
         learned.chain([at]).min_by_key(|segment| place(*segment))
     }
@@ -157,6 +162,13 @@ impl Followed {
     /// Where a failure takes back only the segment in which it showed: the last step before that segment.
     fn alone(&self, policy: &Policy) -> Option<u16> {
         policy.segments.as_ref().filter(|segments| segments.on_failure == OnSegmentFailure::Alone)?;
+        let stops = |g: &Guardrail| {
+            let failed = self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
+            failed && kind(&g.rule).allowed.is_some()
+        };
+        if policy.guardrails.iter().any(stops) {
+            return None;
+        }
         let failed = self.failed(policy)?;
         let first = policy.steps.iter().position(|step| step.segment == failed)?;
         first.checked_sub(1).map(|before| before as u16)
@@ -235,7 +247,7 @@ impl Followed {
         for guardrail in &policy.guardrails {
             let name = &guardrail.name;
             let verdict = self.watched.get(name).and_then(|w| w.verdict);
-            let absolute = matches!(guardrail.rule, Rule::Absolute { .. });
+            let absolute = !kind(&guardrail.rule).compared;
             // Without traffic only a copy of it can show anything.
             let paired = matches!(guardrail.rule, Rule::Paired { .. });
             let in_shadow = policy.steps.iter().any(|step| step.task == Some(Task::Shadow));
@@ -246,6 +258,9 @@ impl Followed {
             let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates) && can_show;
             let passes = verdict == Some(Verdict::Pass) || self.does(guardrail) == OnFail::Alert;
             ensure(!needed || passes, "I19", || format!("{id} is promoted while {name} says {verdict:?}"))?;
+            if needed {
+                self.is_heard(at, policy, guardrail)?;
+            }
             let shown_of = self.watched.get(name).and_then(|w| w.segment);
             let shows = needed && !absolute && verdict == Some(Verdict::Pass);
             ensure(!shows || shown_of == Some(segment(current)), "I39", || {

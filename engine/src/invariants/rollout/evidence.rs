@@ -14,9 +14,10 @@ use crate::core::evidence::score::{Evidence, Scored};
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Metric, Version};
 use crate::core::policy::Policy;
-use crate::core::policy::guardrail::{Count, Guardrail, Missing, OnFail, Rule, Unless};
+use crate::core::policy::guardrail::{Count, Guardrail, OnFail, Rule, Unless};
 use crate::core::telemetry::columns::{Columns, Series};
 use crate::core::time::Timestamp;
+use crate::invariants::kinds::kind;
 use crate::invariants::segments::{is_tagged, segment_of};
 
 /// One guardrail, as the events tell it.
@@ -56,12 +57,14 @@ pub(super) struct Watched {
 }
 
 impl Followed {
-    pub fn batch(&mut self, at: Timestamp, policy: &Policy, columns: &Columns) {
+    /// Returns whether a rollback is due by it.
+    pub fn batch(&mut self, at: Timestamp, policy: &Policy, columns: &Columns) -> bool {
+        let due = self.happened(at, policy, columns);
         if let Some(effect) = &mut self.effect {
             effect.batch(policy, &self.opening.to, &self.baseline, at, columns);
         }
         if self.first_applied.is_none() {
-            return;
+            return due;
         }
         self.pairs(policy, columns);
         let of = |series: &Series| (series.version.clone(), series.metric.clone());
@@ -93,6 +96,7 @@ impl Followed {
         self.comparable.batch(policy, columns);
         self.grades(columns);
         self.serves(policy, columns);
+        due
     }
 
     /// Counts the units that have answers of both arms.
@@ -408,7 +412,7 @@ impl Followed {
 
     /// Drops what every guardrail of a metric has looked at.
     fn forget(&mut self, policy: &Policy, metric: &Metric) {
-        let scored = policy.guardrails.iter().filter(|g| !matches!(g.rule, Rule::Absolute { .. }));
+        let scored = policy.guardrails.iter().filter(|g| kind(&g.rule).compared);
         let looked = scored.filter(|g| counted(g) == metric).map(|g| self.watched.get(&g.name)?.cohort);
         let Some(looked) = looked.min().flatten() else { return };
         for ((_, of, _), served) in &mut self.served {
@@ -430,7 +434,9 @@ impl Followed {
     ) -> Result<bool, (&'static str, String)> {
         let guardrail = named(policy, &reading.name)?;
         let (name, step) = (&reading.name, self.applied.map(|(_, step)| step));
-        let received = self.received_of(&self.opening.to, counted(guardrail));
+        // What must not happen counts from the first command on, confirmed or not.
+        let happened = self.happened.get(name).map(|happened| happened.n);
+        let received = happened.unwrap_or_else(|| self.received_of(&self.opening.to, counted(guardrail)));
         let level = self.safety_needed(policy);
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         let shown = reading.excused.as_ref().is_none_or(|g| self.watched.get(g).is_some_and(|w| w.benefit));
@@ -443,6 +449,7 @@ impl Followed {
         })?;
         if reading.verdict == Verdict::Fail {
             self.fails_on_enough(guardrail)?;
+            self.stops_on_enough(guardrail)?;
         }
         let segment = step.map(|step| policy.segment_index(step));
         let watched = self.watched.entry(name.clone()).or_default();
@@ -545,8 +552,5 @@ fn labels_words(
 
 /// The metric whose observations a guardrail counts.
 fn counted(guardrail: &Guardrail) -> &Metric {
-    match &guardrail.rule {
-        Rule::Missing(Missing { of, .. }) => of,
-        _ => &guardrail.metric,
-    }
+    kind(&guardrail.rule).of.unwrap_or(&guardrail.metric)
 }

@@ -5,12 +5,14 @@ mod commands;
 mod comparable;
 mod decisions;
 mod evidence;
+mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use absolute::Latest;
 use comparable::Comparable;
 use evidence::Watched;
+use stop::Happened;
 
 use super::carried_out::{Effect, Silence, Smokes};
 use super::{Checked, ensure};
@@ -77,6 +79,11 @@ pub struct Followed {
     graded: BTreeMap<Metric, BTreeMap<u64, BTreeMap<String, u64>>>,
     /// By absolute guard.
     latest: BTreeMap<String, Latest>,
+    /// By guardrail, what must not happen.
+    happened: BTreeMap<String, Happened>,
+    /// When it was created, and since when silence says something about the senders.
+    began: Timestamp,
+    resumed: Timestamp,
     /// Those of the canary that no segment has sent that was taken back, since the last one was.
     standing: BTreeMap<Metric, u64>,
     /// The same by the second in which they were served, as far back as some guardrail has not looked at them.
@@ -96,7 +103,7 @@ pub struct Followed {
 }
 
 impl Followed {
-    pub fn new(id: &RolloutId, opening: &Opening, created: EventSeq) -> Followed {
+    pub fn new(id: &RolloutId, opening: &Opening, created: EventSeq, began: Timestamp) -> Followed {
         Followed {
             id: id.clone(),
             baseline: opening.from.clone(),
@@ -130,6 +137,9 @@ impl Followed {
             events: BTreeMap::new(),
             graded: BTreeMap::new(),
             latest: BTreeMap::new(),
+            happened: BTreeMap::new(),
+            began,
+            resumed: Timestamp::default(),
             standing: BTreeMap::new(),
             served: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -171,7 +181,7 @@ impl Followed {
             baseline: self.baseline.clone(),
             moved: seq,
             commands: self.commands,
-            ..Followed::new(&self.id, &self.opening, self.created)
+            ..Followed::new(&self.id, &self.opening, self.created, self.began)
         }
     }
 
@@ -186,12 +196,14 @@ impl Followed {
     pub fn restarted(&mut self, away: Span, at: Timestamp) {
         self.unwatched(away);
         self.silence.restarted = at;
+        self.resumed = at;
         self.effect.iter_mut().for_each(|effect| effect.anew(at));
         self.smoke.restarted();
     }
 
     /// The clock was set forward.
-    pub fn stepped(&mut self, by: Span) {
+    pub fn stepped(&mut self, by: Span, at: Timestamp) {
+        self.resumed = at;
         self.unwatched(by);
         self.silence.skipped = self.silence.skipped.plus(by);
         self.effect.iter_mut().for_each(|effect| effect.skip(by));

@@ -56,6 +56,10 @@ impl Notice {
             (GuardrailKind::Paired, Verdict::Pass) => Some(Rare::PairPasses),
             (GuardrailKind::Split, Verdict::Fail) => Some(Rare::SplitFails),
             (GuardrailKind::Missing, Verdict::Fail) => Some(Rare::MissingFails),
+            (GuardrailKind::Stop, Verdict::Fail) => Some(Rare::StopFails),
+            (GuardrailKind::Stop, Verdict::NoData | Verdict::Stale | Verdict::SourceBroken) => {
+                Some(Rare::StopUnheard)
+            }
             _ => None,
         });
         self.readings(std::slice::from_ref(reading));

@@ -101,7 +101,9 @@ fn further(kind: GuardrailKind, baseline: &Effect, canary: &Effect) -> Truth {
         GuardrailKind::Quantile => times(SLOWER),
         GuardrailKind::Count => times(OFTENER),
         GuardrailKind::Missing => (b - a).abs(),
-        _ => b - a,
+        GuardrailKind::Score | GuardrailKind::Paired => b - a,
+        // Every policy has proportions, which are judged by themselves, and what is counted has no limit that is compared with.
+        GuardrailKind::Proportion | GuardrailKind::Absolute | GuardrailKind::Stop => return Truth::Same,
     };
     match limits - 1.0 {
         over if over > 1e-9 => Truth::Beyond,

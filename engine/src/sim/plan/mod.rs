@@ -12,7 +12,7 @@ use std::str::FromStr;
 use super::random::Random;
 use crate::core::policy::Policy;
 pub use exposure::{Segments, Way, Ways};
-pub use policies::{DEARER, Kinds, OFTENER, POINTS, SLOWER};
+pub use policies::{DEARER, Detector, Kinds, OFTENER, POINTS, SLOWER};
 pub use services::{Effect, Form, ServicePlan, Truth, bundle, version};
 pub use stimuli::{Intent, Obedience, Stimulus, Work};
 
@@ -139,6 +139,8 @@ pub enum Draw {
     Smoke,
     /// What versions are made of, and conditions on what is observed.
     Makeup,
+    /// What must not happen, which versions it happens to, and who tells.
+    Stop,
 }
 
 /// The randomness of the `n`th `what` of a seed.
@@ -170,6 +172,7 @@ impl Plan {
         let bundles = made.chance(0.2);
         let mut services = services::services(&mut r, events_min, &faults, bundles);
         let mut shifts = random(seed, Draw::Kinds, 1);
+        let mut stops = random(seed, Draw::Stop, 1);
         for service in &mut services {
             service.kinds = kinds.clone();
             for effect in service.versions.values_mut().skip(1) {
@@ -177,6 +180,7 @@ impl Plan {
                 if kinds.trade && effect.truth == Truth::Better && shifts.chance(0.7) {
                     effect.shift = 3.0;
                 }
+                effect.leaks = kinds.stop.is_some() && stops.chance(0.4);
                 if kinds.judges_slices && effect.shift <= 0.0 && shifts.chance(0.6) {
                     effect.forgets = 0.6;
                 }

@@ -1,6 +1,6 @@
 //! The policies of a seed.
 
-use super::{Draw, Way, Ways, random};
+use super::{Draw, MINUTE, Way, Ways, random};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::GuardrailKind;
 use crate::sim::random::Random;
@@ -20,6 +20,19 @@ pub struct Kinds {
     pub judges: bool,
     /// A suite of grades that fails holds.
     pub judges_slices: bool,
+    /// How often it may happen that a version leaks, and who tells.
+    pub stop: Option<(u64, Detector)>,
+}
+
+/// What looks for leaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detector {
+    /// It says how many it looked at, leaks or not.
+    Sound,
+    /// It speaks of leaks only.
+    Mute,
+    /// It dies so many ms after the start.
+    Dies(u64),
 }
 
 /// Limits of the further guardrails: points of grades, pairs and missing values, factors of quantiles and counts.
@@ -31,7 +44,7 @@ pub const DEARER: f64 = 0.2;
 
 impl Kinds {
     pub(super) fn draw(seed: u64) -> Kinds {
-        use GuardrailKind::{Count, Missing, Paired, Quantile, Score, Split};
+        use GuardrailKind::{Count, Missing, Paired, Quantile, Score, Split, Stop};
         let mut r = random(seed, Draw::Kinds, 0);
         let all = [Score, Quantile, Paired, Count, Split, Missing, Quantile, Count];
         let n = [0, 0, 1, 1, 2][r.below(5) as usize];
@@ -41,8 +54,21 @@ impl Kinds {
         let (histograms, warm_up, slow_grades) = (r.chance(0.4), r.chance(0.2), r.chance(0.3));
         let judges_slices = r.chance(0.3);
         let judges = r.chance(0.5);
-        let kinds = Kinds { some, histograms, trade, warm_up, slow_grades, judges, judges_slices };
-        if judges_slices { kinds.with(&[Score]) } else { kinds }
+        let stop = Kinds::stop(seed);
+        let kinds = Kinds { some, histograms, trade, warm_up, slow_grades, judges, judges_slices, stop };
+        let kinds = if judges_slices { kinds.with(&[Score]) } else { kinds };
+        if stop.is_some() { kinds.with(&[Stop]) } else { kinds }
+    }
+
+    fn stop(seed: u64) -> Option<(u64, Detector)> {
+        let mut r = random(seed, Draw::Stop, 0);
+        let detector = match r.below(8) {
+            0 => Detector::Mute,
+            1 => Detector::Dies((10 + r.below(60)) * MINUTE),
+            _ => Detector::Sound,
+        };
+        let allowed = [0, 0, 1, 3][r.below(4) as usize];
+        r.chance(0.12).then_some((allowed, detector))
     }
 
     /// And `more`.
@@ -77,7 +103,19 @@ impl Kinds {
                     "metric: complaint, kind: count, limit: 50%, on_fail: hold, gates: true"
                 }
                 GuardrailKind::Split => "metric: assigned, kind: split, on_fail: hold",
-                _ => "metric: reply, kind: missing, of: request, limit: 5pp, maturity: 1m, on_fail: hold",
+                GuardrailKind::Missing => {
+                    "metric: reply, kind: missing, of: request, limit: 5pp, maturity: 1m, on_fail: hold"
+                }
+                GuardrailKind::Stop => {
+                    let allowed = self.stop.map_or(0, |(allowed, _)| allowed);
+                    return format!(
+                        "    - {{metric: leak, kind: stop, allowed: {allowed}, on_fail: rollback}}\n"
+                    );
+                }
+                // Every policy has them.
+                GuardrailKind::Proportion | GuardrailKind::Mean | GuardrailKind::Absolute => {
+                    return String::new();
+                }
             };
             format!("    - {{{of}}}\n")
         };

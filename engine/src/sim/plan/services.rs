@@ -22,6 +22,8 @@ pub struct Effect {
     pub shift: f64,
     /// How many fewer answers of the first suite are good, while it is well on the whole.
     pub forgets: f64,
+    /// Now and then, something happens that must not.
+    pub leaks: bool,
     /// When half of its answers begin to fail, ms after the start.
     pub breaks: Option<u64>,
     /// The segment in which it differs at all from what served before, where it is one only.
@@ -163,5 +165,5 @@ fn effect(truth: Truth, events_min: u64, r: &mut Random) -> Effect {
     };
     let cost = if truth != Truth::Same && r.chance(0.3) { 1.6 } else { 1.0 };
     let breaks = (truth == Truth::BreaksLater).then(|| scaled((10 + r.below(60)) * MINUTE, events_min));
-    Effect { truth, pass, error, cost, shift: 0.0, forgets: 0.0, breaks, only: None }
+    Effect { truth, pass, error, cost, shift: 0.0, forgets: 0.0, leaks: false, breaks, only: None }
 }

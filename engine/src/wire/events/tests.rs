@@ -140,6 +140,7 @@ fn policy() -> Policy {
             guardrail(Rule::Split),
             guardrail(Rule::Missing(Missing { of: "request".into(), points: 0.02 })),
             guardrail(Rule::Absolute(Absolute { above: 0.2, of_last: 200 })),
+            guardrail(Rule::Stop(Stop { allowed: 2 })),
         ],
         evidence: EvidenceRules::default(),
         stale_after: Span::secs(60),

@@ -347,11 +347,11 @@ pub struct EvidenceBody {
 pub struct GuardrailBody {
     pub metric: Node<MetricName>,
     pub kind: Node<GuardrailKind>,
-    /// Default: the metric's name, with .absolute for kind absolute.
+    /// Default: the metric's name, with .absolute for kind absolute and .stop for kind stop.
     pub name: Option<Node<MetricName>>,
-    /// Which way is good; needed but for the kinds absolute, count and missing (there: lower) and split.
+    /// Which way is good; needed but for the kinds absolute, count, missing and stop (there: lower) and split.
     pub better: Option<Node<Better>>,
-    /// How much worse than the baseline is accepted. Not for the kinds absolute and split.
+    /// How much worse than the baseline is accepted. Not for the kinds absolute, split and stop.
     pub limit: Option<At<Limit>>,
     /// Kind quantile: which one, as 0.95.
     pub q: Option<Node<f64>>,
@@ -365,6 +365,8 @@ pub struct GuardrailBody {
     pub above: Option<Node<Percent>>,
     /// Kind absolute: of how many of the last canary observations.
     pub of_last: Option<Node<u64>>,
+    /// Kind stop: how often it may happen in the whole rollout (default: 0).
+    pub allowed: Option<Node<u64>>,
     /// How long after the request its value may arrive (default: 0s).
     pub maturity: Option<Node<Span>>,
     pub on_fail: Node<OnFail>,

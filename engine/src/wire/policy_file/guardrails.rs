@@ -4,10 +4,11 @@ use super::conditions::excuses;
 use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
 use super::scalars::{MetricName, TagValue};
 use crate::core::event::code::Code;
+use crate::core::evidence::kind::Scope;
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{
     Absolute, Better, Count, Guardrail, GuardrailKind, Judged, Margin, Mean, Missing, OnFail, Paired,
-    Proportion, Quantile, Rule, SLICES_MAX, Score, Unless,
+    Proportion, Quantile, Rule, SLICES_MAX, Score, Stop, Unless,
 };
 use crate::core::time::Span;
 use crate::wire::error::{did_you_mean, shown};
@@ -225,6 +226,10 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         );
         c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
     }
+    if on_fail != OnFail::Rollback && profile.scope == Scope::Rollout {
+        let message = format!("kind {} takes the canary back: on_fail is rollback", body.kind.text);
+        c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
+    }
     let slices = body.slices.as_ref().map(|At { value, place }| {
         if !profile.has_slices {
             let message = format!("kind {} is not told apart in slices", body.kind.text);
@@ -239,6 +244,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
     let metric = Metric(metric?.0);
     let default_name = match kind {
         GuardrailKind::Absolute => format!("{metric}.absolute"),
+        GuardrailKind::Stop => format!("{metric}.stop"),
         GuardrailKind::Missing => format!("{metric}.missing"),
         GuardrailKind::Split => format!("{metric}.split"),
         GuardrailKind::Quantile => {
@@ -338,9 +344,11 @@ fn lower_by_default(kind: GuardrailKind) -> bool {
         | GuardrailKind::Mean
         | GuardrailKind::Quantile
         | GuardrailKind::Paired => false,
-        GuardrailKind::Count | GuardrailKind::Split | GuardrailKind::Missing | GuardrailKind::Absolute => {
-            true
-        }
+        GuardrailKind::Count
+        | GuardrailKind::Split
+        | GuardrailKind::Missing
+        | GuardrailKind::Absolute
+        | GuardrailKind::Stop => true,
     }
 }
 
@@ -352,63 +360,37 @@ fn rule(
     better: Better,
 ) -> Option<Rule> {
     let field = |name: &str| format!("{path}.{name}");
-    if kind == GuardrailKind::Absolute {
-        if let Some(limit) = &body.limit {
-            c.refuse(
-                Code::FileValue,
-                limit.place,
-                &field("limit"),
-                "kind absolute has above and of_last, not limit",
-            );
-        }
-        let above = needed(c, path, body, "above", &body.above);
-        let of_last = needed(c, path, body, "of_last", &body.of_last);
-        let (Percent(above), of_last) = (above?, of_last?);
-        let (above_node, of_last_node) = (body.above.as_ref()?, body.of_last.as_ref()?);
-        if !(1..=OF_LAST_MAX).contains(&of_last) {
-            let message = format!("must be 1 to {OF_LAST_MAX}, got {of_last}");
-            c.refuse(Code::Limit, of_last_node.place, &field("of_last"), &message);
-            return None;
-        }
-        if above >= 1.0 {
-            let message = format!(
-                "{} can never trigger: more than all of the last {of_last} cannot be",
-                shown(&above_node.text)
-            );
-            c.refuse(Code::Unreachable, above_node.place, &field("above"), &message);
-            return None;
-        }
-        if above == 0.0 {
-            c.refuse(Code::Limit, above_node.place, &field("above"), "must be above 0%");
-            return None;
-        }
-        return Some(Rule::Absolute(Absolute { above, of_last: of_last as u32 }));
-    }
-    for (name, place) in
-        [("above", body.above.as_ref().map(|n| n.place)), ("of_last", body.of_last.as_ref().map(|n| n.place))]
-    {
-        if let Some(place) = place {
-            c.refuse(Code::FileValue, place, &field(name), "belongs to kind absolute");
-        }
-    }
     for (name, place, belongs) in [
-        ("q", body.q.as_ref().map(|n| n.place), (GuardrailKind::Quantile, "quantile")),
-        ("of", body.of.as_ref().map(|n| n.place), (GuardrailKind::Missing, "missing")),
+        ("above", body.above.as_ref().map(|n| n.place), GuardrailKind::Absolute),
+        ("of_last", body.of_last.as_ref().map(|n| n.place), GuardrailKind::Absolute),
+        ("q", body.q.as_ref().map(|n| n.place), GuardrailKind::Quantile),
+        ("of", body.of.as_ref().map(|n| n.place), GuardrailKind::Missing),
+        ("allowed", body.allowed.as_ref().map(|n| n.place), GuardrailKind::Stop),
     ] {
-        if let Some(place) = place.filter(|_| kind != belongs.0) {
-            c.refuse(Code::FileValue, place, &field(name), &format!("belongs to kind {}", belongs.1));
+        if let Some(place) = place.filter(|_| kind != belongs) {
+            c.refuse(Code::FileValue, place, &field(name), &format!("belongs to kind {}", belongs.name()));
         }
     }
-    if kind == GuardrailKind::Split {
-        if let Some(limit) = &body.limit {
-            c.refuse(
-                Code::FileValue,
-                limit.place,
-                &field("limit"),
-                "kind split compares with the step's share: it has no limit",
-            );
-        }
-        return Some(Rule::Split);
+    let instead = match kind {
+        GuardrailKind::Absolute => Some("kind absolute has above and of_last, not limit"),
+        GuardrailKind::Split => Some("kind split compares with the step's share: it has no limit"),
+        GuardrailKind::Stop => Some("kind stop has allowed, not limit"),
+        GuardrailKind::Proportion
+        | GuardrailKind::Score
+        | GuardrailKind::Mean
+        | GuardrailKind::Quantile
+        | GuardrailKind::Paired
+        | GuardrailKind::Count
+        | GuardrailKind::Missing => None,
+    };
+    if let (Some(instead), Some(limit)) = (instead, &body.limit) {
+        c.refuse(Code::FileValue, limit.place, &field("limit"), instead);
+    }
+    match kind {
+        GuardrailKind::Absolute => return absolute(c, path, body),
+        GuardrailKind::Split => return Some(Rule::Split),
+        GuardrailKind::Stop => return stop(c, path, body, better),
+        _ => {}
     }
     let Some(limit) = &body.limit else {
         c.refuse(Code::FileKeyMissing, body.metric.place, path, "required key limit is missing");
@@ -462,8 +444,45 @@ fn rule(
             Some(Rule::Missing(Missing { of: Metric(of), points }))
         }
         (GuardrailKind::Missing, _) => wrong(c, "has a limit above 0 in points, as in 2pp"),
-        (GuardrailKind::Split | GuardrailKind::Absolute, _) => None,
+        (GuardrailKind::Split | GuardrailKind::Absolute | GuardrailKind::Stop, _) => None,
     }
+}
+
+fn absolute(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Rule> {
+    let field = |name: &str| format!("{path}.{name}");
+    let above = needed(c, path, body, "above", &body.above);
+    let of_last = needed(c, path, body, "of_last", &body.of_last);
+    let (Percent(above), of_last) = (above?, of_last?);
+    let (above_node, of_last_node) = (body.above.as_ref()?, body.of_last.as_ref()?);
+    if !(1..=OF_LAST_MAX).contains(&of_last) {
+        let message = format!("must be 1 to {OF_LAST_MAX}, got {of_last}");
+        c.refuse(Code::Limit, of_last_node.place, &field("of_last"), &message);
+        return None;
+    }
+    if above >= 1.0 {
+        let message = format!(
+            "{} can never trigger: more than all of the last {of_last} cannot be",
+            shown(&above_node.text)
+        );
+        c.refuse(Code::Unreachable, above_node.place, &field("above"), &message);
+        return None;
+    }
+    if above == 0.0 {
+        c.refuse(Code::Limit, above_node.place, &field("above"), "must be above 0%");
+        return None;
+    }
+    Some(Rule::Absolute(Absolute { above, of_last: of_last as u32 }))
+}
+
+/// What must not happen is taken back, whatever speaks for the canary.
+fn stop(c: &mut Checker, path: &str, body: &GuardrailBody, better: Better) -> Option<Rule> {
+    let field = |name: &str| format!("{path}.{name}");
+    let allowed = c.get_or(&field("allowed"), &body.allowed, 0)?;
+    if let Some(node) = body.better.as_ref().filter(|_| better == Better::Higher) {
+        let message = "kind stop counts what must not happen: better is lower";
+        c.refuse(Code::FileValue, node.place, &field("better"), message);
+    }
+    Some(Rule::Stop(Stop { allowed }))
 }
 
 fn needed<T: Scalar>(

@@ -63,7 +63,7 @@ pub enum SmokeAt {
 words!(GuardrailKind, &KINDS_NOT_YET, "proportion" => GuardrailKind::Proportion, "score" => GuardrailKind::Score,
     "mean" => GuardrailKind::Mean, "quantile" => GuardrailKind::Quantile, "paired" => GuardrailKind::Paired,
     "count" => GuardrailKind::Count, "split" => GuardrailKind::Split, "missing" => GuardrailKind::Missing,
-    "absolute" => GuardrailKind::Absolute);
+    "absolute" => GuardrailKind::Absolute, "stop" => GuardrailKind::Stop);
 words!(Better, &[], "higher" => Better::Higher, "lower" => Better::Lower);
 words!(OnFail, &[], "rollback" => OnFail::Rollback, "hold" => OnFail::Hold, "alert" => OnFail::Alert);
 words!(OnSegmentFailure, &[], "all" => OnSegmentFailure::All, "alone" => OnSegmentFailure::Alone);

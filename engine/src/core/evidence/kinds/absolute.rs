@@ -1,12 +1,14 @@
 //! Too many bad ones among the last of the canary: for crashes. It looks at them as they come and compares nothing.
 
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Compares, Kind, Profile};
+use crate::core::evidence::kind::{Counts, Kind, Profile, Scope, Way};
 use crate::core::evidence::reference::Reference;
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Absolute, Better, GuardrailKind, quiet_below};
 use crate::core::telemetry::arm::ArmCount;
+use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::sliding_window::Recent;
+use crate::core::telemetry::tally::Tally;
 use crate::core::text::{count, percent, trim};
 
 pub static PROFILE: Profile = Profile {
@@ -18,6 +20,7 @@ pub static PROFILE: Profile = Profile {
     graded: false,
     of_values: false,
     of_requests: true,
+    scope: Scope::Exposed,
     needs_share: false,
     has_slices: false,
     of_split: false,
@@ -43,12 +46,8 @@ impl Kind for Absolute {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        None
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        Some(Recent::new(self.of_last, self.above))
+    fn way(&self) -> Way<'_> {
+        Way::Counts(self)
     }
 
     fn limit(&self, _: Better, _: Option<&Reference>, _: ArmCount) -> Option<f64> {
@@ -67,5 +66,24 @@ impl Kind for Absolute {
 
     fn allows(&self, _: Better) -> Option<String> {
         None
+    }
+}
+
+impl Counts for Absolute {
+    fn tally(&self) -> Tally {
+        Tally::Last(Recent::new(self.of_last, self.above))
+    }
+
+    fn bad(&self, better: Better, value: f64) -> u64 {
+        u64::from((value >= 0.5) == (better == Better::Lower))
+    }
+
+    fn bad_of(&self, better: Better, n: u64, sums: &Sums) -> Option<u64> {
+        let ones = sums.ones(n)?;
+        Some(if better == Better::Lower { ones } else { n - ones })
+    }
+
+    fn is_heard(&self, _: u64, _: u64) -> bool {
+        true
     }
 }

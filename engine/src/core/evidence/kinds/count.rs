@@ -1,8 +1,9 @@
 //! Events that have no denominator, as complaints: how often they come at equal traffic.
 
 use super::margin::percents;
+use crate::core::evidence::bets::Bets;
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Bets, Bucket, Compares, Kind, Profile, Summed};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::label_bets::{RATIOS_ABOVE, RATIOS_BELOW, chance};
 use crate::core::evidence::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
@@ -13,7 +14,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::{Sums, events};
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::text::{count, digits, trim};
 use crate::core::time::{Span, Timestamp};
 
@@ -27,6 +27,7 @@ pub static PROFILE: Profile = Profile {
     of_values: false,
     // An event is none.
     of_requests: false,
+    scope: Scope::Step,
     needs_share: true,
     has_slices: false,
     of_split: false,
@@ -54,12 +55,8 @@ impl Kind for Count {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, _: Better, _: Option<&Reference>, _: ArmCount) -> Option<f64> {

@@ -2,9 +2,9 @@
 //! something that can be bet on; whether more of the canary's are above that is asked beside.
 
 use super::margin::{self, handicapped, percents};
-use crate::core::evidence::bets::{Lean, Setting};
+use crate::core::evidence::bets::{Arms, Bets, Lean, Setting, worse};
 use crate::core::evidence::figures::{Limit, Measure, Unit};
-use crate::core::evidence::kind::{Arms, Beside, Bets, Bucket, Compares, Kind, Profile, Summed, worse};
+use crate::core::evidence::kind::{Beside, Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{ABOVE_CAP, CAPPED, Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::planted::{Bug, planted};
@@ -14,7 +14,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::text::{digits, percent};
 use crate::core::time::{Span, Timestamp};
 
@@ -27,6 +26,7 @@ pub static PROFILE: Profile = Profile {
     graded: false,
     of_values: true,
     of_requests: true,
+    scope: Scope::Step,
     needs_share: false,
     has_slices: true,
     of_split: false,
@@ -45,12 +45,8 @@ impl Kind for Mean {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, better: Better, reference: Option<&Reference>, baseline: ArmCount) -> Option<f64> {

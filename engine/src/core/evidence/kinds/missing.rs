@@ -1,9 +1,9 @@
 //! Requests whose value has not come by its maturity: if more or fewer of one arm's are missing, what came of it says little.
 
 use super::margin::{points, points_beyond};
-use crate::core::evidence::bets::{Lean, Setting};
+use crate::core::evidence::bets::{Arms, Bets, Lean, Setting};
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Arms, Beside, Bets, Bucket, Compares, Kind, Profile, Summed};
+use crate::core::evidence::kind::{Beside, Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Missing};
@@ -12,7 +12,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::text::{percent, trim};
 use crate::core::time::{Span, Timestamp};
 
@@ -26,6 +25,7 @@ pub static PROFILE: Profile = Profile {
     graded: false,
     of_values: false,
     of_requests: true,
+    scope: Scope::Step,
     needs_share: false,
     has_slices: false,
     of_split: false,
@@ -50,12 +50,8 @@ impl Kind for Missing {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, _: Better, _: Option<&Reference>, _: ArmCount) -> Option<f64> {

@@ -13,10 +13,12 @@ mod proportion;
 mod quantile;
 mod score;
 mod split;
+mod stop;
 
 pub use paired::DISCORDANT;
 
-use super::kind::{Bets, Compares, Kind, Profile};
+use super::bets::Bets;
+use super::kind::{Compares, Kind, Profile, Way};
 use super::reference::Reference;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{EvidenceRules, Guardrail, GuardrailKind, Rule};
@@ -34,6 +36,7 @@ impl Rule {
             Rule::Split => &split::Split,
             Rule::Missing(kind) => kind,
             Rule::Absolute(kind) => kind,
+            Rule::Stop(kind) => kind,
         }
     }
 }
@@ -50,6 +53,7 @@ impl GuardrailKind {
             GuardrailKind::Split => &split::PROFILE,
             GuardrailKind::Missing => &missing::PROFILE,
             GuardrailKind::Absolute => &absolute::PROFILE,
+            GuardrailKind::Stop => &stop::PROFILE,
         }
     }
 
@@ -66,7 +70,10 @@ impl Guardrail {
 
     /// How it compares; `None`: it compares nothing.
     pub fn compares(&self) -> Option<&dyn Compares> {
-        self.rule.kind().compares()
+        match self.rule.kind().way() {
+            Way::Compares(kind) => Some(kind),
+            Way::Counts(_) => None,
+        }
     }
 
     pub fn shows_safety(&self) -> bool {
@@ -127,6 +134,7 @@ mod tests {
             Rule::Split,
             Rule::Missing(Missing { of: "request".into(), points: 0.02 }),
             Rule::Absolute(Absolute { above: 0.2, of_last: 200 }),
+            Rule::Stop(Stop { allowed: 0 }),
         ] {
             let profile = rule.kind().profile();
             assert!(std::ptr::eq(profile, profile.kind.profile()), "{:?}", profile.kind);

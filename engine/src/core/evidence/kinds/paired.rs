@@ -1,9 +1,9 @@
 //! Grades of the same units, answered by both arms: their difference is bet on, which varies less than either.
 
 use super::margin::{points, points_beyond, spread, worse as worse_words};
-use crate::core::evidence::bets::PairSetting;
+use crate::core::evidence::bets::{Bets, PairSetting, Pairs, benefit, worse};
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Bets, Bucket, Compares, Kind, Pairs, Profile, Summed, benefit, worse};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Paired};
@@ -12,7 +12,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::text::{count, percent, signed};
 use crate::core::time::{Span, Timestamp};
 
@@ -26,6 +25,7 @@ pub static PROFILE: Profile = Profile {
     of_values: true,
     // A pair is made of one request.
     of_requests: false,
+    scope: Scope::Step,
     needs_share: false,
     has_slices: true,
     of_split: false,
@@ -60,12 +60,8 @@ impl Kind for Paired {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, better: Better, reference: Option<&Reference>, _: ArmCount) -> Option<f64> {

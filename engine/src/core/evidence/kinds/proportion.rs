@@ -1,9 +1,9 @@
 //! Shares of zeros and ones: passed evaluations, errors.
 
 use super::margin::{self, allows, beyond, points_beyond};
-use crate::core::evidence::bets::Setting;
+use crate::core::evidence::bets::{Arms, Bets, Setting, benefit, worse};
 use crate::core::evidence::figures::{Limit, Measure, Unit};
-use crate::core::evidence::kind::{Arms, Bets, Bucket, Compares, Kind, Profile, Summed, benefit, worse};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Proportion};
@@ -12,7 +12,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::time::{Span, Timestamp};
 
 pub static PROFILE: Profile = Profile {
@@ -24,6 +23,7 @@ pub static PROFILE: Profile = Profile {
     graded: false,
     of_values: false,
     of_requests: true,
+    scope: Scope::Step,
     needs_share: false,
     has_slices: true,
     of_split: false,
@@ -42,12 +42,8 @@ impl Kind for Proportion {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, better: Better, reference: Option<&Reference>, _: ArmCount) -> Option<f64> {

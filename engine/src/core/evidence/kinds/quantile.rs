@@ -2,9 +2,9 @@
 //! beyond it, the handicap allowed for.
 
 use super::margin::{handicapped, percents, spread, worse};
-use crate::core::evidence::bets::{Lean, Setting};
+use crate::core::evidence::bets::{Arms, Bets, Lean, Setting};
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Arms, Bets, Bucket, Compares, Kind, Profile, Summed};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{GATHERED_MAX, Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::planted::{Bug, planted};
@@ -14,7 +14,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::text::{digits, percent, significant};
 use crate::core::time::{Span, Timestamp};
 
@@ -27,6 +26,7 @@ pub static PROFILE: Profile = Profile {
     graded: false,
     of_values: true,
     of_requests: true,
+    scope: Scope::Step,
     needs_share: false,
     has_slices: true,
     of_split: false,
@@ -57,12 +57,8 @@ impl Kind for Quantile {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     /// What the canary's quantile may be.

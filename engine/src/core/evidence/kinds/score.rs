@@ -1,9 +1,9 @@
 //! Means of grades from 0 to 1.
 
 use super::margin::{self, allows, beyond, points_beyond};
-use crate::core::evidence::bets::Setting;
+use crate::core::evidence::bets::{Arms, Bets, Setting, benefit, worse};
 use crate::core::evidence::figures::{Limit, Measure, Unit};
-use crate::core::evidence::kind::{Arms, Bets, Bucket, Compares, Kind, Profile, Summed, benefit, worse};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Score};
@@ -12,7 +12,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::time::{Span, Timestamp};
 
 pub static PROFILE: Profile = Profile {
@@ -24,6 +23,7 @@ pub static PROFILE: Profile = Profile {
     graded: true,
     of_values: true,
     of_requests: true,
+    scope: Scope::Step,
     needs_share: false,
     has_slices: true,
     of_split: false,
@@ -42,12 +42,8 @@ impl Kind for Score {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, better: Better, reference: Option<&Reference>, _: ArmCount) -> Option<f64> {

@@ -1,7 +1,8 @@
 //! Assigned units against the share that was asked for: whether there is anything sound to compare.
 
+use crate::core::evidence::bets::Bets;
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Bets, Bucket, Compares, Kind, Profile, Summed};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::label_bets::SPLITS;
 use crate::core::evidence::reference::{Gathered, Reference, Unusable};
 use crate::core::ids::Metric;
@@ -11,7 +12,6 @@ use crate::core::telemetry::cohort::Cohort;
 use crate::core::telemetry::columns::Sums;
 use crate::core::telemetry::observation::{Observation, Role};
 use crate::core::telemetry::rates::Lately;
-use crate::core::telemetry::sliding_window::Recent;
 use crate::core::text::{count, digits, trim};
 use crate::core::time::{Span, Timestamp};
 
@@ -27,6 +27,7 @@ pub static PROFILE: Profile = Profile {
     graded: false,
     of_values: false,
     of_requests: true,
+    scope: Scope::Step,
     needs_share: true,
     has_slices: false,
     of_split: true,
@@ -53,12 +54,8 @@ impl Kind for Split {
         &PROFILE
     }
 
-    fn compares(&self) -> Option<&dyn Compares> {
-        Some(self)
-    }
-
-    fn recent(&self) -> Option<Recent> {
-        None
+    fn way(&self) -> Way<'_> {
+        Way::Compares(self)
     }
 
     fn limit(&self, _: Better, _: Option<&Reference>, _: ArmCount) -> Option<f64> {
