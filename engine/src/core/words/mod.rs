@@ -36,16 +36,19 @@ pub fn reading(r: &GuardrailReading) -> String {
         Verdict::SourceBroken => "has had no data from either side lately",
     };
     if let Some(silence) = &r.silence {
-        return format!("{} {}{}", r.name, silent(r.verdict, silence), detail(r));
+        return format!("{} {}{}", r.name, silent(r, silence), detail(r));
     }
     format!("{} {says}{}", r.name, detail(r))
 }
 
 /// Who is silent, and for how long.
-fn silent(verdict: Verdict, s: &Silence) -> String {
+fn silent(r: &GuardrailReading, s: &Silence) -> String {
     let (canary, baseline) = (&s.canary, &s.baseline);
     let lasts = |span: Option<Span>| span.map_or("ever".into(), |span| format!("for {span}"));
-    match (verdict, s.canary_for, s.baseline_for) {
+    match (r.verdict, s.canary_for, s.baseline_for) {
+        (_, None, _) if r.canary.n > 0 => {
+            format!("hears only of hits from {canary}, which is no sign that anybody looks at the rest")
+        }
         (Verdict::SourceBroken, None, None) => {
             format!(
                 "has a broken source: neither {canary} nor {baseline} has sent it; is it sent under this name?"

@@ -44,7 +44,7 @@ pub fn number(value: Value) -> Result<f64, (Code, String)> {
     Err((code, what.to_owned()))
 }
 
-/// A time, as the schemas have it.
+// A time, as the schemas have it.
 #[derive(schemars::JsonSchema)]
 #[expect(dead_code, reason = "documents what samples and aggregates read")]
 #[schemars(untagged, inline)]
