@@ -12,10 +12,10 @@
 //! same bytes. Missing evidence is a reason to hold, never to promote. A log written by any released version
 //! still opens.
 //!
-//! This half touches the world: the daemon ([`shell`]) and the command line ([`cli`]). What decides is pure and stands in a crate
-//! of its own, `sluice_engine`, whose modules are found here under the same names. Start at [`core`], then [`runner`]: inputs in, effects out, one owner of the state.
+//! This half touches the world: the daemon ([`shell`]) and the command line ([`cli`]). The log on a disk stands in `sluice_store`; what
+//! decides is pure and stands in a crate of its own, `sluice_engine`, whose modules are found here under the same names. Start at [`core`], then [`runner`]: inputs in, effects out, one owner of the state.
 
-#![deny(unsafe_code)] // `shell::durable` alone may, and says why
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod shell;

@@ -2,12 +2,9 @@
 
 pub mod api;
 pub mod bus;
-pub mod clock;
 pub mod daemon;
-pub mod durable;
 pub mod http;
 pub mod intake;
-pub mod log;
 pub mod micro;
 pub mod observe;
 pub mod policies;
@@ -15,3 +12,5 @@ pub mod recover;
 pub mod smoke;
 mod unread;
 pub mod writer;
+
+pub use sluice_store::{clock, durable, log};

@@ -379,11 +379,3 @@ impl From<Gone> for ApiError {
         ApiError::new(Code::NotNow, format!("{gone}; nothing was accepted"))
     }
 }
-
-impl From<LogError> for ApiError {
-    fn from(error: LogError) -> ApiError {
-        let code =
-            if matches!(error, LogError::NoSuchEvent { .. }) { Code::NotFound } else { Code::LogUnread };
-        ApiError::new(code, error.to_string())
-    }
-}

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use crate::shell::durable;
+use crate::durable;
 
 /// Holds a data folder for this process until dropped. The file keeps the holder's process id.
 pub struct Lock {

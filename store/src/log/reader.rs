@@ -290,7 +290,7 @@ mod tests {
     use super::*;
     use crate::core::event::Event;
     use crate::core::time::Timestamp;
-    use crate::shell::log::OpenOptions;
+    use crate::log::OpenOptions;
     use crate::wire::envelope::Group;
 
     /// A damaged store can end an iteration before its last page, and still find that page by its key.

@@ -1,7 +1,7 @@
 //! Ends the process when a flush does not return: after a failed write sled's own threads can wait for
 //! ever, and a daemon that neither acks nor exits is worse than one that is restarted.
 
-use crate::shell::clock;
+use crate::clock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_flush_that_does_not_return_ends_the_process() {
         const HANG: &str = "SLUICE_TEST_HANG";
-        let name = "shell::log::watchdog::tests::a_flush_that_does_not_return_ends_the_process";
+        let name = "log::watchdog::tests::a_flush_that_does_not_return_ends_the_process";
         if std::env::var_os(HANG).is_some() {
             let watchdog = Watchdog::start(Duration::from_millis(50)).unwrap();
             watchdog.guard(|| ());

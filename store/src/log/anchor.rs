@@ -1,6 +1,6 @@
 //! The anchor's file. What stands in it is `wire::anchor`'s business.
 
-use crate::shell::clock;
+use crate::clock;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;

@@ -1,0 +1,13 @@
+//! `make demo`: the demo without the rest of sluice, which takes three times as long to build.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match sluice_demo::run(sluice_demo::SEED, None) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
