@@ -22,4 +22,5 @@ pub mod schema;
 pub mod smoke;
 pub mod telemetry;
 pub mod time;
+mod tree;
 pub mod yaml;

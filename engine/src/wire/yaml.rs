@@ -1,7 +1,7 @@
 //! YAML that people write, read strictly, with errors that point at the place.
 //!
 //! Strict: no unknown or repeated key, no `yes` for true, no tag, no merge key, no NaN, 32 levels, and
-//! aliases only as far as 10,000 nodes. serde sees the structure; every scalar is kept as its text and
+//! aliases only as far as 10,000 nodes. serde sees the structure (`tree`); every scalar is kept as its text and
 //! place ([`Node`]) and read by [`Checker::get`], which can then name the field's path.
 //!
 //! Codes: E3001 not finite, E3002 aliases, E3003 nesting, E3004 key twice, E3005 unknown key, E3017 key
@@ -13,10 +13,12 @@ use std::marker::PhantomData;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
-use serde_saphyr::{Error as Yaml, Options, Spanned};
+use serde_saphyr::{Error as Yaml, Options};
 
 use super::error::{InputError, did_you_mean, head, shown};
 use super::json::NESTING_MAX;
+pub use super::tree::{At, Place};
+use super::tree::{EMPTY, File, Misfit, Why};
 use crate::core::event::code::Code;
 use crate::core::text::{count, is_hidden};
 use crate::core::time::Span;
@@ -25,21 +27,6 @@ use crate::core::time::Span;
 pub const FILE_MAX: usize = 256 * 1024;
 /// Nodes of a file with its aliases followed.
 pub const NODES_MAX: usize = 10_000;
-
-/// A place in a file: line and column from 1, both 0 where there is none; length in characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    pub line: usize,
-    pub column: usize,
-    pub length: usize,
-}
-
-impl From<serde_saphyr::Location> for Place {
-    fn from(at: serde_saphyr::Location) -> Place {
-        let length = usize::try_from(at.span().len()).unwrap_or(1).max(1);
-        Place { line: at.line() as usize, column: at.column() as usize, length }
-    }
-}
 
 /// One thing wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,33 +117,32 @@ impl<'a> Checker<'a> {
             self.refuse(Code::FileTooLarge, Place::default(), "", &message);
             return None;
         }
-        // Once as plain values: finds what is wrong with the whole before the meaning of a part.
-        let whole = serde_saphyr::from_str_with_options::<serde_json::Value>(self.text, options());
-        match whole.and_then(|_| serde_saphyr::from_str_with_options(self.text, options())) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.yaml(error.without_snippet(), not_yet);
-                None
-            }
-        }
+        let tree = serde_saphyr::from_str_with_options::<File>(self.text, options());
+        let tree = tree.map_err(|error| self.yaml(error.without_snippet())).ok()?;
+        tree.read(self.text).map_err(|misfit| self.misfit(misfit, not_yet)).ok()
     }
 
-    fn yaml(&mut self, error: &Yaml, not_yet: &[&str]) {
+    fn misfit(&mut self, Misfit { place, why }: Misfit, not_yet: &[&str]) {
+        let (code, message) = match why {
+            Why::Unknown { key, .. } if not_yet.contains(&&*key) => {
+                (Code::Unsupported, format!("{key} is not supported by this version of sluice"))
+            }
+            Why::Unknown { key, known } => {
+                let suggestion = match did_you_mean(&key, known.iter().copied()) {
+                    Some(key) => format!("did you mean {key}?"),
+                    None => format!("expected one of {}", known.join(", ")),
+                };
+                (Code::FileUnknownKey, format!("unknown key {}; {suggestion}", shown(&key)))
+            }
+            Why::Missing(key) => (Code::FileKeyMissing, format!("required key {key} is missing")),
+            Why::Other(message) => (Code::FileValue, shown(&message)),
+        };
+        self.refuse(code, place, "", &message);
+    }
+
+    fn yaml(&mut self, error: &Yaml) {
         let place = error.location().map(Place::from).unwrap_or_default();
         let (code, message) = match error {
-            Yaml::SerdeUnknownField { field, .. } if not_yet.contains(&field.as_str()) => {
-                (Code::Unsupported, format!("{field} is not supported by this version of sluice"))
-            }
-            Yaml::SerdeUnknownField { field, expected, .. } => {
-                let suggestion = match did_you_mean(field, expected.iter().copied()) {
-                    Some(key) => format!("did you mean {key}?"),
-                    None => format!("expected one of {}", expected.join(", ")),
-                };
-                (Code::FileUnknownKey, format!("unknown key {}; {suggestion}", shown(field)))
-            }
-            Yaml::SerdeMissingField { field, .. } => {
-                (Code::FileKeyMissing, format!("required key {field} is missing"))
-            }
             Yaml::Eof { .. } => (Code::FileKeyMissing, "the file is empty".to_owned()),
             Yaml::DuplicateMappingKey { key, .. } => {
                 let key = shown(key.as_deref().unwrap_or("a key"));
@@ -169,7 +155,7 @@ impl<'a> Checker<'a> {
                     },
                 )
             }
-            Yaml::AliasError { error, .. } => return self.yaml(error, not_yet),
+            Yaml::AliasError { error, .. } => return self.yaml(error),
             Yaml::AliasReplayLimitExceeded { .. } | Yaml::AliasExpansionLimitExceeded { .. } => {
                 (Code::FileExpands, "expands past 10,000 nodes".to_owned())
             }
@@ -189,13 +175,13 @@ impl<'a> Checker<'a> {
                 let message = other.to_string();
                 let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
                 match message {
+                    EMPTY => (Code::FileKeyMissing, "the file is empty".to_owned()),
                     "recursion limit exceeded" => {
                         (Code::FileTooDeep, format!("nesting deeper than {NESTING_MAX} levels"))
                     }
                     "expected string scalar" => {
                         (Code::FileValue, "expected a single value, not a list or map".to_owned())
                     }
-                    "expected sequence start" => (Code::FileValue, "expected a list".to_owned()),
                     "expected mapping start" => {
                         (Code::FileValue, "expected a map of keys and values".to_owned())
                     }
@@ -266,7 +252,7 @@ fn options() -> Options {
         reject_unsupported_tags: true,
         merge_keys: MergeKeyPolicy::Error,
         // Refused by the field that they stand in, with its path.
-        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_depth: NESTING_MAX,
@@ -288,8 +274,8 @@ pub struct Node<T> {
 
 impl<'de, T> Deserialize<'de> for Node<T> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Node<T>, D::Error> {
-        let node = Spanned::<String>::deserialize(input)?;
-        Ok(Node { text: node.value, place: node.referenced.into(), kind: PhantomData })
+        let At { value: text, place } = At::deserialize(input)?;
+        Ok(Node { text, place, kind: PhantomData })
     }
 }
 
@@ -304,33 +290,6 @@ impl<T: Scalar> JsonSchema for Node<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         T::schema(generator)
-    }
-}
-
-/// A list or map, and where it is.
-pub struct At<T> {
-    pub value: T,
-    pub place: Place,
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<At<T>, D::Error> {
-        let at = Spanned::<T>::deserialize(input)?;
-        Ok(At { value: at.value, place: at.referenced.into() })
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
     }
 }
 

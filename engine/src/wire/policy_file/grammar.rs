@@ -431,18 +431,6 @@ impl<'de> Deserialize<'de> for Limit {
                 Ok(Limit::Text(text.to_owned()))
             }
 
-            fn visit_i64<E>(self, n: i64) -> Result<Limit, E> {
-                Ok(Limit::Text(n.to_string()))
-            }
-
-            fn visit_u64<E>(self, n: u64) -> Result<Limit, E> {
-                Ok(Limit::Text(n.to_string()))
-            }
-
-            fn visit_f64<E>(self, n: f64) -> Result<Limit, E> {
-                Ok(Limit::Text(n.to_string()))
-            }
-
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Limit, A::Error> {
                 let (mut ratio, mut plus) = (None, None);
                 while let Some(key) = map.next_key::<String>()? {
@@ -491,14 +479,6 @@ impl<'de, S, T: Deserialize<'de>> Deserialize<'de> for Short<S, T> {
 
             fn visit_str<E>(self, text: &str) -> Result<Short<S, T>, E> {
                 Ok(Short::Text(text.to_owned(), PhantomData))
-            }
-
-            fn visit_i64<E>(self, n: i64) -> Result<Short<S, T>, E> {
-                Ok(Short::Text(n.to_string(), PhantomData))
-            }
-
-            fn visit_u64<E>(self, n: u64) -> Result<Short<S, T>, E> {
-                Ok(Short::Text(n.to_string(), PhantomData))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Short<S, T>, A::Error> {
