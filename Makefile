@@ -19,7 +19,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## three rollouts in virtual time: promoted, rolled back, promoted with an alert
-	@cargo run --release --locked -p sluice-demo
+	@cargo run --profile demo --locked -p sluice-demo
 
 lint: ## formatting and clippy
 	@echo "== formatting"

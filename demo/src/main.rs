@@ -1,4 +1,4 @@
-//! `make demo`: the demo without the rest of sluice, which takes three times as long to build.
+//! `make demo`: the demo without the rest of sluice, which takes a multiple of the time to build.
 
 use std::process::ExitCode;
 
