@@ -79,7 +79,7 @@ async fn a_broker_that_cannot_do_what_is_needed_is_named() {
     let told = "JetStream is not enabled on the NATS server or for this account; start nats-server with -js";
     assert_eq!(refused(&format!("accounts {{ plain {{ {user} }} }}")).await, ("E7009", told.into()));
     let small = format!("accounts {{ small {{ jetstream {{ max_streams: 1 }}, {user} }} }}");
-    assert_eq!(refused(&small).await, ("E7012", "cannot make stream SLUICE_TELEMETRY".into()));
+    assert_eq!(refused(&small).await, ("E7012", "cannot create stream SLUICE_ACKS".into()));
     assert_eq!(BusError::from(Gone).code().as_str(), "E7013");
 }
 
