@@ -105,7 +105,7 @@ bugs! {
     ProgressConfirms "progress-confirms" "who reports to be at work counts as done"
     ReleaseEarly "release-early" "what served before is given up when the new one gets everybody"
     ServesShadow "serves-shadow" "the canary serves while it should answer copies only"
-    SoakUncounted "soak-uncounted" "an event that must not happen does not count once everybody has the canary"
+    OneMoreMayHappen "one-more-may-happen" "one more of what must not happen than is allowed takes nothing back"
 }
 
 #[cfg(feature = "planted")]

@@ -242,8 +242,7 @@ impl Rollout {
 
     /// Whether what was served at `served_at` may be of this rollout, and not of an earlier one of the same version.
     pub fn began_by(&self, served_at: Timestamp) -> bool {
-        let left_out = planted(Bug::SoakUncounted) && matches!(self.stage, Stage::Soaking(_));
-        served_at.plus(CLOCKS) >= self.created_at && !left_out
+        served_at.plus(CLOCKS) >= self.created_at
     }
 
     /// The step on its way that was not applied in the time it has, and that time.
