@@ -104,7 +104,10 @@ fn sources(half: &str) -> Vec<Source> {
             let name = path.strip_prefix(&root).expect("below it").display().to_string();
             if path.is_dir() {
                 folders.push(path);
-            } else if !["lib.rs", "main.rs"].contains(&&*name) && !name.contains("tests") {
+            } else if name.ends_with(".rs")
+                && !["lib.rs", "main.rs"].contains(&&*name)
+                && !name.contains("tests")
+            {
                 let name: &'static str = name.leak();
                 let module = name.trim_end_matches(".rs").split('/').filter(|part| *part != "mod").collect();
                 let code = code_only(&fs::read_to_string(&path).expect("read a source file"));
