@@ -183,12 +183,12 @@ fn a_policy_that_is_not_there_or_never_lets_anything_pass_is_refused() {
     let shut = dir.path().join("shut.yaml");
     let good =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/prompt.yaml")).unwrap();
-    let windows = "spec:\n  windows: {deny: [{cron: \"* * * * *\", duration: 1h, tz: UTC}]}\n";
+    let windows = "spec:\n  windows: {deny: [{cron: \"0 0 0 * * *\", duration: 24h, tz: UTC}]}\n";
     fs::write(&shut, good.replacen("spec:\n", windows, 1)).unwrap();
     let output = run(&["policy", "check", shut.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(20));
     let said = text(&output.stderr);
-    let told = "error[E3042]: policy: spec.windows nothing could be promoted in the year from ";
+    let told = "error[E3042]: policy.spec.windows: nothing could be promoted in the year from ";
     assert!(said.starts_with(told) && said.contains("these windows never open"), "{said}");
 }
 
