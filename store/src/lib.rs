@@ -7,4 +7,4 @@ pub mod clock;
 pub mod durable;
 pub mod log;
 
-use sluice_engine::{core, runner, view, wire};
+use sluice_engine::{core, runner, wire};

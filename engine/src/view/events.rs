@@ -145,11 +145,8 @@ fn worded(event: &Event) -> Value {
 
 /// Observations per series.
 fn series(columns: &Columns) -> Value {
-    let mut counts = vec![0; columns.series.len()];
-    columns.samples().for_each(|sample| counts[sample.series as usize] += 1);
-    columns.aggregates.iter().for_each(|aggregate| counts[aggregate.series as usize] += aggregate.n);
     let of = |(s, n): (&Series, u64)| json!({"version": s.version, "metric": s.metric, "n": n});
-    columns.series.iter().zip(counts).map(of).collect()
+    columns.series.iter().zip(columns.counts()).map(of).collect()
 }
 
 fn sample(columns: &Columns, sample: &Sample) -> Value {

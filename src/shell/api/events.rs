@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::unread;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::log::{LogError, Reader};
@@ -119,10 +120,10 @@ pub fn evidence(log: &Reader, last: EventSeq, request: &EvidenceRequest) -> Resu
     if request.seq > last {
         return Err(RetraceError::NoEvent(request.seq).into());
     }
-    let asked = log.read(request.seq)?;
+    let asked = log.read(request.seq).map_err(unread)?;
     let mut tracer = Tracer::new(subject(request.seq, &asked.event, request.guardrail.as_deref())?);
-    for found in log.scan(1)? {
-        let found = found?;
+    for found in log.scan(1).map_err(unread)? {
+        let found = found.map_err(unread)?;
         tracer.next(found.seq, found.at, &found.event);
         if found.seq >= request.seq {
             break;
@@ -163,7 +164,7 @@ impl Feed {
                 let (_, log) = reader(&self.writer).await?;
                 let next = self.next;
                 let chunk = tokio::task::spawn_blocking(move || chunk(&log, next, until)).await;
-                let (news, next) = chunk.expect("reading does not panic")?;
+                let (news, next) = chunk.expect("reading does not panic").map_err(unread)?;
                 self.ready.extend(news);
                 self.next = next;
                 self.until = self.until.filter(|until| *until >= next);

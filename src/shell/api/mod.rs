@@ -168,7 +168,7 @@ impl Api {
             let Event::IntentRefused { intent, .. } = log.read(refused)?.event else { return Ok(None) };
             first_answer(state, log, &intent)
         });
-        match first.await?? {
+        match first.await?.map_err(unread)? {
             Some((seq, event)) => match event {
                 Event::RolloutCreated { rollout, opening } => {
                     self.deployed((seq, rollout, opening), true).await
@@ -284,7 +284,7 @@ impl Api {
     pub async fn info(&self) -> Result<info::InfoAnswer, ApiError> {
         let (log, policies, head) =
             self.writer.read(|state, log| (state.log, info::policies(state), log.head())).await?;
-        let head = head?;
+        let head = head.map_err(unread)?;
         Ok(info::InfoAnswer {
             version: env!("CARGO_PKG_VERSION"),
             engine: ENGINE,
@@ -321,7 +321,7 @@ impl Api {
     ) -> Result<T, ApiError> {
         let (last, log) = events::reader(&self.writer).await?;
         let read = tokio::task::spawn_blocking(move || read(&log, last)).await;
-        Ok(read.expect("reading does not panic")?)
+        read.expect("reading does not panic").map_err(unread)
     }
 }
 
@@ -378,4 +378,10 @@ impl From<Gone> for ApiError {
     fn from(gone: Gone) -> ApiError {
         ApiError::new(Code::NotNow, format!("{gone}; nothing was accepted"))
     }
+}
+
+/// What the log does not give.
+pub fn unread(error: LogError) -> ApiError {
+    let code = if matches!(error, LogError::NoSuchEvent { .. }) { Code::NotFound } else { Code::LogUnread };
+    ApiError::new(code, error.to_string())
 }

@@ -3,10 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::core::event::code::Code;
 use crate::core::ids::EventSeq;
 use crate::core::text::count;
-use crate::view::error::ApiError;
 use crate::wire::anchor::AnchorMismatch;
 use crate::wire::envelope::{EnvelopeError, Fault, TooLarge};
 
@@ -126,14 +124,6 @@ fn reason(cause: &io::Error) -> String {
     let text = told.or(text.split(" (os error").next()).unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
-}
-
-impl From<LogError> for ApiError {
-    fn from(error: LogError) -> ApiError {
-        let code =
-            if matches!(error, LogError::NoSuchEvent { .. }) { Code::NotFound } else { Code::LogUnread };
-        ApiError::new(code, error.to_string())
-    }
 }
 
 #[cfg(test)]

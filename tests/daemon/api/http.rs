@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use futures_util::StreamExt;
+use sluice::shell::api::unread;
 use sluice::shell::log::LogError;
-use sluice::view::error::ApiError;
 
 use super::*;
 use crate::support::{Daemon, http};
@@ -318,7 +318,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 /// Nothing that a client did is wrong.
 #[test]
 fn a_log_that_cannot_be_read_is_the_servers_fault() {
-    let error = ApiError::from(LogError::Poisoned);
+    let error = unread(LogError::Poisoned);
     assert_eq!((error.code.as_str(), error.status), ("E5090", 500));
 }
 

@@ -13,6 +13,12 @@ pub fn percents(by: f64) -> String {
     format!("{}%", digits(by * 100.0))
 }
 
+/// How far the boundary is from a baseline whose mean is `theta`.
+pub fn limit(margin: Margin, better: Better, theta: f64) -> f64 {
+    let (rho, d) = margin.boundary(better);
+    rho * theta + d - theta
+}
+
 /// How much worse a canary may be. `None`: not at all.
 pub fn allows(margin: Margin, better: Better) -> Option<String> {
     Some(match margin {

@@ -47,8 +47,7 @@ impl Kind for Proportion {
     }
 
     fn limit(&self, better: Better, reference: Option<&Reference>, _: ArmCount) -> Option<f64> {
-        let (rho, d) = self.margin.boundary(better);
-        reference.map(|reference| rho * reference.theta + d - reference.theta)
+        reference.map(|reference| margin::limit(self.margin, better, reference.theta))
     }
 
     fn fails_when(&self, metric: &Metric, better: Better) -> String {
