@@ -11,7 +11,7 @@ use sluice::core::event::Event;
 use sluice::core::event::fact::{Ack, AckStatus, Intent, Origin};
 use sluice::core::evidence::bets::Wealth;
 use sluice::core::evidence::block::BLOCK;
-use sluice::core::evidence::reference::{GATHERED_MAX, Gathered, Reference};
+use sluice::core::evidence::reference::{BaselineSample, GATHERED_MAX, Reference};
 use sluice::core::evidence::score::Evidence;
 use sluice::core::ids::{Digest, Service};
 use sluice::core::policy::ChangeKind;
@@ -134,7 +134,7 @@ fn betting() -> bool {
          not counted: a third account (a benefit), the values of the block that is open, and the reference."
     );
     for (name, evidence, reference) in kept {
-        let words = |w: &Wealth| w.words.len() * 8;
+        let words = |w: &Wealth| w.log_wealth.len() * 8;
         let accounts = words(&evidence.harm) + words(&evidence.safe);
         let bytes = size_of::<Evidence>() + accounts;
         met &= bytes <= STATE_MAX;
@@ -150,7 +150,7 @@ fn betting() -> bool {
             };
             println!("  {:<16} {more:>+5} bytes, {what}: {all} with it{over}{note}", "");
         };
-        if let Some(other) = &evidence.other {
+        if let Some(other) = &evidence.secondary {
             beside("a third account", words(other), "");
         }
         let open = &evidence.open;
@@ -160,15 +160,15 @@ fn betting() -> bool {
                 "; with one arm silent, at most 1,024 values (8,192 bytes) from one cohort to the next";
             beside(&format!("{} values of the open block", open.values()), values, note);
         }
-        let grids = [&reference.harm_grid, &reference.safe_grid, &reference.other_grid];
+        let grids = [&reference.harm_grid, &reference.safe_grid, &reference.secondary_grid];
         let held = size_of::<Reference>() + grids.into_iter().map(|grid| grid.capacity() * 8).sum::<usize>();
         beside("the reference", held, "");
     }
     println!(
-        "  Beside these, and bounded by themselves: what waits for its cohort to settle, and the baseline that is gathered\n  \
+        "  Secondary these, and bounded by themselves: what waits for its cohort to settle, and the baseline that is gathered\n  \
          for the next reference ({} bytes; with values, which quantiles always keep and means and scores until their\n  \
          first reference, {GATHERED_MAX} of them, {} bytes).",
-        size_of::<Gathered>(),
+        size_of::<BaselineSample>(),
         GATHERED_MAX * 8
     );
     met
@@ -191,12 +191,12 @@ fn bet(rule: Rule, benefit: Option<f64>) -> (f64, Evidence, Reference) {
     let ones = |values: &[f64]| values.iter().filter(|x| **x < 0.9).count() as f64;
     let (sum, sumsq) = (values.iter().sum(), values.iter().map(|x| x * x).sum());
     let binary = matches!(guardrail.rule, Rule::Proportion { .. });
-    let gathered = Gathered {
+    let gathered = BaselineSample {
         n: values.len() as u64,
         sum: if binary { ones(&values) } else { sum },
         sumsq,
         values: values.clone(),
-        ..Gathered::default()
+        ..BaselineSample::default()
     };
     let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
     let portion = |canary: bool, x: f64| {
@@ -243,8 +243,8 @@ fn started() -> Runner {
         finding: None,
         scopes: Vec::new(),
         significant: false,
-        makeup: Default::default(),
-        from_makeup: Default::default(),
+        composition: Default::default(),
+        from_composition: Default::default(),
         content: digest,
     };
     let mut sent = BTreeMap::new();

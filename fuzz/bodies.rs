@@ -82,7 +82,7 @@ fn recorded(fact: &Event) {
     group.push(fact, NOW).expect("what is accepted fits one record");
     let back = envelope::decode(group.bytes(), &mut 0).expect("what was written reads back");
     assert_eq!(&back.event, fact);
-    assert!(!line::text(fact).is_empty());
+    assert!(!line::describe(fact).is_empty());
 }
 
 /// It also does not stop the core.

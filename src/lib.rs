@@ -20,4 +20,4 @@
 pub mod cli;
 pub mod shell;
 
-pub use sluice_engine::{core, invariants, replay, retrace, runner, sim, view, windows, wire};
+pub use sluice_engine::{core, evidence_trace, invariants, replay, runner, sim, view, windows, wire};

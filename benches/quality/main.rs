@@ -181,7 +181,7 @@ fn traces(scenario: &Scenario, runs: u64, requests: usize) -> io::Result<()> {
         for request in stream.by_ref().take(requests) {
             n += 1;
             if judge.take(n, request) {
-                let e = &judge.watch.evidence;
+                let e = &judge.monitor.evidence;
                 writeln!(out, "{number},{n},{},{:.4},{:.4}", e.canary.n, e.harm.ln(), e.safe.ln())?;
             }
         }

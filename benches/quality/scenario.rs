@@ -56,7 +56,7 @@ pub enum Asked {
     /// At most alpha of the streams are shown safe.
     Safe(&'static str),
     /// As `Worse`, of a policy of several guardrails: shown.
-    Together,
+    PooledEvidence,
     /// The canary's mean differs by this much all the time: the always-valid range that people are shown may ever miss
     /// it in at most 5 % of the streams.
     Range(f64),
@@ -70,7 +70,7 @@ pub struct Scenario {
     pub name: String,
     pub guardrail: Guardrail,
     /// Other guardrails that roll back, of other metrics of the same requests. One phase, then.
-    pub beside: Vec<Beside>,
+    pub beside: Vec<Secondary>,
     /// The canary's planned share of the traffic, at first; of pairs 1, for every request is answered by both.
     pub share: f64,
     pub phases: Vec<Phase>,
@@ -82,7 +82,7 @@ pub struct Scenario {
 
 /// A guardrail of a metric with what its observations are drawn from.
 #[derive(Clone, Debug)]
-pub struct Beside {
+pub struct Secondary {
     pub guardrail: Guardrail,
     pub baseline: Law,
     pub canary: Law,
@@ -323,9 +323,9 @@ fn policies() -> Vec<Scenario> {
         let mut parts = weights.iter().enumerate().map(|(i, (name, weight))| {
             let metric = found(*name);
             let guardrail = Guardrail { weight: *weight, ..metric.guardrail.clone() };
-            Beside { guardrail, baseline: metric.baseline, canary: canary(i, metric) }
+            Secondary { guardrail, baseline: metric.baseline, canary: canary(i, metric) }
         });
-        let Beside { guardrail, baseline, canary } = parts.next().expect("three");
+        let Secondary { guardrail, baseline, canary } = parts.next().expect("three");
         Scenario {
             name: format!("policy of 3, {what}"),
             guardrail,
@@ -343,9 +343,9 @@ fn policies() -> Vec<Scenario> {
         for (i, (name, _)) in weights.iter().enumerate() {
             let what = format!("{name} {}", bad[i]);
             let canary = |j, m: &Metric| if i == j { law(m, bad[i]) } else { m.baseline };
-            all.push(of(&what, share, Asked::Together, 1_000_000, &canary));
+            all.push(of(&what, share, Asked::PooledEvidence, 1_000_000, &canary));
         }
-        all.push(of("all three so", share, Asked::Together, 1_000_000, &|i, m| law(m, bad[i])));
+        all.push(of("all three so", share, Asked::PooledEvidence, 1_000_000, &|i, m| law(m, bad[i])));
     }
     all
 }

@@ -3,10 +3,10 @@
 use sluice::core::decide::conditions::observed;
 use sluice::core::decide::readings::judge;
 use sluice::core::decide::turn::Turn;
-use sluice::core::event::opening::Opening;
+use sluice::core::event::rollout_spec::RolloutSpec;
 use sluice::core::evidence::block::pair_y;
 use sluice::core::evidence::ingest::Receipt;
-use sluice::core::evidence::monitor::Watch;
+use sluice::core::evidence::monitor::GuardrailMonitor;
 use sluice::core::evidence::score::harm_ln;
 use sluice::core::ids::{Digest, Weight};
 use sluice::core::policy::actuator::OnDeadline;
@@ -56,14 +56,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn look(&mut self, guardrail: &Guardrail, watch: &Watch, request: u64) {
-        if watch.reference.is_none() {
+    fn look(&mut self, guardrail: &Guardrail, monitor: &GuardrailMonitor, request: u64) {
+        if monitor.reference.is_none() {
             return;
         }
-        let at = At { canary: watch.evidence.canary.n, request };
+        let at = At { canary: monitor.evidence.canary.n, request };
         for (first, ln) in [
-            (&mut self.harm, harm_ln(guardrail, &watch.evidence)),
-            (&mut self.safe, watch.evidence.safe.ln()),
+            (&mut self.harm, harm_ln(guardrail, &monitor.evidence)),
+            (&mut self.safe, monitor.evidence.safe.ln()),
         ] {
             for (first, level) in first.iter_mut().zip(LEVELS) {
                 if first.is_none() && ln >= level.ln() {
@@ -169,7 +169,7 @@ fn policy(share: f64, guardrails: Vec<Guardrail>) -> Policy {
 pub struct Judge<'a> {
     guardrail: &'a Guardrail,
     policy: Policy,
-    pub watch: Watch,
+    pub monitor: GuardrailMonitor,
     /// Events of the open block, baseline and canary.
     events: [u64; 2],
 }
@@ -178,7 +178,7 @@ impl<'a> Judge<'a> {
     /// With a reference frozen from `values`, as from the cohorts before the first bet.
     pub fn new(guardrail: &'a Guardrail, share: f64, values: &[f64]) -> Judge<'a> {
         let policy = policy(share, vec![guardrail.clone()]);
-        let mut watch = Watch::new(guardrail);
+        let mut monitor = GuardrailMonitor::new(guardrail);
         let (start, length) = (Timestamp(0), policy.evidence.cohort);
         let mut observe = |arm, i: usize, value, role| {
             let key = unit_key(&i.to_string());
@@ -193,7 +193,7 @@ impl<'a> Judge<'a> {
                 value,
                 role,
             };
-            watch.observe(&Receipt { guardrail, length, now: start, settled: false }, o);
+            monitor.observe(&Receipt { guardrail, length, now: start, settled: false }, o);
         };
         for (i, &value) in values.iter().enumerate() {
             match guardrail.rule {
@@ -213,10 +213,10 @@ impl<'a> Judge<'a> {
             }
         }
         if !values.is_empty() {
-            let scored = watch.score(guardrail, &policy, start, 0);
-            watch.apply_scored(guardrail, &policy, start, &scored);
+            let scored = monitor.score(guardrail, &policy, start, 0);
+            monitor.apply_scored(guardrail, &policy, start, &scored);
         }
-        let mut judge = Judge { guardrail, policy, watch, events: [0; 2] };
+        let mut judge = Judge { guardrail, policy, monitor, events: [0; 2] };
         judge.freeze(0);
         judge
     }
@@ -225,9 +225,9 @@ impl<'a> Judge<'a> {
     #[inline]
     pub fn take(&mut self, number: u64, request: Request) -> bool {
         let Request { step, canary, x } = request;
-        let watch = &mut self.watch;
-        let Some(reference) = &watch.reference else { return false };
-        watch.evidence.enter_step(step);
+        let monitor = &mut self.monitor;
+        let Some(reference) = &monitor.reference else { return false };
+        monitor.evidence.enter_step(step);
         let portion = match self.guardrail.rule {
             Rule::Mean { .. } | Rule::Score { .. } | Rule::Quantile { .. } => Portion::Value { canary, x },
             Rule::Paired { .. } => {
@@ -253,26 +253,26 @@ impl<'a> Judge<'a> {
         let of_pair = matches!(self.guardrail.rule, Rule::Paired { .. });
         if !canary || of_pair {
             let y = if of_pair { pair_y(0.0, x) } else { reference.baseline_y(x) };
-            watch.gathered.n += 1;
-            watch.gathered.sum += y;
-            watch.gathered.sumsq += y * y;
+            monitor.gathered.n += 1;
+            monitor.gathered.sum += y;
+            monitor.gathered.sumsq += y * y;
             if matches!(self.guardrail.rule, Rule::Quantile { .. }) {
-                watch.gathered.values.push(x);
+                monitor.gathered.values.push(x);
             }
         }
-        let blocks = watch.evidence.blocks;
-        watch.evidence.add(self.guardrail, reference, Timestamp(number * 1_000), &portion);
-        let closed = watch.evidence.blocks > blocks;
-        if closed && watch.evidence.blocks.is_multiple_of(COHORT) {
-            watch.gathered.forget();
+        let blocks = monitor.evidence.blocks;
+        monitor.evidence.add(self.guardrail, reference, Timestamp(number * 1_000), &portion);
+        let closed = monitor.evidence.blocks > blocks;
+        if closed && monitor.evidence.blocks.is_multiple_of(COHORT) {
+            monitor.gathered.forget();
             self.freeze(step);
         }
         closed
     }
 
     fn freeze(&mut self, step: u16) {
-        if let Some(Ok(reference)) = self.watch.next_reference(self.guardrail, &self.policy.evidence) {
-            self.watch.apply_reference(&reference, step);
+        if let Some(Ok(reference)) = self.monitor.next_reference(self.guardrail, &self.policy.evidence) {
+            self.monitor.apply_reference(&reference, step);
         }
     }
 }
@@ -297,12 +297,12 @@ pub fn run(scenario: &Scenario, number: u64) -> Outcome {
     while let Some(request) = stream.next() {
         n += 1;
         if !begun && stream.last_phase() {
-            (outcome.onset, begun) = (judge.watch.evidence.canary.n, true);
+            (outcome.onset, begun) = (judge.monitor.evidence.canary.n, true);
         }
         if judge.take(n, request) {
-            outcome.look(&scenario.guardrail, &judge.watch, n);
+            outcome.look(&scenario.guardrail, &judge.monitor, n);
             if let Asked::Range(truth) = scenario.asked {
-                let range = judge.watch.evidence.display.range(judge.watch.scale());
+                let range = judge.monitor.evidence.interval.range(judge.monitor.scale());
                 outcome.missed |= range.is_some_and(|range| truth < range.lo || truth > range.hi);
             }
             let done = match scenario.asked {
@@ -315,7 +315,7 @@ pub fn run(scenario: &Scenario, number: u64) -> Outcome {
             }
         }
     }
-    outcome.canary = judge.watch.evidence.canary.n;
+    outcome.canary = judge.monitor.evidence.canary.n;
     outcome
 }
 
@@ -332,7 +332,7 @@ fn run_policy(scenario: &Scenario, number: u64) -> Outcome {
         judges.push(Judge::new(guardrail, scenario.share, &values));
     }
     let (state, mut rollout) =
-        (State::default(), Rollout::new("r1".into(), opening(), &policy, 1, Timestamp(0)));
+        (State::default(), Rollout::new("r1".into(), spec(), &policy, 1, Timestamp(0)));
     let mut outcome = Outcome::default();
     for n in 1..=phase.requests {
         let canary = random.chance(phase.share);
@@ -342,32 +342,32 @@ fn run_policy(scenario: &Scenario, number: u64) -> Outcome {
             closed |= judge.take(n, Request { step: phase.step, canary, x: law.draw(&mut random) });
         }
         // An average reaches a level only if one of its parts does.
-        if !closed || judges.iter().all(|judge| judge.watch.evidence.harm.ln() < LEVELS[0].ln()) {
+        if !closed || judges.iter().all(|judge| judge.monitor.evidence.harm.ln() < LEVELS[0].ln()) {
             continue;
         }
         let swap = |judges: &mut [Judge], rollout: &mut Rollout| {
-            let pairs = judges.iter_mut().zip(&mut rollout.watches);
-            pairs.for_each(|(judge, watch)| std::mem::swap(&mut judge.watch, watch));
+            let pairs = judges.iter_mut().zip(&mut rollout.monitors);
+            pairs.for_each(|(judge, monitor)| std::mem::swap(&mut judge.monitor, monitor));
         };
         swap(&mut judges, &mut rollout);
         let turn = Turn { state: &state, rollout: &rollout, policy: &policy, now: Timestamp(n * 1_000) };
         let judgement = judge(turn, &observed(turn));
         swap(&mut judges, &mut rollout);
-        let at = Some(At { canary: judges[0].watch.evidence.canary.n, request: n });
+        let at = Some(At { canary: judges[0].monitor.evidence.canary.n, request: n });
         let acts = [judgement.harm, judgement.harm_ln >= LEVELS[1].ln()];
         for (first, _) in outcome.harm.iter_mut().zip(acts).filter(|(first, acts)| first.is_none() && *acts) {
             *first = at;
         }
-        if scenario.asked == Asked::Together && outcome.harm[1].is_some() {
+        if scenario.asked == Asked::PooledEvidence && outcome.harm[1].is_some() {
             break;
         }
     }
-    outcome.canary = judges[0].watch.evidence.canary.n;
+    outcome.canary = judges[0].monitor.evidence.canary.n;
     outcome
 }
 
-fn opening() -> Opening {
-    Opening {
+fn spec() -> RolloutSpec {
+    RolloutSpec {
         intent: "quality".into(),
         service: "quality".into(),
         kind: ChangeKind::Model,
@@ -379,8 +379,8 @@ fn opening() -> Opening {
         reason: "quality".into(),
         attempt: 1,
         finding: None,
-        makeup: Default::default(),
-        from_makeup: Default::default(),
+        composition: Default::default(),
+        from_composition: Default::default(),
         behind: None,
         supersedes: Vec::new(),
         scopes: Vec::new(),
@@ -401,29 +401,30 @@ struct Coming {
 fn run_cohorts(scenario: &Scenario, labels: &Labels, number: u64) -> Outcome {
     let (guardrail, policy) = (&scenario.guardrail, policy(scenario.share, vec![scenario.guardrail.clone()]));
     let length = policy.evidence.cohort;
-    let mut watch = Watch::new(guardrail);
+    let mut monitor = GuardrailMonitor::new(guardrail);
     let mut outcome = Outcome::default();
     let coming = coming(scenario, labels, length, number);
     for (n, Coming { at, observation }) in coming.iter().enumerate() {
-        settle(&mut watch, &policy, *at, n as u64, &mut outcome);
+        settle(&mut monitor, &policy, *at, n as u64, &mut outcome);
         let settled = observation.cohort.plus(length).plus(guardrail.maturity) <= *at;
-        watch.observe(&Receipt { guardrail, length, now: *at, settled }, *observation);
+        monitor.observe(&Receipt { guardrail, length, now: *at, settled }, *observation);
     }
-    settle(&mut watch, &policy, Timestamp(u64::MAX), coming.len() as u64, &mut outcome);
-    outcome.canary = watch.evidence.canary.n;
+    settle(&mut monitor, &policy, Timestamp(u64::MAX), coming.len() as u64, &mut outcome);
+    outcome.canary = monitor.evidence.canary.n;
     outcome
 }
 
 /// Scores what has settled by `now`, freezing references in between, as `decide` does.
-fn settle(watch: &mut Watch, policy: &Policy, now: Timestamp, n: u64, outcome: &mut Outcome) {
+fn settle(monitor: &mut GuardrailMonitor, policy: &Policy, now: Timestamp, n: u64, outcome: &mut Outcome) {
     let (guardrail, length) = (&policy.guardrails[0], policy.evidence.cohort);
-    while let Some(start) = watch.oldest().filter(|start| start.plus(length).plus(guardrail.maturity) <= now)
+    while let Some(start) =
+        monitor.oldest().filter(|start| start.plus(length).plus(guardrail.maturity) <= now)
     {
-        let scored = watch.score(guardrail, policy, start, 0);
-        watch.apply_scored(guardrail, policy, start, &scored);
-        outcome.look(guardrail, watch, n);
-        if let Some(Ok(reference)) = watch.next_reference(guardrail, &policy.evidence) {
-            watch.apply_reference(&reference, 0);
+        let scored = monitor.score(guardrail, policy, start, 0);
+        monitor.apply_scored(guardrail, policy, start, &scored);
+        outcome.look(guardrail, monitor, n);
+        if let Some(Ok(reference)) = monitor.next_reference(guardrail, &policy.evidence) {
+            monitor.apply_reference(&reference, 0);
         }
     }
 }

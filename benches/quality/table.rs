@@ -189,7 +189,7 @@ pub fn rows(scenario: &Scenario, outcomes: &[Outcome], early: &mut Option<(f64, 
                 ..Row::of(scenario, "G7", "delay / early delay", 0, &kept)
             });
         }
-        Asked::Together => {
+        Asked::PooledEvidence => {
             let wald = per_nat();
             let times = Times::of(outcomes, harm(0), false);
             rows.push(times.median(scenario, "policy", "median time to harm", 0, wald, None));

@@ -8,7 +8,7 @@ use std::path::Path;
 use sluice_engine::core::event::Event;
 use sluice_engine::core::event::decision::Choice;
 use sluice_engine::core::event::fact::{Intent, Origin};
-use sluice_engine::core::event::opening::Outcome;
+use sluice_engine::core::event::rollout_spec::Outcome;
 use sluice_engine::core::ids::{Digest, EventSeq, Service, Version};
 use sluice_engine::core::policy::ChangeKind;
 use sluice_engine::core::state::State;
@@ -190,8 +190,8 @@ impl Stage {
             finding: None,
             scopes: Vec::new(),
             significant: false,
-            makeup: Default::default(),
-            from_makeup: Default::default(),
+            composition: Default::default(),
+            from_composition: Default::default(),
             content,
         };
         let now = self.world.now;
@@ -234,8 +234,8 @@ impl Stage {
 /// The line of the story for an event, if it has one.
 fn line(event: &Event) -> Option<String> {
     match event {
-        Event::RolloutCreated { rollout, opening } => {
-            Some(format!("{rollout}  {} -> {} accepted", opening.from, opening.to))
+        Event::RolloutCreated { rollout, spec } => {
+            Some(format!("{rollout}  {} -> {} accepted", spec.from, spec.to))
         }
         Event::DecisionMade { rollout, decision } => {
             let (from, to) = (decision.weight_from, decision.weight_to);

@@ -9,9 +9,9 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
+pub mod evidence_trace;
 pub mod invariants;
 pub mod replay;
-pub mod retrace;
 pub mod runner;
 pub mod sim;
 pub mod view;

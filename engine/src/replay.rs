@@ -15,7 +15,7 @@ use crate::core::state::State;
 use crate::core::text::plain;
 use crate::core::time::Timestamp;
 use crate::core::words;
-use crate::core::words::line::text;
+use crate::core::words::line::describe;
 use crate::runner::Runner;
 use crate::wire::events;
 use crate::wire::time::rfc3339;
@@ -62,7 +62,7 @@ impl Divergence {
         };
         match self {
             Divergence::Differs { seq, at, recorded, replayed } => {
-                let other = replayed.as_ref().map_or("nothing".to_owned(), |event| text(event));
+                let other = replayed.as_ref().map_or("nothing".to_owned(), |event| describe(event));
                 let first = replayed.as_ref().and_then(|event| first_difference(recorded, event));
                 let first = first.map_or(String::new(), |(path, a, b)| {
                     format!(
@@ -75,13 +75,13 @@ impl Divergence {
                 format!(
                     "{}\n  RECORDED  {}\n  REPLAYED  {other}{first}",
                     title(*seq, *at, recorded),
-                    text(recorded)
+                    describe(recorded)
                 )
             }
             Divergence::Missing { seq, at, replayed } => format!(
                 "{}\n  RECORDED  nothing more\n  REPLAYED  {}",
                 title(*seq, *at, replayed),
-                text(replayed)
+                describe(replayed)
             ),
         }
     }

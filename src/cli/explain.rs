@@ -10,7 +10,7 @@ use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::guardrail::OnFail;
 use crate::core::text::{count, digits};
 use crate::view::evidence::{
-    AccountView, CountView, EvidenceAnswer, FactorView, MoveView, RankView, TogetherView,
+    AccountView, CountView, EvidenceAnswer, FactorView, MoveView, PooledEvidenceView, RankView,
 };
 use crate::view::rollout::{GateView, RolloutView, Standing};
 
@@ -251,7 +251,7 @@ fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
     }
     text.extend(e.meaning.iter().map(|sentence| format!("  {sentence}\n")));
     // An advisory guardrail has no part in it.
-    let part = |t: &&TogetherView| {
+    let part = |t: &&PooledEvidenceView| {
         t.recorded_ln.is_some() || t.parts.iter().any(|part| part.guardrail == e.guardrail)
     };
     text.extend(e.together.iter().filter(part).map(|together| weighed(format, e, together)));
@@ -302,7 +302,7 @@ fn evidence_page(format: Format, e: &EvidenceAnswer) -> String {
 }
 
 /// The weighted average that decides on a rollback, part by part.
-fn weighed(format: Format, e: &EvidenceAnswer, together: &TogetherView) -> String {
+fn weighed(format: Format, e: &EvidenceAnswer, together: &PooledEvidenceView) -> String {
     let rows: Vec<Vec<String>> = together
         .parts
         .iter()
@@ -381,13 +381,13 @@ const MILLION_LN: f64 = 13.815_510_557_964_274;
 
 fn list(format: Format, e: &EvidenceAnswer, factors: &[FactorView]) -> String {
     let mut heads = vec!["EVENT", "SERVED", "STEP", "BASELINE SUM/N", "CANARY SUM/N"];
-    type Beside = fn(&FactorView) -> Option<MoveView>;
-    let beside: [(Beside, [&str; 2]); 3] = [
+    type Secondary = fn(&FactorView) -> Option<MoveView>;
+    let beside: [(Secondary, [&str; 2]); 3] = [
         (|f| f.above, ["MORE MISSING", "SO FAR"]),
         (|f| f.below, ["LESS MISSING", "SO FAR"]),
         (|f| f.benefit, ["BENEFIT", "SO FAR"]),
     ];
-    let shown = |of: &Beside| factors.iter().any(|f| of(f).is_some());
+    let shown = |of: &Secondary| factors.iter().any(|f| of(f).is_some());
     heads.extend(["HARM", "HARM SO FAR"]);
     if e.safe.is_some() {
         heads.extend(["SAFE", "SAFE SO FAR"]);

@@ -229,7 +229,7 @@ fn confirmed(p: &Policy) -> String {
     );
     let actuators: Vec<&str> = p.actuators.iter().map(|a| a.as_str()).collect();
     text += &format!("Carried out by {}, each to confirm within {}.\n", actuators.join(", "), p.ack_timeout);
-    text.extend(p.declared.iter().map(|(name, declared)| format!("{}.\n", carried_out(p, name, declared))));
+    text.extend(p.declared.iter().map(|(name, declared)| format!("{}.\n", actuation(p, name, declared))));
     if let Some(Effective { within, after }) = p.effective {
         let from =
             if after == Span::ZERO { String::new() } else { format!(", counted from {after} after it") };
@@ -243,7 +243,7 @@ fn confirmed(p: &Policy) -> String {
 }
 
 /// `Send to router-eu on routers.eu, again every 10s; silent for 1m: named, and the step taken back`
-fn carried_out(p: &Policy, name: &Actuator, declared: &Declared) -> String {
+fn actuation(p: &Policy, name: &Actuator, declared: &Declared) -> String {
     let on = declared.subject.as_ref().map(|subject| format!(" on {subject}")).unwrap_or_default();
     let again = declared.resend_every.map(|every| format!(", again every {every}")).unwrap_or_default();
     let then = match declared.on_silent {

@@ -8,8 +8,8 @@ use super::output::{self, Format};
 use super::{CliError, exit};
 use crate::core::event::code::Code;
 use crate::core::text::{count, plain};
+use crate::evidence_trace::{EvidenceTraceError, Tracer, subject};
 use crate::replay::{Comparison, Counts, Divergence, Step, Verifier, WhatIf};
-use crate::retrace::{RetraceError, Tracer, subject};
 use crate::shell::policies;
 use crate::view::evidence::EvidenceAnswer;
 use crate::wire::time::rfc3339;
@@ -47,7 +47,7 @@ pub fn run(format: Format, args: Args) -> Result<u8, CliError> {
 
 /// The factors behind one event, from a history that no daemon serves.
 fn explain(format: Format, args: &Args, seq: u64) -> Result<u8, CliError> {
-    let wrong = |error: RetraceError| CliError::new(exit::NOT_FOUND, Code::NotFound, error.to_string());
+    let wrong = |error: EvidenceTraceError| CliError::new(exit::NOT_FOUND, Code::NotFound, error.to_string());
     let mut asked = None;
     for envelope in args.history.open()?.scan()? {
         let e = envelope?;
@@ -56,7 +56,7 @@ fn explain(format: Format, args: &Args, seq: u64) -> Result<u8, CliError> {
             break;
         }
     }
-    let event = asked.ok_or(RetraceError::NoEvent(seq)).map_err(wrong)?;
+    let event = asked.ok_or(EvidenceTraceError::NoEvent(seq)).map_err(wrong)?;
     let mut tracer = Tracer::new(subject(seq, &event, args.guardrail.as_deref()).map_err(wrong)?);
     for envelope in args.history.open()?.scan()? {
         let e = envelope?;

@@ -10,7 +10,7 @@ use crate::core::event::code::Code;
 use crate::shell::bus::NatsSettings;
 use crate::shell::daemon::{self, DaemonError, Settings};
 use crate::shell::log::{OpenOptions, Watermark};
-use crate::shell::{observe, policies};
+use crate::shell::{observability, policies};
 use crate::wire::config_file::{Config, LogFormat, parse_config};
 
 #[derive(clap::Args, Debug)]
@@ -59,8 +59,8 @@ pub async fn run(target: Target, args: Args) -> Result<u8, CliError> {
     };
     // The exporter of traces makes a runtime of its own, which must not happen on one of ours.
     let set_up = tokio::task::spawn_blocking(move || {
-        observe::install_metrics()?;
-        observe::init(json, &|name| std::env::var(name).ok())
+        observability::install_metrics()?;
+        observability::init(json, &|name| std::env::var(name).ok())
     });
     let telemetry = set_up
         .await

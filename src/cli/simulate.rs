@@ -11,10 +11,10 @@ use super::error::CliError;
 use super::{Common, exit, output};
 use crate::core::policy::guardrail::GuardrailKind;
 use crate::core::text::count;
+use crate::sim::coverage::rare::Rare;
 use crate::sim::history::{History, run};
 use crate::sim::minimize::shortest;
 use crate::sim::plan::{EVENTS_MIN, Fault, Plan, Truth};
-use crate::sim::rare::Rare;
 
 /// Events of a history that counts as long.
 const LONG: u64 = 1_000;

@@ -13,7 +13,7 @@ use super::api::{About, Api};
 use super::bus::{self, BusError, NatsSettings};
 use super::log::{Log, LogError, OpenOptions};
 use super::micro::{self, MicroError};
-use super::observe;
+use super::observability;
 use super::policies::{self, PoliciesError};
 use super::recover::recover;
 use super::writer::{self, OUTBOX_MAX, Writer};
@@ -114,7 +114,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> Result<(
             Ok(())
         }
     });
-    tokio::spawn(observe::narrate(writer.clone(), until(stopped.clone())));
+    tokio::spawn(observability::narrate(writer.clone(), until(stopped.clone())));
     let mut signals = Signals::listen();
     ready(address);
 

@@ -30,8 +30,8 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::api::{Api, Caller, Feed};
-use super::observe;
-use super::unread::MustRead;
+use super::observability;
+use super::slow_reader::MustRead;
 use super::writer::{Gone, News};
 use crate::core::event::Event;
 use crate::core::event::code::Code;
@@ -475,7 +475,7 @@ async fn ready(State(c): State<Context>) -> Answer {
 
 async fn metrics_text() -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], observe::metrics_text()).into_response()
+    ([(header::CONTENT_TYPE, content_type)], observability::metrics_text()).into_response()
 }
 
 #[derive(Deserialize)]

@@ -6,11 +6,11 @@ pub mod daemon;
 pub mod http;
 pub mod intake;
 pub mod micro;
-pub mod observe;
+pub mod observability;
 pub mod policies;
 pub mod recover;
+mod slow_reader;
 pub mod smoke;
-mod unread;
 pub mod writer;
 
-pub use sluice_store::{clock, durable, log};
+pub use sluice_store::{clock, log, os_sync};

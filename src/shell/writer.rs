@@ -257,7 +257,7 @@ impl<S: Store> Thread<S> {
         match job {
             Job::Take { fact, done } => {
                 self.ledger.take(self.moment(), *fact, done)?;
-                self.changed.extend(self.ledger.state().touched.iter().cloned());
+                self.changed.extend(self.ledger.state().agenda.iter().cloned());
             }
             Job::Read(read) => {
                 // Reads see what is durable only.

@@ -4,7 +4,7 @@
 #![deny(unsafe_code)] // `durable` alone may, and says why
 
 pub mod clock;
-pub mod durable;
 pub mod log;
+pub mod os_sync;
 
 use sluice_engine::{core, runner, wire};

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 13] = [
     &["wire"],
     &["runner"],
     &["replay"],
-    &["retrace"],
+    &["evidence_trace"],
     &["view"],
     &["invariants"],
     &["clock", "durable"],

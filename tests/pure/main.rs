@@ -4,6 +4,7 @@
 extern crate sluice_engine as sluice;
 
 mod bad_inputs;
+mod evidence_trace;
 #[path = "../support/facts.rs"]
 mod facts;
 mod layering;
@@ -12,7 +13,6 @@ mod random_facts;
 mod recovery;
 #[path = "../support/references.rs"]
 mod references;
-mod retrace;
 mod round_trips;
 #[path = "../support/scenario.rs"]
 mod scenario;

@@ -139,8 +139,8 @@ fn intent(d: &Drawn) -> Event {
         finding: d.odd.then(|| "found".into()),
         scopes: if d.a.is_multiple_of(5) { vec![Scope("gateway".into())] } else { Vec::new() },
         significant: d.odd,
-        makeup: Default::default(),
-        from_makeup: Default::default(),
+        composition: Default::default(),
+        from_composition: Default::default(),
         content: Digest::of(&[d.c as u8]),
     };
     Event::IntentReceived { intent, origin: Origin::default() }

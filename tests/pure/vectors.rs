@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use sluice::core::evidence::bets::{
-    Bet, Bets, INITIAL_STAKE, Lean, PairSetting, Setting, WORD, Wealth, ln_weighted,
+    Bet, Bets, INITIAL_STAKE, Lean, PairSetting, Setting, UNITS_PER_NAT, Wealth, ln_weighted,
 };
 use sluice::core::evidence::block::EPOCH_CANARY;
-use sluice::core::evidence::interval::{Display, normal_mixture_bound};
+use sluice::core::evidence::interval::{IntervalEstimate, normal_mixture_bound};
 use sluice::core::evidence::label_bets;
-use sluice::core::evidence::reference::{Gathered, Reference};
+use sluice::core::evidence::reference::{BaselineSample, Reference};
 use sluice::core::policy::guardrail::{Better, Guardrail, Margin, Mean, Proportion, Quantile, Rule};
 use sluice::sim::random::Random;
 
@@ -88,7 +88,8 @@ fn balanced_bets() {
             }
             wealth.add(pays);
             close(wealth.ln(), number(&expected["log_e"]), &what);
-            for (word, want) in wealth.words.iter().zip(expected["w_fixed_point"].as_array().expect("words"))
+            for (word, want) in
+                wealth.log_wealth.iter().zip(expected["w_fixed_point"].as_array().expect("words"))
             {
                 let want: i64 = want.as_str().expect("a word").parse().expect("an integer");
                 assert!((word - want).abs() <= 2, "{what}: word {word} is not {want}");
@@ -139,7 +140,9 @@ fn long_replays() {
             (want, None) => panic!("{what}: never crossed, expected {want}"),
         }
         close(wealth.ln(), number(&run["final_log_e"]), &what);
-        for (word, want) in wealth.words.iter().zip(run["final_w_fixed_point"].as_array().expect("words")) {
+        for (word, want) in
+            wealth.log_wealth.iter().zip(run["final_w_fixed_point"].as_array().expect("words"))
+        {
             let want: i64 = want.as_str().expect("a word").parse().expect("an integer");
             assert!((word - want).abs() <= 4, "{what}: word {word} is not {want}");
         }
@@ -170,8 +173,8 @@ fn label_bets() {
                 bets.iter().map(|r| label_bets::pay(t0, label_bets::chance(rho * r, e_a, e_b), x_a, x_b)),
             );
             close(wealth.ln(), number(&want["log_e"]), name);
-            for (word, want) in wealth.words.iter().zip(numbers(&want["log_w"])) {
-                close(*word as f64 / WORD, want, name);
+            for (word, want) in wealth.log_wealth.iter().zip(numbers(&want["log_w"])) {
+                close(*word as f64 / UNITS_PER_NAT, want, name);
             }
         }
     }
@@ -192,14 +195,15 @@ fn combining_grids_and_the_displayed_range() {
             let bound = normal_mixture_bound(number(&v["v"]), number(&v["alpha"]), number(&v["v_opt"]));
             close(bound, number(&v["expected_bound"]), name);
         } else if name == "display_cs" {
-            let mut display = Display { best_at: number(&v["v_opt"]), ..Display::default() };
+            let mut interval =
+                IntervalEstimate { best_at: number(&v["v_opt"]), ..IntervalEstimate::default() };
             let (blocks, wants) = (v["blocks"].as_array(), v["expected"].as_array());
             for (block, want) in blocks.expect("blocks").iter().zip(wants.expect("expected")) {
                 let [n_a, f_a, n_b, f_b] = ["nA", "fA", "nB", "fB"].map(|key| number(&block[key]));
-                display.add_counts(n_a as u64, f_a, n_b as u64, f_b);
-                let range = display.range(1.0).expect("enough was seen");
-                close(display.weight, number(&want["H"]), name);
-                close(display.variance, number(&want["V"]), name);
+                interval.add_counts(n_a as u64, f_a, n_b as u64, f_b);
+                let range = interval.range(1.0).expect("enough was seen");
+                close(interval.weight, number(&want["H"]), name);
+                close(interval.variance, number(&want["V"]), name);
                 close(range.diff, number(&want["diff"]), name);
                 close(range.lo, number(&want["lo"]), name);
                 close(range.hi, number(&want["hi"]), name);
@@ -254,7 +258,7 @@ fn of_default_grid(v: &Value) -> Guardrail {
 }
 
 /// A baseline of which the reference's mean is `theta`.
-fn baseline_around(theta: f64, rule: &Rule) -> Gathered {
+fn baseline_around(theta: f64, rule: &Rule) -> BaselineSample {
     let n = 9_999u64;
     let values: Vec<f64> = match rule {
         // The largest 19 are the cap, 1, and above the 99.9th percentile.
@@ -267,5 +271,5 @@ fn baseline_around(theta: f64, rule: &Rule) -> Gathered {
     };
     // Of zeros and ones: theta is `(ones + 0.5) / (n + 1)`.
     let sum = if values.is_empty() { theta * (n + 1) as f64 - 0.5 } else { values.iter().sum() };
-    Gathered { n, sum, sumsq: sum, values, ..Gathered::default() }
+    BaselineSample { n, sum, sumsq: sum, values, ..BaselineSample::default() }
 }

@@ -17,7 +17,7 @@ fn follow(n: usize) {
     let (mut open_at_once, mut over) = (0, 0);
     for (seq, at, event) in history(SCENARIO) {
         state.apply(seq, at, &event);
-        let mut changed: Vec<RolloutId> = state.touched.iter().cloned().collect();
+        let mut changed: Vec<RolloutId> = state.agenda.iter().cloned().collect();
         changed.extend(event.rollout().cloned());
         views.follow(&state, at, &changed);
         let rounds = state.rollouts.len().div_ceil(n);

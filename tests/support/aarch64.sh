@@ -38,7 +38,7 @@ echo "$histories of $histories end alike"
 echo "== unit tests, the logs of before, evidence worked out again"
 # One test starts its own binary as a child, which qemu-user does not pass on.
 cargo test --quiet --locked --target "$target" --lib -- --skip watchdog
-cargo test --quiet --locked --target "$target" --test log --test pure -- formats:: retrace::
+cargo test --quiet --locked --target "$target" --test log --test pure -- formats:: evidence_trace::
 if [[ -n "${SLUICE_VECTORS:-}" ]]; then
     echo "== published vectors"
     cargo test --quiet --locked --target "$target" --test pure vectors:: -- --ignored

@@ -3,18 +3,18 @@
 //! The numbers are those of `RELIABILITY.md`. Nothing here asks the core what it thinks: the state, the judge and
 //! the rules are what is checked. Pure; the simulator runs it over every history, `sluice log verify` over a real log.
 
-mod carried_out;
+mod actuation;
+mod bundle;
 mod conditions;
 mod intake;
 mod kinds;
-mod makeup;
 mod rollout;
 mod segments;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bundle::Made;
 use intake::Intake;
-use makeup::Made;
 use rollout::Followed;
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::fact::{Act, FreezeOrder};
-use crate::core::event::opening::Outcome;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::event::verb::Verb;
 use crate::core::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Service, Version};
 use crate::core::policy::{Policy, Retry};
@@ -101,13 +101,13 @@ impl Checker {
     /// How long the step that `rollout` stands at must be watched.
     pub fn bake(&self, rollout: &RolloutId) -> Option<Span> {
         let rollout = self.rollouts.get(rollout)?;
-        let steps = &self.policies.get(&rollout.opening.policy)?.steps;
+        let steps = &self.policies.get(&rollout.spec.policy)?.steps;
         steps.get(usize::from(rollout.step()?)).map(|step| step.bake)
     }
 
     /// How long it must be watched at 100 %.
     pub fn soak(&self, rollout: &RolloutId) -> Option<Span> {
-        let policy = self.policies.get(&self.rollouts.get(rollout)?.opening.policy)?;
+        let policy = self.policies.get(&self.rollouts.get(rollout)?.spec.policy)?;
         Some(self.bake(rollout)?.plus(policy.soak))
     }
 
@@ -123,7 +123,7 @@ impl Checker {
         if event.is_fact() {
             self.answered()?;
             for rollout in self.rollouts.values() {
-                rollout.settled(&self.policies[&rollout.opening.policy], self.at)?;
+                rollout.settled(&self.policies[&rollout.spec.policy], self.at)?;
             }
         }
         match event {
@@ -150,7 +150,7 @@ impl Checker {
             Event::BatchReceived { service, columns, .. } => {
                 self.intake.delivered(event)?;
                 if let Some(rollout) = self.active.get(service).and_then(|id| self.rollouts.get_mut(id)) {
-                    let due = rollout.batch(at, &self.policies[&rollout.opening.policy], columns);
+                    let due = rollout.batch(at, &self.policies[&rollout.spec.policy], columns);
                     let why = || "what must not happen has happened too often".to_owned();
                     self.owed.extend(due.then(|| (rollout.id.clone(), why())));
                 }
@@ -195,9 +195,9 @@ impl Checker {
                 self.answer_intent(intent)?;
                 self.intents.entry(intent.clone()).or_insert(None);
             }
-            Event::RolloutCreated { rollout, opening } => {
-                self.answer_intent(&opening.intent)?;
-                self.created(seq, at, rollout, opening)?;
+            Event::RolloutCreated { rollout, spec } => {
+                self.answer_intent(&spec.intent)?;
+                self.created(seq, at, rollout, spec)?;
             }
             Event::ActAccepted { rollout, verb, .. } => {
                 let act = self.answer_act(*verb)?;
@@ -246,14 +246,14 @@ impl Checker {
 
     /// Nothing moves forward in a freeze, nor past a closed window but on an order that says so and is on record.
     fn may_move(&self, at: Timestamp, rollout: &Followed, policy: &Policy, decision: &Decision) -> Checked {
-        let service = &rollout.opening.service;
+        let service = &rollout.spec.service;
         for of in [None, Some(service.clone())] {
             let on = self.freezes.get(&of).is_some_and(|until| until.is_none_or(|until| at < until));
             ensure(!on, "I38", || {
                 format!("{} is promoted while {of:?} is frozen (None: everything)", rollout.id)
             })?;
         }
-        let known = self.windows.get(&rollout.opening.policy).filter(|(_, until)| at < *until);
+        let known = self.windows.get(&rollout.spec.policy).filter(|(_, until)| at < *until);
         if policy.windows.is_none() || known.is_some_and(|(open, _)| *open) {
             return Ok(());
         }
@@ -269,38 +269,38 @@ impl Checker {
         seq: EventSeq,
         at: Timestamp,
         id: &RolloutId,
-        opening: &crate::core::event::opening::Opening,
+        spec: &crate::core::event::rollout_spec::RolloutSpec,
     ) -> Checked {
-        let known = self.intents.get(&opening.intent);
-        ensure(known.is_none(), "I23", || format!("intent {} had its effect: {known:?}", opening.intent))?;
-        let policy = self.policies.get(&opening.policy);
-        ensure(policy.is_some(), "I11", || format!("policy {} is not in the log", opening.policy.short()))?;
+        let known = self.intents.get(&spec.intent);
+        ensure(known.is_none(), "I23", || format!("intent {} had its effect: {known:?}", spec.intent))?;
+        let policy = self.policies.get(&spec.policy);
+        ensure(policy.is_some(), "I11", || format!("policy {} is not in the log", spec.policy.short()))?;
         ensure(!self.rollouts.contains_key(id), "I22", || format!("{id} exists already"))?;
-        let quarantine = self.quarantined.get(&(opening.service.clone(), opening.to.clone()));
-        ensure(quarantine.is_none() || opening.finding.is_some(), "I35", || {
-            format!("{id} tries {} again after {quarantine:?}, and nothing was found out", opening.to)
+        let quarantine = self.quarantined.get(&(spec.service.clone(), spec.to.clone()));
+        ensure(quarantine.is_none() || spec.finding.is_some(), "I35", || {
+            format!("{id} tries {} again after {quarantine:?}, and nothing was found out", spec.to)
         })?;
-        self.intents.insert(opening.intent.clone(), Some(id.clone()));
-        let active = self.active.get(&opening.service);
-        ensure(active.is_some() == opening.behind.is_some(), "I22", || {
-            format!("{id} starts behind {:?} while {active:?} is active", opening.behind)
+        self.intents.insert(spec.intent.clone(), Some(id.clone()));
+        let active = self.active.get(&spec.service);
+        ensure(active.is_some() == spec.behind.is_some(), "I22", || {
+            format!("{id} starts behind {:?} while {active:?} is active", spec.behind)
         })?;
-        self.active.entry(opening.service.clone()).or_insert_with(|| id.clone());
-        let all = policy.is_none_or(|policy| policy.scopes.iter().all(|s| opening.scopes.contains(s)));
+        self.active.entry(spec.service.clone()).or_insert_with(|| id.clone());
+        let all = policy.is_none_or(|policy| policy.scopes.iter().all(|s| spec.scopes.contains(s)));
         ensure(all, "I36", || format!("{id} leaves out a scope of its policy"))?;
-        if opening.behind.is_none() {
-            self.serving.insert(opening.service.clone(), opening.from.clone());
+        if spec.behind.is_none() {
+            self.serving.insert(spec.service.clone(), spec.from.clone());
         }
-        for old in &opening.supersedes {
-            let rollout = self.rollouts.get_mut(old).filter(|old| old.opening.service == opening.service);
+        for old in &spec.supersedes {
+            let rollout = self.rollouts.get_mut(old).filter(|old| old.spec.service == spec.service);
             let Some(rollout) = rollout else { return Err(("I22", format!("{id} supersedes {old}"))) };
             rollout.superseded = true;
             self.owed.insert(old.clone(), format!("{old} superseded by {id}"));
         }
-        self.rollouts.insert(id.clone(), Followed::new(id, opening, seq, at));
-        let waiting = self.rollouts.values().filter(|r| r.opening.service == opening.service).count();
-        let left = waiting - opening.supersedes.len();
-        ensure(left <= QUEUE_MAX + 1, "I25", || format!("{waiting} rollouts open on {}", opening.service))
+        self.rollouts.insert(id.clone(), Followed::new(id, spec, seq, at));
+        let waiting = self.rollouts.values().filter(|r| r.spec.service == spec.service).count();
+        let left = waiting - spec.supersedes.len();
+        ensure(left <= QUEUE_MAX + 1, "I25", || format!("{waiting} rollouts open on {}", spec.service))
     }
 
     fn accepted(&mut self, at: Timestamp, id: &RolloutId, act: &Act) -> Checked {
@@ -313,7 +313,7 @@ impl Checker {
                 format!("{} of {id} is over", act.verb.as_str())
             });
         };
-        let policy = &self.policies[&rollout.opening.policy];
+        let policy = &self.policies[&rollout.spec.policy];
         rollout.accepted(self.seq + 1, at, policy, act)?;
         if matches!(act.verb, Verb::Rollback | Verb::Abort) {
             self.owed.insert(id.clone(), format!("{} ordered by {}", act.verb.as_str(), act.actor));
@@ -331,7 +331,7 @@ impl Checker {
         let Some((mut rollout, completed)) = line.pop() else { return Ok(()) };
         let active = self.active.insert(service.clone(), id.clone());
         ensure(active.is_none(), "I37", || format!("{id} is taken back while {active:?} is active"))?;
-        let policy = &self.policies[&rollout.opening.policy];
+        let policy = &self.policies[&rollout.spec.policy];
         let (since, keep) = (at.since(completed), policy.keep_old);
         ensure(since < keep, "I37", || format!("{id} is taken back after {since}, kept was it for {keep}"))?;
         rollout.accepted(self.seq + 1, at, policy, act)?;
@@ -343,14 +343,14 @@ impl Checker {
     /// A rollout begins: against what serves, and alone with its scopes, of which the first that came has each.
     fn begins(&self, id: &RolloutId, baseline: &Version) -> Checked {
         let rollout = &self.rollouts[id];
-        let serving = self.serving.get(&rollout.opening.service);
+        let serving = self.serving.get(&rollout.spec.service);
         ensure(serving == Some(baseline), "I20", || {
             format!("{id} is compared with {baseline} while {serving:?} serves")
         })?;
-        let policy = &self.policies[&rollout.opening.policy];
-        self.made.begins(id, &rollout.opening, policy, serving)?;
-        let scopes = &rollout.opening.scopes;
-        let shares = |other: &&Followed| other.opening.scopes.iter().any(|scope| scopes.contains(scope));
+        let policy = &self.policies[&rollout.spec.policy];
+        self.made.begins(id, &rollout.spec, policy, serving)?;
+        let scopes = &rollout.spec.scopes;
+        let shares = |other: &&Followed| other.spec.scopes.iter().any(|scope| scopes.contains(scope));
         let others = self.rollouts.values().filter(|other| other.id != *id).filter(shares);
         let mut before = others.filter(|other| other.step().is_some() || other.created < rollout.created);
         let before = before.next().map(|other| &other.id);
@@ -371,14 +371,14 @@ impl Checker {
         let Some(rollout) = self.rollouts.get(id) else {
             return Err(("I16", format!("{} about {id}, which is not open", event.kind())));
         };
-        let policy = &self.policies[&rollout.opening.policy];
+        let policy = &self.policies[&rollout.spec.policy];
         if let Event::DecisionMade { decision, .. } = event
             && decision.choice == Choice::Promote
         {
             self.may_move(at, rollout, policy, decision)?;
         }
         let Some(rollout) = self.rollouts.get_mut(id) else { return Ok(()) };
-        let active = self.active.get(&rollout.opening.service) == Some(id);
+        let active = self.active.get(&rollout.spec.service) == Some(id);
         match event {
             Event::ReferenceFrozen { guardrail, reference, .. } => {
                 rollout.reference(policy, guardrail, reference)?;
@@ -409,8 +409,8 @@ impl Checker {
             }
             Event::AlertRaised { alert, .. } => {
                 if alert.kind() == AlertKind::Overtaken {
-                    let serving = self.serving.get(&rollout.opening.service);
-                    let left = self.made.leaves_something(&rollout.opening, policy, serving);
+                    let serving = self.serving.get(&rollout.spec.service);
+                    let left = self.made.leaves_something(&rollout.spec, policy, serving);
                     ensure(active && !left, "I42", || format!("{id} is not overtaken: {serving:?} serves"))?;
                 }
                 let due = rollout.alerted(at, policy, alert)?;
@@ -426,10 +426,10 @@ impl Checker {
     fn ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) -> Checked {
         let Some(rollout) = self.rollouts.remove(id) else { return Ok(()) };
         self.owed.remove(id);
-        let policy = &self.policies[&rollout.opening.policy];
+        let policy = &self.policies[&rollout.spec.policy];
         rollout.ended(policy, outcome)?;
-        let service = rollout.opening.service.clone();
-        let version = (service.clone(), rollout.opening.to.clone());
+        let service = rollout.spec.service.clone();
+        let version = (service.clone(), rollout.spec.to.clone());
         match outcome {
             Outcome::Completed => {
                 self.serving.insert(service.clone(), version.1.clone());
@@ -446,7 +446,7 @@ impl Checker {
         }
         if self.active.get(&service) == Some(id) {
             self.active.remove(&service);
-            let next = self.rollouts.values().filter(|r| r.opening.service == service);
+            let next = self.rollouts.values().filter(|r| r.spec.service == service);
             if let Some(next) = next.min_by_key(|r| r.created) {
                 self.active.insert(service, next.id.clone());
             }

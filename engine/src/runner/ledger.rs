@@ -253,8 +253,10 @@ impl<J: Journal, T> Ledger<J, T> {
         }
         let mut state = std::borrow::Cow::Borrowed(&self.runner.state);
         if planted(Bug::SnapshotLosesWord) {
-            let watches = state.to_mut().rollouts.values_mut().flat_map(|rollout| &mut rollout.watches);
-            watches.for_each(|watch| watch.evidence.harm.words.iter_mut().take(1).for_each(|word| *word = 0));
+            let monitors = state.to_mut().rollouts.values_mut().flat_map(|rollout| &mut rollout.monitors);
+            monitors.for_each(|monitor| {
+                monitor.evidence.harm.log_wealth.iter_mut().take(1).for_each(|word| *word = 0)
+            });
         }
         let bytes = rmp_serde::to_vec_named(&*state).expect("the state is made of storable types");
         self.journal.put_snapshot(&bytes)?;

@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::decide::decide;
 use crate::core::event::Event;
 use crate::core::event::fact::Rejection;
-use crate::core::event::opening::Opening;
 use crate::core::event::refusal::Refusal;
+use crate::core::event::rollout_spec::RolloutSpec;
 use crate::core::ids::{EventSeq, RolloutId};
 use crate::core::state::State;
 use crate::core::state::admission::Admission;
-use crate::core::state::agenda::Touched;
+use crate::core::state::agenda::Agenda;
 use crate::core::time::Timestamp;
 use crate::core::words;
 use crate::windows;
@@ -42,7 +42,7 @@ pub enum Answer {
     Created {
         seq: EventSeq,
         rollout: RolloutId,
-        opening: Box<Opening>,
+        spec: Box<RolloutSpec>,
     },
     /// What somebody ordered happens.
     Accepted {
@@ -57,8 +57,8 @@ pub enum Answer {
 impl Answer {
     fn of(seq: EventSeq, conclusion: &Event) -> Option<Answer> {
         Some(match conclusion {
-            Event::RolloutCreated { rollout, opening } => {
-                Answer::Created { seq, rollout: rollout.clone(), opening: Box::new(opening.clone()) }
+            Event::RolloutCreated { rollout, spec } => {
+                Answer::Created { seq, rollout: rollout.clone(), spec: Box::new(spec.clone()) }
             }
             Event::ActAccepted { .. } | Event::FreezeStarted { .. } | Event::FreezeEnded { .. } => {
                 Answer::Accepted { seq }
@@ -146,9 +146,9 @@ impl Runner {
     }
 
     /// The windows of a policy that have to be worked out, as a fact: among those that the last fact touched, or of all.
-    fn wanted(&self, now: Timestamp, touched: Option<&Touched>) -> Option<Event> {
-        let (policy, windows) = match touched {
-            Some(touched) => self.state.windows_wanted(touched.iter(), now),
+    fn wanted(&self, now: Timestamp, agenda: Option<&Agenda>) -> Option<Event> {
+        let (policy, windows) = match agenda {
+            Some(agenda) => self.state.windows_wanted(agenda.iter(), now),
             None => self.state.windows_wanted(self.state.rollouts.keys(), now),
         }?;
         Some(Event::WindowsComputed { policy, bounds: windows::bounds(windows, now) })
@@ -166,9 +166,9 @@ impl Runner {
             self.state.apply(seq, at, &conclusion);
             record(seq, at, &conclusion);
         }
-        let touched = std::mem::take(&mut self.state.touched);
-        touched.iter().for_each(|id| self.note_due(id));
-        self.state.touched = touched;
+        let agenda = std::mem::take(&mut self.state.agenda);
+        agenda.iter().for_each(|id| self.note_due(id));
+        self.state.agenda = agenda;
     }
 
     fn put(
@@ -182,7 +182,7 @@ impl Runner {
         self.state.apply(first, at, fact);
         record(first, at, fact);
         // A question is answered before anything else is concluded.
-        let (mut asks, mut answer) = (self.state.question.is_some(), None);
+        let (mut asks, mut answer) = (self.state.pending.is_some(), None);
         self.finish(&mut |seq, at, event| {
             if std::mem::take(&mut asks) {
                 answer = Answer::of(seq, event);
@@ -195,7 +195,7 @@ impl Runner {
         {
             self.note_due(&id);
         }
-        while let Some(fact) = self.wanted(at, Some(&self.state.touched)) {
+        while let Some(fact) = self.wanted(at, Some(&self.state.agenda)) {
             self.put(at, &fact, record);
         }
         (first, answer)

@@ -2,13 +2,12 @@
 //! One seed, one history.
 
 pub mod broker;
+pub mod coverage;
 pub mod disk;
 pub mod history;
 pub mod minimize;
-pub mod notice;
 pub mod plan;
 pub mod random;
-pub mod rare;
 pub mod script;
 pub mod traffic;
 pub mod world;

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Behaviour, Conduct, Draw, Obedience, Traffic, World};
 use crate::core::event::Event;
-use crate::core::event::bundle::{Commit, Makeup, Part, Parts, fingerprint};
+use crate::core::event::bundle::{Commit, Composition, Part, Parts, fingerprint};
 use crate::core::event::decision::Choice;
 use crate::core::event::fact::{Act, FreezeOrder, Intent, Origin};
 use crate::core::event::smoke::SmokeOutcome;
@@ -106,7 +106,7 @@ struct Play {
     events: Vec<Entry>,
     versions: BTreeMap<Version, Behaviour>,
     /// What names of the script are made of.
-    made: BTreeMap<String, Makeup>,
+    made: BTreeMap<String, Composition>,
     intents: u32,
     policy: String,
     start: Timestamp,
@@ -246,10 +246,11 @@ impl Play {
     }
 
     /// The version that the script calls `name`, and what it is made of.
-    fn made_of(&self, name: &str) -> (Version, Makeup) {
-        let makeup = self.made.get(name).cloned().unwrap_or_default();
-        let version = if makeup.parts.is_empty() { Version::from(name) } else { fingerprint(&makeup.parts) };
-        (version, makeup)
+    fn made_of(&self, name: &str) -> (Version, Composition) {
+        let composition = self.made.get(name).cloned().unwrap_or_default();
+        let version =
+            if composition.parts.is_empty() { Version::from(name) } else { fingerprint(&composition.parts) };
+        (version, composition)
     }
 
     fn intent(&mut self, rest: &str) -> Result<(), String> {
@@ -257,7 +258,7 @@ impl Play {
         let (change, by) = change.split_once(" by ").ok_or("expected: by WHO")?;
         let (from, to) = change.split_once(" -> ").ok_or("expected: FROM -> TO")?;
         let named = from != "?";
-        let ((from, from_makeup), (to, makeup)) = (self.made_of(from), self.made_of(to));
+        let ((from, from_composition), (to, composition)) = (self.made_of(from), self.made_of(to));
         let (reason, finding) = match reason.split_once("; finding: ") {
             Some((reason, finding)) => (reason, Some(finding.to_owned())),
             None => (reason, None),
@@ -291,8 +292,8 @@ impl Play {
             finding,
             scopes,
             significant: false,
-            makeup,
-            from_makeup: if named { from_makeup } else { Makeup::default() },
+            composition,
+            from_composition: if named { from_composition } else { Composition::default() },
             content: Digest::of(rest.as_bytes()),
         };
         let at = self.world.now;

@@ -2,13 +2,13 @@
 
 use super::guardrail;
 use super::rollout::{DecisionRef, EffectView, RolloutView, Standing, meaning};
-use crate::core::event::opening::Outcome;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::state::{Ended, State};
 use crate::core::words;
 
 /// `ended` as it stays.
 pub fn view(state: &State, ended: &Ended) -> RolloutView {
-    let o = &ended.opening;
+    let o = &ended.spec;
     let policy = state.policies.get(&o.policy);
     let decision = ended.decision.as_ref();
     let (standing, weight) = match ended.outcome {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NotFound;
 use crate::core::event::code::Code;
-use crate::retrace::RetraceError;
+use crate::evidence_trace::EvidenceTraceError;
 use crate::wire::error::InputError;
 
 /// Why a request is not answered: a code for programs, words for people.
@@ -83,11 +83,11 @@ impl From<NotFound> for ApiError {
     }
 }
 
-impl From<RetraceError> for ApiError {
-    fn from(error: RetraceError) -> ApiError {
+impl From<EvidenceTraceError> for ApiError {
+    fn from(error: EvidenceTraceError) -> ApiError {
         let code = match error {
-            RetraceError::NoEvent(_) | RetraceError::NoGuardrail(..) => Code::NotFound,
-            RetraceError::NoEvidence(..) | RetraceError::Which(..) => Code::BadLimit,
+            EvidenceTraceError::NoEvent(_) | EvidenceTraceError::NoGuardrail(..) => Code::NotFound,
+            EvidenceTraceError::NoEvidence(..) | EvidenceTraceError::Which(..) => Code::BadLimit,
         };
         ApiError::new(code, error.to_string())
     }

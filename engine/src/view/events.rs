@@ -96,7 +96,7 @@ impl EventView {
             at: rfc3339(envelope.at),
             at_ms: envelope.at.0,
             kind: envelope.event.kind(),
-            text: line::text(&envelope.event),
+            text: line::describe(&envelope.event),
             event: value(&envelope.event, samples),
         }
     }
@@ -104,7 +104,7 @@ impl EventView {
 
 impl FollowLine {
     pub fn new(seq: EventSeq, at: Timestamp, event: &Event) -> FollowLine {
-        FollowLine { seq, at: rfc3339(at), kind: event.kind(), text: line::text(event) }
+        FollowLine { seq, at: rfc3339(at), kind: event.kind(), text: line::describe(event) }
     }
 }
 

@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::event::reading::GuardrailReading;
-use crate::core::evidence::bets::{WORD, Wealth};
-use crate::core::evidence::kind::Beside;
+use crate::core::evidence::bets::{UNITS_PER_NAT, Wealth};
+use crate::core::evidence::kind::Secondary;
 use crate::core::evidence::score::{self, BENEFIT_LN};
 use crate::core::ids::EventSeq;
 use crate::core::telemetry::arm::ArmCount;
 use crate::core::words;
-use crate::retrace::{Factor, Member, Retrace, Share, Stand, Weighing};
+use crate::evidence_trace::{EvidenceTrace, Factor, Member, Share, Snapshot, Weighing};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,7 +55,7 @@ pub struct EvidenceAnswer {
     /// Kind mean: that more of the canary's values count as the cap than may.
     pub above_cap: Option<AccountView>,
     /// The rollback guardrails together; `null` of a slice, and where none compares yet.
-    pub together: Option<TogetherView>,
+    pub together: Option<PooledEvidenceView>,
     /// The slices that are judged together, most evidence first. Of a slice only.
     pub slices: Vec<RankView>,
     /// A factor a scored cohort, oldest first; then a factor a block of the last of them.
@@ -65,7 +65,7 @@ pub struct EvidenceAnswer {
 
 /// The rollback guardrails together: they fail when the weighted average of their evidence reaches what acts.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct TogetherView {
+pub struct PooledEvidenceView {
     pub parts: Vec<PartView>,
     /// Log of the average (nats), and how much acts.
     pub ln: f64,
@@ -172,7 +172,7 @@ pub struct CountView {
 }
 
 impl EvidenceAnswer {
-    pub fn new(trace: Retrace) -> EvidenceAnswer {
+    pub fn new(trace: EvidenceTrace) -> EvidenceAnswer {
         let name = trace.subject.name();
         let stand = trace.stand.as_ref();
         let reading = stand.and_then(|stand| stand.reading.clone());
@@ -182,17 +182,18 @@ impl EvidenceAnswer {
         let account = |wealth: &Wealth, grid: &[f64], need_ln: Option<f64>| AccountView {
             bets: grid
                 .iter()
-                .zip(&wealth.words)
-                .map(|(size, word)| BetView { size: *size, ln: *word as f64 / WORD, word: *word })
+                .zip(&wealth.log_wealth)
+                .map(|(size, word)| BetView { size: *size, ln: *word as f64 / UNITS_PER_NAT, word: *word })
                 .collect(),
             reserve: wealth.cash,
             ..balance(wealth.ln(), need_ln)
         };
         let guardrail = stand.map(|stand| &stand.guardrail);
-        let beside_is = |what| guardrail.filter(|g| g.profile().beside == Some(what));
-        let missing = beside_is(Beside::Below).is_some();
-        let beside =
-            |need_ln| evidence.other.as_ref().map(|other| account(other, &reference.other_grid, need_ln));
+        let beside_is = |what| guardrail.filter(|g| g.profile().secondary == Some(what));
+        let missing = beside_is(Secondary::Below).is_some();
+        let beside = |need_ln| {
+            evidence.secondary.as_ref().map(|other| account(other, &reference.secondary_grid, need_ln))
+        };
         let above = account(&evidence.harm, &reference.harm_grid, needs(|r| r.harm_need_ln));
         let harm = match guardrail.filter(|_| missing) {
             Some(guardrail) => balance(score::harm_ln(guardrail, &evidence), above.need_ln),
@@ -217,7 +218,7 @@ impl EvidenceAnswer {
             below: beside(None).filter(|_| missing),
             above: missing.then_some(AccountView { need_ln: None, evidence: String::new(), ..above }),
             benefit: benefit.and_then(|_| beside(Some(BENEFIT_LN))),
-            above_cap: beside_is(Beside::AboveCap).and_then(|g| {
+            above_cap: beside_is(Secondary::AboveCap).and_then(|g| {
                 // Whatever its weight, an alert needs what a rollback needs of all together.
                 let share = if g.weight > 0.0 { libm::log(g.weight) } else { 0.0 };
                 beside(needs(|r| r.harm_need_ln).map(|need| need + share))
@@ -245,7 +246,7 @@ fn balance(ln: f64, need_ln: Option<f64>) -> AccountView {
     AccountView { ln, need_ln, evidence, bets: Vec::new(), reserve: 0.0 }
 }
 
-fn meaning(stand: &Stand) -> Vec<String> {
+fn meaning(stand: &Snapshot) -> Vec<String> {
     let guardrail = &stand.guardrail;
     let slice = !stand.family.is_empty();
     let mut said: Vec<String> = stand.rolled_back.iter().cloned().collect();
@@ -263,7 +264,7 @@ fn meaning(stand: &Stand) -> Vec<String> {
     said
 }
 
-fn together(w: &Weighing) -> TogetherView {
+fn together(w: &Weighing) -> PooledEvidenceView {
     let part = |part: &Share| PartView {
         guardrail: part.guardrail.clone(),
         weight: part.weight,
@@ -272,7 +273,7 @@ fn together(w: &Weighing) -> TogetherView {
         excused: part.excused,
         carries: part.carries,
     };
-    TogetherView {
+    PooledEvidenceView {
         parts: w.parts.iter().map(part).collect(),
         ln: w.ln,
         need_ln: w.need_ln,

@@ -9,7 +9,7 @@ use crate::core::decide::assessment::Assessment;
 use crate::core::decide::turn::Turn;
 use crate::core::decide::{gates, windows};
 use crate::core::event::decision::{Gate, Reason};
-use crate::core::event::opening::Outcome;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::RolloutId;
 use crate::core::policy::Policy;
@@ -39,8 +39,8 @@ pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec
         let ended = state.ended.iter().find(|ended| ended.id == *id);
         let mut can = vec![format!("sluice deploy {} VERSION --reason TEXT", service(id))];
         can.extend(ended.and_then(|ended| {
-            let known = state.services.get(&ended.opening.service)?;
-            let to = known.quarantined.contains_key(&ended.opening.to).then_some(&ended.opening.to)?;
+            let known = state.services.get(&ended.spec.service)?;
+            let to = known.quarantined.contains_key(&ended.spec.to).then_some(&ended.spec.to)?;
             Some(format!(
                 "sluice deploy {} {to} --finding TEXT --reason TEXT (the same version again)",
                 service(id)
@@ -48,9 +48,9 @@ pub fn ahead(state: &State, id: &RolloutId, now: Timestamp) -> (Vec<String>, Vec
         }));
         let until = ended
             .filter(|ended| ended.outcome == Outcome::Completed)
-            .map(|ended| ended.ended_at.plus(state.policies[&ended.opening.policy].keep_old));
+            .map(|ended| ended.ended_at.plus(state.policies[&ended.spec.policy].keep_old));
         let idle =
-            ended.and_then(|e| state.services.get(&e.opening.service)).is_some_and(|s| s.active.is_none());
+            ended.and_then(|e| state.services.get(&e.spec.service)).is_some_and(|s| s.active.is_none());
         if let Some(until) = until.filter(|until| idle && now < *until) {
             can.push(format!("sluice rollback {id} --reason TEXT (until {})", clock_time(until, now)));
         }
@@ -81,7 +81,7 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
             _ => format!("{} has", waiting.concat()),
         }
     };
-    if rollout.armed() {
+    if rollout.guardrails_active() {
         let watching = policy.guardrails.iter().filter(|g| g.on_fail == OnFail::Rollback);
         let names: Vec<&str> = watching.map(|g| g.name.as_str()).collect();
         match names.as_slice() {
@@ -99,11 +99,11 @@ fn next(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
             let once = if waits.is_empty() { String::new() } else { format!(", once {}", waits.join("; ")) };
             next.push(format!("starts by itself{once}"));
         }
-        Stage::Queued => next.push(match &rollout.opening.behind {
+        Stage::Queued => next.push(match &rollout.spec.behind {
             Some(_) if rollout.paused.is_some() => "starts after it is resumed".into(),
             Some(behind) => format!("starts by itself when {behind} and whatever is before it are over"),
-            None if !rollout.opening.scopes.is_empty() => {
-                let names: Vec<&str> = rollout.opening.scopes.iter().map(|scope| scope.as_str()).collect();
+            None if !rollout.spec.scopes.is_empty() => {
+                let names: Vec<&str> = rollout.spec.scopes.iter().map(|scope| scope.as_str()).collect();
                 format!("starts by itself as soon as it has {} to itself", names.join(", "))
             }
             None => "starts by itself".into(),
@@ -246,7 +246,7 @@ fn you_can(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
         let by_hand = waiting.map(|(name, command)| {
             format!(
                 "sluice ack {} --actuator {name} --service {} (once {} is at {} there, set by hand)",
-                command.id, command.service, rollout.opening.to, command.weight
+                command.id, command.service, rollout.spec.to, command.weight
             )
         });
         let claim = rollout.claimed.is_none().then(|| format!("sluice claim {id}"));

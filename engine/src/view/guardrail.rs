@@ -5,7 +5,7 @@ use crate::core::decide::slices::Slice;
 use crate::core::decide::turn::Turn;
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::discoveries;
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::policy::Policy;
 use crate::core::state::rollout::Rollout;
@@ -17,10 +17,10 @@ use crate::wire::reading::{ArmView, GuardrailView, SliceView, guardrail_view};
 /// Those of an open rollout, in the policy's order.
 pub fn views(turn: Turn, readings: &[GuardrailReading], judged: &[Slice]) -> Vec<GuardrailView> {
     let Turn { rollout, policy, now, .. } = turn;
-    let watched = rollout.watches.iter().zip(&policy.guardrails);
-    let views = readings.iter().zip(watched).map(|(reading, (watch, guardrail))| GuardrailView {
-        outlook: outlook(rollout, watch, reading, now),
-        slices: slices(judged, policy, watch, reading),
+    let watched = rollout.monitors.iter().zip(&policy.guardrails);
+    let views = readings.iter().zip(watched).map(|(reading, (monitor, guardrail))| GuardrailView {
+        outlook: outlook(rollout, monitor, reading, now),
+        slices: slices(judged, policy, monitor, reading),
         meaning: words::meaning(guardrail, reading),
         ..guardrail_view(reading)
     });
@@ -38,10 +38,15 @@ pub fn last(policy: Option<&Policy>, readings: &[GuardrailReading]) -> Vec<Guard
 }
 
 /// The slices of a guardrail, worst first.
-fn slices(judged: &[Slice], policy: &Policy, watch: &Watch, reading: &GuardrailReading) -> Vec<SliceView> {
+fn slices(
+    judged: &[Slice],
+    policy: &Policy,
+    monitor: &GuardrailMonitor,
+    reading: &GuardrailReading,
+) -> Vec<SliceView> {
     let level = policy.evidence.rollback;
-    let shown: Vec<(&String, &Watch)> =
-        watch.slices.iter().filter(|(_, part)| part.evidence.blocks > 0).collect();
+    let shown: Vec<(&String, &GuardrailMonitor)> =
+        monitor.slices.iter().filter(|(_, part)| part.evidence.blocks > 0).collect();
     let lns: Vec<f64> = shown.iter().map(|(_, part)| part.evidence.harm.ln()).collect();
     // Those that decide are one family with those of the other guardrails.
     let standing = |value: &str, found: bool| {
@@ -55,7 +60,7 @@ fn slices(judged: &[Slice], policy: &Policy, watch: &Watch, reading: &GuardrailR
             let (marked, need_ln) = standing(value, found);
             let evidence = &part.evidence;
             let scale = reading.kind.profile().unit.scale(evidence.baseline.mean());
-            let range = evidence.display.range(part.scale());
+            let range = evidence.interval.range(part.scale());
             let scaled = |x: Option<f64>| x.map(|x| x * scale).filter(|x| x.is_finite());
             let arm = |arm: &ArmCount| ArmView { n: arm.n, mean: arm.mean() };
             let view = SliceView {
@@ -76,11 +81,16 @@ fn slices(judged: &[Slice], policy: &Policy, watch: &Watch, reading: &GuardrailR
 }
 
 /// What a guardrail that gates still needs, if things go on as they do.
-fn outlook(rollout: &Rollout, watch: &Watch, reading: &GuardrailReading, now: Timestamp) -> Option<String> {
-    if reading.verdict != Verdict::Undecided || !rollout.armed() {
+fn outlook(
+    rollout: &Rollout,
+    monitor: &GuardrailMonitor,
+    reading: &GuardrailReading,
+    now: Timestamp,
+) -> Option<String> {
+    if reading.verdict != Verdict::Undecided || !rollout.guardrails_active() {
         return None;
     }
-    let evidence = &watch.evidence;
+    let evidence = &monitor.evidence;
     let n = |n: u64| forecast::rounded(n as f64);
     let Some((best, worst)) = forecast::outlook(evidence, true, reading.safe_need_ln) else {
         return Some("evidence of safety does not grow at present".into());

@@ -29,7 +29,7 @@ pub fn view(state: &State, rollout: &Rollout, now: Timestamp) -> RolloutView {
     let waits = wait::waits(state, rollout);
     let sent = rollout.sent.as_ref();
     let last = rollout.last_choice.as_ref();
-    let o = &rollout.opening;
+    let o = &rollout.spec;
     RolloutView {
         state: standing,
         weight: rollout.weight.as_percent(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::event::bundle::{self, Commit, PartChange, Parts};
 use crate::core::event::decision::{Choice, Decision};
-use crate::core::event::opening::Opening;
+use crate::core::event::rollout_spec::RolloutSpec;
 use crate::core::event::smoke::SmokeOutcome;
 use crate::core::ids::{EventSeq, RolloutId, Version};
 use crate::core::policy::{ChangeKind, Policy};
@@ -151,13 +151,13 @@ pub struct RolloutView {
 
 impl RolloutView {
     /// What is known of it from its beginning; `from`: the version that it is compared with.
-    pub(super) fn new(id: &RolloutId, from: &Version, opening: &Opening, created: Timestamp) -> RolloutView {
+    pub(super) fn new(id: &RolloutId, from: &Version, spec: &RolloutSpec, created: Timestamp) -> RolloutView {
         RolloutView {
             rollout: id.0.clone(),
-            service: opening.service.0.clone(),
-            kind: opening.kind,
+            service: spec.service.0.clone(),
+            kind: spec.kind,
             from: from.0.clone(),
-            to: opening.to.0.clone(),
+            to: spec.to.0.clone(),
             state: Standing::Queued,
             weight: 0.0,
             step: None,
@@ -165,18 +165,18 @@ impl RolloutView {
             since_ms: None,
             watched_ms: 0,
             bake_ms: 0,
-            policy: opening.policy_name.clone(),
-            policy_hash: opening.policy.short(),
-            by: opening.by.clone(),
-            reason: opening.reason.clone(),
-            attempt: opening.attempt,
+            policy: spec.policy_name.clone(),
+            policy_hash: spec.policy.short(),
+            by: spec.by.clone(),
+            reason: spec.reason.clone(),
+            attempt: spec.attempt,
             behind: None,
             waits: Vec::new(),
-            scopes: opening.scopes.iter().map(|scope| scope.0.clone()).collect(),
-            finding: opening.finding.clone(),
-            bundle: opening.makeup.parts.clone(),
-            changes: changes(opening),
-            git: git_view(opening),
+            scopes: spec.scopes.iter().map(|scope| scope.0.clone()).collect(),
+            finding: spec.finding.clone(),
+            bundle: spec.composition.parts.clone(),
+            changes: changes(spec),
+            git: git_view(spec),
             claimed_by: None,
             superseded_by: None,
             created_ms: created.0,
@@ -197,15 +197,15 @@ impl RolloutView {
     }
 }
 
-fn git_view(opening: &Opening) -> Option<GitView> {
-    let Commit { repository, path, commit } = opening.makeup.git.clone()?;
-    let range = bundle::range(opening.from_makeup.git.as_ref(), opening.makeup.git.as_ref()?);
+fn git_view(spec: &RolloutSpec) -> Option<GitView> {
+    let Commit { repository, path, commit } = spec.composition.git.clone()?;
+    let range = bundle::range(spec.from_composition.git.as_ref(), spec.composition.git.as_ref()?);
     Some(GitView { repository, path, commit, range })
 }
 
 /// What it changes, where both are known.
-fn changes(opening: &Opening) -> Vec<String> {
-    let (from, to) = (&opening.from_makeup.parts, &opening.makeup.parts);
+fn changes(spec: &RolloutSpec) -> Vec<String> {
+    let (from, to) = (&spec.from_composition.parts, &spec.composition.parts);
     if from.is_empty() || to.is_empty() {
         return Vec::new();
     }
@@ -213,9 +213,9 @@ fn changes(opening: &Opening) -> Vec<String> {
 }
 
 /// What a rollback by evidence means, and an attempt that is not the first.
-pub(super) fn meaning(policy: &Policy, opening: &Opening, last: Option<&Decision>) -> Vec<String> {
+pub(super) fn meaning(policy: &Policy, spec: &RolloutSpec, last: Option<&Decision>) -> Vec<String> {
     let back = last.and_then(|decision| words::rolled_back(decision, policy));
-    back.into_iter().chain(words::series(opening.attempt, policy)).collect()
+    back.into_iter().chain(words::series(spec.attempt, policy)).collect()
 }
 
 /// What telemetry shows of a confirmed command.

@@ -16,10 +16,10 @@ pub fn waits(state: &State, rollout: &Rollout) -> Vec<WaitView> {
         scope: scope.map(|scope| scope.0.clone()),
         since_ms,
     };
-    let service = state.services.get(&rollout.opening.service);
+    let service = state.services.get(&rollout.spec.service);
     let line = service.into_iter().flat_map(|service| service.active.iter().chain(&service.queue));
     let ahead = line.take_while(|id| **id != rollout.id).last().map(|id| wait(id, None));
-    let scopes = rollout.opening.scopes.iter().filter_map(|scope| {
+    let scopes = rollout.spec.scopes.iter().filter_map(|scope| {
         let first = state.scopes.get(scope)?.first().filter(|first| **first != rollout.id)?;
         Some(wait(first, Some(scope)))
     });

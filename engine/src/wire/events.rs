@@ -15,9 +15,9 @@ use crate::core::event::alert::Alert;
 use crate::core::event::command::{Command, Shown};
 use crate::core::event::decision::Decision;
 use crate::core::event::fact::{Ack, Act, FreezeOrder, Intent, Origin, Rejection};
-use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::event::refusal::Refusal;
+use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::smoke::{SmokeAsk, SmokeResult};
 use crate::core::event::verb::Verb;
 use crate::core::event::windows::{Bounds, Freeze};
@@ -73,7 +73,7 @@ pub fn decode(kind: u8, version: u8, payload: &[u8]) -> Result<Event, PayloadErr
 fn engine(event: &Event) -> Option<u32> {
     match event {
         Event::EngineAdopted { engine } => Some(*engine),
-        Event::RolloutCreated { opening, .. } => Some(opening.engine),
+        Event::RolloutCreated { spec, .. } => Some(spec.engine),
         Event::DecisionMade { decision, .. } => Some(decision.engine),
         _ => None,
     }
@@ -147,7 +147,7 @@ stored_v1! {
     15 "freeze.ordered" FreezeOrdered { order: FreezeOrder, origin: Origin }
     17 "smoke.finished" SmokeFinished { result: SmokeResult }
     20 "intent.refused" IntentRefused { intent: IntentId, service: Service, refusal: Refusal }
-    21 "rollout.created" RolloutCreated { rollout: RolloutId, opening: Opening }
+    21 "rollout.created" RolloutCreated { rollout: RolloutId, spec: RolloutSpec }
     22 "act.accepted" ActAccepted { rollout: RolloutId, verb: Verb, actor: String }
     23 "act.refused" ActRefused { rollout: RolloutId, verb: Verb, actor: String, refusal: Refusal }
     24 "reference.frozen" ReferenceFrozen { rollout: RolloutId, guardrail: String, reference: Reference }

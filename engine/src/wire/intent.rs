@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::error::{InputError, shown};
 use super::{json, names};
-use crate::core::event::bundle::{Commit, Makeup, Part, Parts, fingerprint};
+use crate::core::event::bundle::{Commit, Composition, Part, Parts, fingerprint};
 use crate::core::event::code::Code;
 use crate::core::event::fact::Intent;
 use crate::core::ids::{Digest, Scope, Version};
@@ -179,8 +179,8 @@ pub fn parse_intent(
         finding: finding.map(|f| names::prose("intent.finding", f, names::REASON_MAX)).transpose()?,
         scopes: scopes(&body.scopes)?,
         significant: body.change.significant,
-        makeup: Makeup { parts, git: body.change.git.as_ref().map(commit).transpose()? },
-        from_makeup: Makeup { parts: from_parts, git: None },
+        composition: Composition { parts, git: body.change.git.as_ref().map(commit).transpose()? },
+        from_composition: Composition { parts: from_parts, git: None },
         content,
     })
 }

@@ -476,8 +476,8 @@ fn outgoing(
 
 /// The trace that the rollout's intent came with.
 fn trace_of(state: &State, rollout: &RolloutId) -> Option<String> {
-    let open = state.rollouts.get(rollout).map(|r| &r.opening);
-    let ended = || state.ended.iter().rev().find(|e| e.id == *rollout).map(|e| &e.opening);
+    let open = state.rollouts.get(rollout).map(|r| &r.spec);
+    let ended = || state.ended.iter().rev().find(|e| e.id == *rollout).map(|e| &e.spec);
     open.or_else(ended)?.traceparent.clone()
 }
 

@@ -16,7 +16,7 @@ use crate::core::time::Timestamp;
 use crate::runner::Runner;
 use crate::shell::intake::{self, Answer};
 use crate::shell::writer::{News, Outcome, Receipt};
-use crate::shell::{clock, observe};
+use crate::shell::{clock, observability};
 use crate::view::act::{ActAnswer, ActRequest};
 use crate::view::error::ApiError;
 use crate::view::rollout::RolloutView;
@@ -30,7 +30,7 @@ impl Api {
         let act = request.act(verb, &self.writer.view())?;
         let id = act.rollout.clone();
         let span = info_span!("act", verb = verb.as_str(), rollout = %id, actor = act.actor, dry_run);
-        observe::continue_trace(&span, caller.traceparent.as_deref());
+        observability::continue_trace(&span, caller.traceparent.as_deref());
         let origin = Origin { traceparent: trace(caller), ..Origin::default() };
         let fact = Event::OperatorActed { act, origin };
         let acting = async {

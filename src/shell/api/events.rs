@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 
 use super::unread;
 use crate::core::ids::{EventSeq, RolloutId};
-use crate::retrace::{RetraceError, Tracer, subject};
+use crate::evidence_trace::{EvidenceTraceError, Tracer, subject};
 use crate::shell::log::{LogError, Reader};
 use crate::shell::writer::{Gone, News, Writer};
 use crate::view::error::ApiError;
@@ -118,7 +118,7 @@ pub fn one(log: &Reader, last: EventSeq, seq: EventSeq, why: bool) -> Result<Eve
 /// Works out the evidence behind the event `request.seq`.
 pub fn evidence(log: &Reader, last: EventSeq, request: &EvidenceRequest) -> Result<EvidenceAnswer, ApiError> {
     if request.seq > last {
-        return Err(RetraceError::NoEvent(request.seq).into());
+        return Err(EvidenceTraceError::NoEvent(request.seq).into());
     }
     let asked = log.read(request.seq).map_err(unread)?;
     let mut tracer = Tracer::new(subject(request.seq, &asked.event, request.guardrail.as_deref())?);
@@ -211,7 +211,7 @@ fn chunk(log: &Reader, next: EventSeq, until: EventSeq) -> Result<(Vec<Arc<News>
 mod tests {
     use super::*;
     use crate::core::event::Event;
-    use crate::core::event::opening::Outcome;
+    use crate::core::event::rollout_spec::Outcome;
     use crate::core::time::Timestamp;
     use crate::shell::log::{Log, OpenOptions};
     use crate::wire::envelope::Group;

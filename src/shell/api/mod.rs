@@ -18,11 +18,11 @@ pub use events::Feed;
 use super::intake::{self, Answer, Kind, Message};
 use super::log::{LogError, Reader};
 use super::writer::{Gone, News, Writer};
-use super::{clock, observe};
+use super::{clock, observability};
 use crate::core::event::Event;
 use crate::core::event::code::Code;
 use crate::core::event::decision::Decision;
-use crate::core::event::opening::Opening;
+use crate::core::event::rollout_spec::RolloutSpec;
 use crate::core::event::verb::Verb;
 use crate::core::ids::{EventSeq, IntentId, RolloutId};
 use crate::core::rules::ENGINE;
@@ -140,16 +140,16 @@ impl Api {
     /// Takes in an intent: JSON, or a structured CloudEvent.
     pub async fn deploy(&self, body: &[u8], caller: &Caller) -> Result<DeployAnswer, ApiError> {
         let span = info_span!("intent", rollout = tracing::field::Empty);
-        observe::continue_trace(&span, caller.traceparent.as_deref());
+        observability::continue_trace(&span, caller.traceparent.as_deref());
         let deploying = async {
             let message = message(body, None, caller)?;
             match intake::take(&self.writer, Kind::Intent, &message).await? {
                 Answer::Recorded { answer, .. } => {
-                    let Some(runner::Answer::Created { seq, rollout, opening }) = answer else {
+                    let Some(runner::Answer::Created { seq, rollout, spec }) = answer else {
                         unreachable!("an intent is refused or becomes a rollout");
                     };
                     tracing::Span::current().record("rollout", rollout.as_str());
-                    self.deployed((seq, rollout, *opening), false).await
+                    self.deployed((seq, rollout, *spec), false).await
                 }
                 Answer::Refused { seq, code: Code::IntentAgain, .. } => self.deployed_before(seq).await,
                 Answer::Refused { code, message, .. } => Err(ApiError::new(code, message)),
@@ -170,9 +170,7 @@ impl Api {
         });
         match first.await?.map_err(unread)? {
             Some((seq, event)) => match event {
-                Event::RolloutCreated { rollout, opening } => {
-                    self.deployed((seq, rollout, opening), true).await
-                }
+                Event::RolloutCreated { rollout, spec } => self.deployed((seq, rollout, spec), true).await,
                 Event::IntentRefused { refusal, .. } => {
                     Err(ApiError::new(refusal.code(), words::refusal::text(&refusal)))
                 }
@@ -184,12 +182,12 @@ impl Api {
 
     async fn deployed(
         &self,
-        (seq, rollout, opening): (EventSeq, RolloutId, Opening),
+        (seq, rollout, spec): (EventSeq, RolloutId, RolloutSpec),
         duplicate: bool,
     ) -> Result<DeployAnswer, ApiError> {
-        let digest = opening.policy;
+        let digest = spec.policy;
         // This read also waits until the view shows the rollout.
-        let (service, from) = (opening.service.clone(), opening.from.clone());
+        let (service, from) = (spec.service.clone(), spec.from.clone());
         let plan = self.writer.read(move |state, _| {
             let policy = state.policies.get(&digest)?;
             let known = state.services.get(&service)?;
@@ -205,7 +203,7 @@ impl Api {
             state: view.state,
             plan,
             outlook,
-            behind: opening.behind.map(|id| id.0),
+            behind: spec.behind.map(|id| id.0),
             waits: view.waits.clone(),
             duplicate,
         })

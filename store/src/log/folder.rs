@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use crate::durable;
+use crate::os_sync;
 
 /// Holds a data folder for this process until dropped. The file keeps the holder's process id.
 pub struct Lock {
@@ -89,7 +89,7 @@ pub struct Space {
 }
 
 pub fn space(dir: &Path, watermark: Watermark) -> Result<Space, LogError> {
-    let room = durable::room(dir).map_err(|cause| LogError::io("asking for free disk space", cause))?;
+    let room = os_sync::room(dir).map_err(|cause| LogError::io("asking for free disk space", cause))?;
     let share = room.total / 100 * u64::from(watermark.pct);
     Ok(Space { free: room.free, low: room.free < share.max(watermark.bytes) })
 }
@@ -112,7 +112,7 @@ impl Ballast {
     /// Gives the ballast up if the disk is so full that opening might fail. Returns whether it did.
     pub fn release_if_full(&self, dir: &Path) -> Result<bool, LogError> {
         let failed = |cause| LogError::io("making room on a full disk", cause);
-        if durable::room(dir).map_err(failed)?.free >= ROOM_TO_OPEN || !self.path.exists() {
+        if os_sync::room(dir).map_err(failed)?.free >= ROOM_TO_OPEN || !self.path.exists() {
             return Ok(false);
         }
         fs::remove_file(&self.path).map(|()| true).map_err(failed)
@@ -123,7 +123,7 @@ impl Ballast {
     pub fn set_aside(&self, dir: &Path) -> Result<(), LogError> {
         let failed = |cause| LogError::io("setting disk space aside", cause);
         let have = fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        if self.bytes == 0 || have == self.bytes || durable::room(dir).map_err(failed)?.free / 2 < self.bytes
+        if self.bytes == 0 || have == self.bytes || os_sync::room(dir).map_err(failed)?.free / 2 < self.bytes
         {
             return Ok(());
         }

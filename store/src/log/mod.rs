@@ -37,7 +37,7 @@ pub use export::{Export, History, export, import};
 pub use folder::{Space, Watermark};
 pub use reader::{Chunk, Chunks, Reader, Scan, Verified};
 
-use super::{clock, durable};
+use super::{clock, os_sync};
 use anchor::Anchor;
 use folder::{Ballast, Lock};
 use sled_guard::{Store, guard};
@@ -149,9 +149,9 @@ impl Log {
         let (id, created) = identify(&tree("meta")?, options.log_id)?;
 
         // The first flush always has something to write, and so shows whether writes reach the disk.
-        let before = durable::syncs();
+        let before = os_sync::syncs();
         watchdog.guard(|| guard(|| db.flush()))?;
-        if !durable::in_force(before) {
+        if !os_sync::in_force(before) {
             return Err(LogError::NotDurable);
         }
         if created {

@@ -91,8 +91,8 @@ pub fn open(data: &Path) -> Result<Log, LogError> {
 
 fn is(event: &Event, what: &What) -> bool {
     match (event, what) {
-        (Event::RolloutCreated { rollout, opening }, What::Rollout { intent, rollout: wanted }) => {
-            rollout.as_str() == wanted && opening.intent.0 == *intent
+        (Event::RolloutCreated { rollout, spec }, What::Rollout { intent, rollout: wanted }) => {
+            rollout.as_str() == wanted && spec.intent.0 == *intent
         }
         (Event::BatchReceived { origin, .. }, What::Batch(id)) => origin.message_id.as_ref() == Some(id),
         (Event::AckReceived { ack, .. }, What::Ack(command)) => ack.command.to_string() == *command,

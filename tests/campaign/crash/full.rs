@@ -142,7 +142,7 @@ fn grow(filler: &Path, disk: &Path, left: u64) {
     let end = clock::monotonic() + DEADLINE;
     let mut piece = 1 << 20;
     while clock::monotonic() < end {
-        let free = sluice::shell::durable::room(disk).expect("room").free;
+        let free = sluice::shell::os_sync::room(disk).expect("room").free;
         if free <= left {
             return;
         }

@@ -6,7 +6,7 @@ use sluice::core::event::Event;
 use sluice::core::event::alert::Alert;
 use sluice::core::event::decision::{Choice, Reason};
 use sluice::core::event::fact::{Ack, AckStatus, Intent, Origin};
-use sluice::core::event::opening::Outcome as End;
+use sluice::core::event::rollout_spec::Outcome as End;
 use sluice::core::evidence::verdict::Verdict;
 use sluice::core::ids::{Digest, Service, Weight};
 use sluice::core::policy::guardrail::OnFail;
@@ -94,8 +94,8 @@ impl Play {
             finding: None,
             scopes: Vec::new(),
             significant: false,
-            makeup: Default::default(),
-            from_makeup: Default::default(),
+            composition: Default::default(),
+            from_composition: Default::default(),
             content: Digest::of(b"i1"),
         };
         play.take(Event::IntentReceived { intent, origin: Origin::default() });
@@ -104,7 +104,7 @@ impl Play {
 
     /// The version of the rules that it is decided by.
     pub fn engine(&self) -> Option<u32> {
-        self.runner.state.rollouts.values().next().map(|rollout| rollout.opening.engine)
+        self.runner.state.rollouts.values().next().map(|rollout| rollout.spec.engine)
     }
 
     /// Time passes up to `now`, and then telemetry comes in.
@@ -150,7 +150,7 @@ impl Play {
                     }
                 }
                 Event::VerdictReached { reading, .. } if reading.verdict == Verdict::Fail => {
-                    if reading.does() == OnFail::Alert {
+                    if reading.on_fail_effective() == OnFail::Alert {
                         self.alerts.insert(reading.name);
                     } else {
                         self.held_at.get_or_insert(self.canary);

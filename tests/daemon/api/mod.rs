@@ -2,9 +2,9 @@
 
 mod http;
 mod micro;
+mod slow_reader;
 mod streams;
 mod traces;
-mod unread;
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use sluice::core::state::State;
 use sluice::core::time::Timestamp;
 use sluice::shell::api::{About, Api};
 use sluice::shell::log::{Log, OpenOptions, Watermark};
-use sluice::shell::{observe, writer};
+use sluice::shell::{observability, writer};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -69,7 +69,7 @@ impl Server {
     async fn on(watermark: Watermark) -> Server {
         // An error only says that it is set already.
         let _ = async_nats::rustls::crypto::ring::default_provider().install_default();
-        observe::install_metrics().unwrap();
+        observability::install_metrics().unwrap();
         let (api, dir) = api(watermark).await;
         let listener = sluice::shell::http::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

@@ -34,11 +34,12 @@ async fn an_intent_its_acts_and_its_decisions_continue_the_callers_trace() {
         "RUST_LOG" => Some("off".to_owned()),
         _ => None,
     };
-    let telemetry = tokio::task::spawn_blocking(move || observe::init(true, &env)).await.unwrap().unwrap();
+    let telemetry =
+        tokio::task::spawn_blocking(move || observability::init(true, &env)).await.unwrap().unwrap();
 
     let (api, _dir) = api(Watermark::default()).await;
     let (stop, stopped) = oneshot::channel::<()>();
-    let narrated = tokio::spawn(observe::narrate(api.writer().clone(), async { drop(stopped.await) }));
+    let narrated = tokio::spawn(observability::narrate(api.writer().clone(), async { drop(stopped.await) }));
     let traceparent = Some(format!("00-{TRACE}-00f067aa0ba902b7-01"));
     let caller = Caller { traceparent, ..Caller::default() };
     api.call("deploy", intent("a").to_string().as_bytes(), &caller).await.unwrap();

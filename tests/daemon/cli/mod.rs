@@ -1,8 +1,8 @@
 //! The command line as a user meets it: the real binary, its words, its exit codes.
 
+mod bundle;
 mod daemon;
 mod evidence;
-mod makeup;
 mod offline;
 mod readme;
 

@@ -94,7 +94,7 @@ fn a_version_in_neither_arm_counts_for_nothing() {
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     let observed = |runner: &Runner| {
         let rollout = &runner.state.rollouts[&RolloutId::from("chat-1")];
-        rollout.watches.iter().map(|watch| (watch.canary_seen, watch.late)).collect::<Vec<_>>()
+        rollout.monitors.iter().map(|monitor| (monitor.canary_seen, monitor.late)).collect::<Vec<_>>()
     };
     let before = observed(&runner);
     let taken = take(&mut runner, &mut log, 2, samples("p@0", None, 1));
@@ -122,11 +122,11 @@ fn an_edited_policy_changes_no_running_rollout() {
     let (mut runner, mut log) = begun();
     take(&mut runner, &mut log, 1, prompt("i-1", "p@2", 1));
     let id = RolloutId::from("chat-1");
-    let old = runner.state.rollouts[&id].opening.policy;
+    let old = runner.state.rollouts[&id].spec.policy;
     let [_, (_, text), ..] = policy_file::shipped();
     let edited = format!("{text}# another digest\n");
     take(&mut runner, &mut log, 2, policy_stored(&edited));
-    assert_eq!(runner.state.rollouts[&id].opening.policy, old);
+    assert_eq!(runner.state.rollouts[&id].spec.policy, old);
     assert_eq!(
         runner.state.default_policy(sluice::core::policy::ChangeKind::Prompt, false).unwrap().1,
         Digest::of(edited.as_bytes())

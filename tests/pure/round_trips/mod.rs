@@ -32,7 +32,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         let mut event = arbitrary::value(&entropy, Some(kind));
         match &mut event {
             Event::EngineAdopted { engine } => *engine = ENGINE,
-            Event::RolloutCreated { opening, .. } => opening.engine = ENGINE,
+            Event::RolloutCreated { spec, .. } => spec.engine = ENGINE,
             Event::DecisionMade { decision, .. } => decision.engine = ENGINE,
             _ => {}
         }
@@ -361,9 +361,9 @@ fn the_state_of_a_real_history_reads_back_at_every_event() {
         stored.apply(*seq, *at, event);
         // Telemetry is nearly all of a history: a part of it will do.
         if event.kind() != "batch.received" || i % 50 == 0 {
-            let touched = std::mem::take(&mut stored.touched);
+            let agenda = std::mem::take(&mut stored.agenda);
             stored = rmp_serde::from_slice(&rmp_serde::to_vec_named(&stored).unwrap()).unwrap();
-            stored.touched = touched;
+            stored.agenda = agenda;
             assert_eq!(stored.digest(), state.digest(), "seq {seq}, {}", event.kind());
         }
     }

@@ -7,9 +7,9 @@ use super::{gates, windows};
 use crate::core::event::Event;
 use crate::core::event::decision::{Gate, Grounds, Reason};
 use crate::core::event::fact::Act;
-use crate::core::event::opening::Outcome;
 use crate::core::event::reading::GuardrailReading;
 use crate::core::event::refusal::Refusal;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::event::verb::Verb;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
@@ -78,7 +78,7 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         (Verb::Pause | Verb::Resume, _) => Ok(()),
         (Verb::Approve, Stage::Baking(_)) => match gates::approvals(turn) {
             (_, 0) => Err(Refusal::NoApprovalNeeded { rollout: id() }),
-            _ if act.actor == rollout.opening.by
+            _ if act.actor == rollout.spec.by
                 && gates::not_submitter(turn)
                 && !planted(Bug::SubmitterCounts) =>
             {
@@ -104,9 +104,9 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
 
 /// A completed rollout can be taken back while what served before is kept, and nothing has come in between.
 fn check_undo(state: &State, ended: &Ended, act: &Act) -> Result<(), Refusal> {
-    let Ended { opening, ended: at, .. } = ended;
-    let (rollout, service, baseline) = (ended.id.clone(), opening.service.clone(), ended.baseline.clone());
-    let keep = state.policies[&opening.policy].keep_old;
+    let Ended { spec, ended: at, .. } = ended;
+    let (rollout, service, baseline) = (ended.id.clone(), spec.service.clone(), ended.baseline.clone());
+    let keep = state.policies[&spec.policy].keep_old;
     if keep == Span::ZERO {
         return Err(Refusal::Over { rollout, outcome: Outcome::Completed, at: *at });
     }
@@ -117,9 +117,9 @@ fn check_undo(state: &State, ended: &Ended, act: &Act) -> Result<(), Refusal> {
     if let Some(active) = known.active.clone() {
         return Err(Refusal::AnotherActive { service, active });
     }
-    let of_service = |e: &&Ended| e.opening.service == service && e.outcome == Outcome::Completed;
+    let of_service = |e: &&Ended| e.spec.service == service && e.outcome == Outcome::Completed;
     let newest = state.ended.iter().rev().find(of_service).is_some_and(|newest| newest.id == rollout);
-    if !newest || known.serving.as_ref() != Some(&opening.to) {
+    if !newest || known.serving.as_ref() != Some(&spec.to) {
         return Err(Refusal::OtherServes { rollout, service, serves: known.serving.clone(), baseline });
     }
     let since = state.now.since(ended.ended_at);
@@ -148,7 +148,9 @@ fn check_promote(turn: Turn, bake: &Bake, act: &Act) -> Result<(), Refusal> {
         | Reason::Smoke { .. }
         | Reason::Condition { known: true, .. } => !gate.met,
         // Not shown yet is undecided; not shown in its time is not.
-        Reason::Effective { .. } => !gate.met && rollout.effect.as_ref().is_some_and(|effect| effect.named),
+        Reason::Effective { .. } => {
+            !gate.met && rollout.effect.as_ref().is_some_and(|effect| effect.announced)
+        }
         _ => false,
     };
     match gates.iter().find(serious) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::turn::Turn;
 use crate::core::evidence::figures::{Limit, Measure};
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::ids::Weight;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
@@ -20,27 +20,27 @@ pub fn observed<'a>(turn: Turn<'a>) -> BTreeMap<&'a str, Figures> {
     if policy.conditions.is_empty() && !policy.guardrails.iter().any(asks) {
         return BTreeMap::new();
     }
-    let figures = |(watch, guardrail): (&Watch, &'a Guardrail)| {
-        let evidence = &watch.evidence;
+    let figures = |(monitor, guardrail): (&GuardrailMonitor, &'a Guardrail)| {
+        let evidence = &monitor.evidence;
         let (baseline, canary) = (evidence.baseline, evidence.canary);
         let profile = guardrail.profile();
         // A value, as a quantile's, is no difference.
         let of_difference = matches!(profile.limit, Limit::Difference | Limit::EitherWay);
         let scale = profile.unit.scale(baseline.mean());
         let judged =
-            watch.reference.is_some() && evidence.blocks > 0 && !of_part_before(rollout, policy, watch);
+            monitor.reference.is_some() && evidence.blocks > 0 && !of_part_before(rollout, policy, monitor);
         let (baseline, canary) = if judged { (baseline, canary) } else { Default::default() };
         let compared = judged && profile.measure != Measure::Events;
-        let range = if compared { evidence.display.range(watch.scale()) } else { None };
+        let range = if compared { evidence.interval.range(monitor.scale()) } else { None };
         let mean = |arm: ArmCount| (arm.n > 0).then(|| arm.mean());
         let figures = Figures {
             diff: range.map(|range| range.diff * scale),
             low: range.map(|range| range.lo * scale),
             high: range.map(|range| range.hi * scale),
-            limit: limit_of(guardrail, watch)
+            limit: limit_of(guardrail, monitor)
                 .filter(|_| compared && of_difference)
                 .map(|limit| limit * scale),
-            ratio: estimate(guardrail, watch),
+            ratio: estimate(guardrail, monitor),
             canary: mean(canary),
             baseline: mean(baseline),
             canary_n: canary.n as f64,
@@ -48,13 +48,13 @@ pub fn observed<'a>(turn: Turn<'a>) -> BTreeMap<&'a str, Figures> {
         };
         (guardrail.name.as_str(), figures)
     };
-    rollout.watches.iter().zip(&policy.guardrails).map(figures).collect()
+    rollout.monitors.iter().zip(&policy.guardrails).map(figures).collect()
 }
 
 /// Whether what a watch has found is of the segment before the one that is exposed now.
-pub fn of_part_before(rollout: &Rollout, policy: &Policy, watch: &Watch) -> bool {
+pub fn of_part_before(rollout: &Rollout, policy: &Policy, monitor: &GuardrailMonitor) -> bool {
     let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
-    rollout.serving_step().is_some_and(|step| segment(step) != segment(watch.evidence.step))
+    rollout.serving_step().is_some_and(|step| segment(step) != segment(monitor.evidence.step))
 }
 
 /// Every condition of the policy, and whether it holds; `None`: that cannot be told yet. Without traffic of the canary
@@ -75,15 +75,15 @@ pub fn conditions<'a>(
 }
 
 /// Of counts, the canary's rate over the baseline's; of a split, the share asked for.
-pub fn estimate(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
-    let display = &watch.evidence.display;
+pub fn estimate(guardrail: &Guardrail, monitor: &GuardrailMonitor) -> Option<f64> {
+    let interval = &monitor.evidence.interval;
     (guardrail.profile().measure == Measure::Events)
-        .then(|| display.sum / display.weight)
+        .then(|| interval.sum / interval.weight)
         .filter(|ratio| ratio.is_finite())
 }
 
 /// How far from the baseline the canary may be, as its kind has it.
-pub fn limit_of(guardrail: &Guardrail, watch: &Watch) -> Option<f64> {
-    let (reference, baseline) = (watch.reference.as_ref(), watch.evidence.baseline);
+pub fn limit_of(guardrail: &Guardrail, monitor: &GuardrailMonitor) -> Option<f64> {
+    let (reference, baseline) = (monitor.reference.as_ref(), monitor.evidence.baseline);
     guardrail.rule.kind().limit(guardrail.better, reference, baseline)
 }

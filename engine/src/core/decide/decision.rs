@@ -26,11 +26,11 @@ pub fn ordered(turn: Turn, choice: Choice) -> Event {
         let shut = windows::gates(turn).into_iter().filter(|gate| !gate.met);
         because.extend(shut.map(|gate| gate.reason));
     }
-    made(turn, choice, because, &judgement)
+    decision_event(turn, choice, because, &judgement)
 }
 
 /// The decision as it is recorded.
-pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgement) -> Event {
+pub fn decision_event(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgement) -> Event {
     let Turn { state, rollout, policy, .. } = turn;
     let step = match rollout.stage {
         Stage::Queued => None,
@@ -54,11 +54,12 @@ pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgem
         rollout.order.is_some() || rollout.superseded.is_some() || judgement.readings.iter().any(stops);
     let showed = |reason: &Reason| {
         let Reason::Guardrail { name } = reason else { return None };
-        let fails = |r: &GuardrailReading| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback;
+        let fails =
+            |r: &GuardrailReading| r.verdict == Verdict::Fail && r.on_fail_effective() == OnFail::Rollback;
         judgement.readings.iter().find(|r| r.name == *name && fails(r))?;
         let i = policy.guardrails.iter().position(|g| g.name == *name)?;
-        let watch = rollout.watches.get(i).filter(|watch| watch.tally.is_none())?;
-        Some(watch.evidence.step)
+        let monitor = rollout.monitors.get(i).filter(|monitor| monitor.tally.is_none())?;
+        Some(monitor.evidence.step)
     };
     let failed_at = because.iter().filter_map(showed).chain(step).min();
     let back_to = match (choice, failed_at) {
@@ -87,12 +88,12 @@ pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgem
         _ => rollout.weight,
     };
     // A queued rollout is compared with what serves when its turn comes.
-    let serving = state.services.get(&rollout.opening.service).and_then(|s| s.serving.clone());
+    let serving = state.services.get(&rollout.spec.service).and_then(|s| s.serving.clone());
     let baseline = serving.filter(|_| step.is_none()).unwrap_or_else(|| rollout.baseline.clone());
     let decision = Decision {
         choice,
         baseline,
-        canary: rollout.opening.to.clone(),
+        canary: rollout.spec.to.clone(),
         step,
         weight_from,
         weight_to,
@@ -102,8 +103,8 @@ pub fn made(turn: Turn, choice: Choice, because: Vec<Reason>, judgement: &Judgem
         because,
         readings: judgement.readings.clone(),
         harm_ln: judgement.harm_ln,
-        policy: rollout.opening.policy,
-        engine: rollout.opening.engine,
+        policy: rollout.spec.policy,
+        engine: rollout.spec.engine,
         inputs: (rollout.created, state.last),
         actor: rollout.order.as_ref().map(|act| act.actor.clone()),
     };

@@ -5,7 +5,7 @@
 
 use super::alert::{alert, raised};
 use super::conditions::observed;
-use super::decision::made;
+use super::decision::decision_event;
 use super::readings::judge;
 use super::turn::Turn;
 use crate::core::event::Event;
@@ -17,11 +17,11 @@ use crate::core::ids::{Actuator, CommandId};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::actuator::{Declared, OnDeadline};
 use crate::core::state::State;
-use crate::core::state::in_flight::Sent;
+use crate::core::state::in_flight::InFlightCommand;
 use crate::core::state::rollout::Stage;
 
 /// What follows for the command on its way.
-pub fn chase(turn: Turn) -> Option<Event> {
+pub fn follow_up(turn: Turn) -> Option<Event> {
     let Turn { state, rollout, policy, now } = turn;
     let sent = rollout.sent.as_ref()?;
     let id = rollout.id.clone();
@@ -71,7 +71,11 @@ pub fn chase(turn: Turn) -> Option<Event> {
 }
 
 /// A declared actuator that has used up its time is named, and then what its policy says happens.
-fn silence(turn: Turn, sent: &Sent, (actuator, declared): (&Actuator, &Declared)) -> Option<Event> {
+fn silence(
+    turn: Turn,
+    sent: &InFlightCommand,
+    (actuator, declared): (&Actuator, &Declared),
+) -> Option<Event> {
     let Turn { rollout, policy, now, .. } = turn;
     let silent_at = sent.silent_at(actuator, policy);
     if silent_at > now || planted(Bug::SilentUnnamed) {
@@ -79,7 +83,7 @@ fn silence(turn: Turn, sent: &Sent, (actuator, declared): (&Actuator, &Declared)
     }
     let (asked, within) = (sent.command.asked(), policy.ack_within(actuator));
     if rollout.takes_back() && !planted(Bug::BackTwice) {
-        let (before, due) = sent.naming(actuator, silent_at);
+        let (before, due) = sent.announcement(actuator, silent_at);
         let (since, canary) = (now.since(sent.issued_at), sent.command.canary.clone());
         let actuator = actuator.clone();
         let unconfirmed = Alert::RollbackUnconfirmed { actuator, asked, canary, since, before };
@@ -95,7 +99,7 @@ fn silence(turn: Turn, sent: &Sent, (actuator, declared): (&Actuator, &Declared)
 }
 
 fn back(turn: Turn, because: Reason) -> Event {
-    made(turn, Choice::Rollback, vec![because], &judge(turn, &observed(turn)))
+    decision_event(turn, Choice::Rollback, vec![because], &judge(turn, &observed(turn)))
 }
 
 /// An acknowledgement that matched no open command of its service.

@@ -42,7 +42,7 @@ pub fn next(turn: Turn) -> Option<Event> {
         });
     }
     let takes_back = rollout.stage == Stage::RollingBack;
-    if effect.over(policy) > now || effect.named && !takes_back {
+    if effect.over(policy) > now || effect.announced && !takes_back {
         return None;
     }
     let contradicted = NotEffective {

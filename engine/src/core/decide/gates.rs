@@ -35,7 +35,7 @@ pub fn gates(
     // Pairs that a shadow step brings end with it: later steps cannot wait for them.
     let in_shadow = policy.steps.iter().any(|step| step.task == Some(Task::Shadow));
     let mut gates = Vec::new();
-    if let Some(name) = &rollout.parked {
+    if let Some(name) = &rollout.segment_taken_back {
         gates.push(Gate { met: false, time: false, reason: Reason::Segment { name: name.clone() } });
     }
     gates.extend(smoke::gates(turn));
@@ -44,16 +44,16 @@ pub fn gates(
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
         let absolute = guardrail.compares().is_none();
-        let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
+        let monitors = absolute && guardrail.on_fail != OnFail::Alert && !idle;
         let paired = guardrail.profile().of_pairs;
         let needed = guardrail.gates && if idle { shadowed && paired } else { !(paired && in_shadow) };
         // What a promotion needs shown within its limit does not let it pass by failing, even where that only alerts.
         let asked = needed && !soaking && reading.accepted.is_none();
         let met = match reading.verdict {
-            Verdict::Fail => reading.does() == OnFail::Alert && !asked,
+            Verdict::Fail => reading.on_fail_effective() == OnFail::Alert && !asked,
             Verdict::Pass => true,
             Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
-            _ => !watches && (soaking || !needed),
+            _ => !monitors && (soaking || !needed),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }
@@ -64,8 +64,8 @@ pub fn gates(
         gates.push(Gate { met, time: false, reason });
     }
     for (metric, need) in &step.min_samples {
-        let counts = rollout.watches.iter().zip(&policy.guardrails).filter(|(_, g)| g.metric == *metric);
-        let have = counts.map(|(watch, _)| watch.evidence.step_canary_at(bake.step)).max().unwrap_or(0);
+        let counts = rollout.monitors.iter().zip(&policy.guardrails).filter(|(_, g)| g.metric == *metric);
+        let have = counts.map(|(monitor, _)| monitor.evidence.step_canary_at(bake.step)).max().unwrap_or(0);
         let reason = Reason::Samples { metric: metric.clone(), have, need: *need };
         gates.push(Gate { met: have >= *need, time: true, reason });
     }
@@ -114,7 +114,7 @@ pub fn deadline_passed(turn: Turn) -> Option<Span> {
     let Turn { rollout, policy, now, .. } = turn;
     let Stage::Baking(bake) = &rollout.stage else { return None };
     // A person is asked already.
-    if rollout.parked.is_some() {
+    if rollout.segment_taken_back.is_some() {
         return None;
     }
     let deadline = policy.step(bake.step).deadline?;

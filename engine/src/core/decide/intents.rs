@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::turn::Turn;
 use crate::core::event::Event;
 use crate::core::event::alert::Overtaken;
-use crate::core::event::bundle::{self, Makeup, Part};
+use crate::core::event::bundle::{self, Composition, Part};
 use crate::core::event::fact::Intent;
-use crate::core::event::opening::Opening;
 use crate::core::event::refusal::Refusal;
+use crate::core::event::rollout_spec::RolloutSpec;
 use crate::core::ids::{RolloutId, Scope, Service, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Concurrency;
@@ -21,14 +21,18 @@ pub const QUEUE_MAX: usize = 16;
 /// Opens a rollout, or says why not.
 pub fn intent(state: &State, intent: &Intent, trace: &Option<String>) -> Event {
     match open(state, intent, trace) {
-        Ok((rollout, opening)) => Event::RolloutCreated { rollout, opening },
+        Ok((rollout, spec)) => Event::RolloutCreated { rollout, spec },
         Err(refusal) => {
             Event::IntentRefused { intent: intent.id.clone(), service: intent.service.clone(), refusal }
         }
     }
 }
 
-pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(RolloutId, Opening), Refusal> {
+pub fn open(
+    state: &State,
+    intent: &Intent,
+    trace: &Option<String>,
+) -> Result<(RolloutId, RolloutSpec), Refusal> {
     let Intent { id, service, .. } = intent;
     if let Some((content, answer)) = state.intents.get(id).filter(|_| !planted(Bug::IntentTwice)) {
         // An answer is the first that follows from its intent.
@@ -59,15 +63,15 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
         return Err(Refusal::ServesAlready { service: service.clone(), to: intent.to.clone() });
     }
     // What serves when its turn comes, where it has to wait, is asked about then.
-    let from_makeup = match known.filter(|s| s.serving.as_ref() == Some(&from)) {
-        Some(known) if intent.from_makeup.is_empty() => &known.makeup,
-        _ => &intent.from_makeup,
+    let from_composition = match known.filter(|s| s.serving.as_ref() == Some(&from)) {
+        Some(known) if intent.from_composition.is_empty() => &known.composition,
+        _ => &intent.from_composition,
     };
     if !busy
         && let Some(refusal) = several_parts(
             service,
-            (&from, from_makeup),
-            &intent.makeup,
+            (&from, from_composition),
+            &intent.composition,
             state.policies[&policy].parts_at_once,
         )
     {
@@ -87,7 +91,7 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
     if let (Some(active), Some(known)) = (active, known) {
         let ahead = known.queue.back().unwrap_or(&active.id);
         let same = std::iter::once(&active.id).chain(&known.queue);
-        let same = same.filter_map(|id| state.rollouts.get(id)).find(|r| r.opening.to == intent.to);
+        let same = same.filter_map(|id| state.rollouts.get(id)).find(|r| r.spec.to == intent.to);
         if let Some(same) = same {
             return Err(Refusal::RollingOutAlready { to: intent.to.clone(), by: same.id.clone() });
         }
@@ -117,7 +121,7 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
     let rollout = RolloutId(format!("{service}-{number}"));
     let scopes: BTreeSet<&Scope> = intent.scopes.iter().chain(&state.policies[&policy].scopes).collect();
     let scopes: Vec<Scope> = scopes.into_iter().cloned().collect();
-    let opening = Opening {
+    let spec = RolloutSpec {
         intent: id.clone(),
         service: service.clone(),
         kind: intent.kind,
@@ -129,8 +133,8 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
         reason: intent.reason.clone(),
         attempt,
         finding: intent.finding.clone(),
-        makeup: intent.makeup.clone(),
-        from_makeup: from_makeup.clone(),
+        composition: intent.composition.clone(),
+        from_composition: from_composition.clone(),
         behind,
         supersedes,
         blocked: state.blocked(&rollout, &scopes),
@@ -138,14 +142,14 @@ pub fn open(state: &State, intent: &Intent, trace: &Option<String>) -> Result<(R
         engine: state.engine,
         traceparent: trace.clone(),
     };
-    Ok((rollout, opening))
+    Ok((rollout, spec))
 }
 
 /// A difference between bundles that differ in several parts cannot be laid to one of them.
 pub fn several_parts(
     service: &Service,
-    (from, serves): (&Version, &Makeup),
-    to: &Makeup,
+    (from, serves): (&Version, &Composition),
+    to: &Composition,
     at_once: u8,
 ) -> Option<Refusal> {
     if to.parts.is_empty() || planted(Bug::SeveralParts) || usize::from(at_once) >= Part::ALL.len() {
@@ -161,7 +165,7 @@ pub fn several_parts(
 /// Why a rollout whose turn has come is not begun: what came before it has changed what serves.
 pub fn overtaken(turn: Turn) -> Option<Overtaken> {
     let Turn { state, rollout, policy, .. } = turn;
-    let Opening { service, to, makeup, .. } = &rollout.opening;
+    let RolloutSpec { service, to, composition, .. } = &rollout.spec;
     let known = state.services.get(service).filter(|_| state.turn_of(rollout))?;
     if planted(Bug::OvertakenBegins) {
         return None;
@@ -171,5 +175,5 @@ pub fn overtaken(turn: Turn) -> Option<Overtaken> {
         return Some(Overtaken::Serves { service: service.clone(), to: to.clone() });
     }
     let at_once = policy.parts_at_once;
-    several_parts(service, (serves, &known.makeup), makeup, at_once).map(Overtaken::Refused)
+    several_parts(service, (serves, &known.composition), composition, at_once).map(Overtaken::Refused)
 }

@@ -23,17 +23,17 @@ pub mod windows;
 use self::alert::{alert, raised};
 use self::assessment::Assessment;
 use self::conditions::observed;
-use self::decision::{made, ordered};
+use self::decision::{decision_event, ordered};
 use self::readings::judge;
 use self::turn::Turn;
 use super::event::Event;
 use super::planted::{Bug, planted};
 use super::policy::Policy;
-use super::state::{Question, State};
+use super::state::{PendingInput, State};
 use crate::core::event::alert::{Above, AboveCap, Alert, AlertKind};
 use crate::core::event::decision::{Choice, Gate, Grounds, Reason, same_reasons};
-use crate::core::event::opening::Outcome;
 use crate::core::event::reading::GuardrailReading;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::event::verb::Verb;
 use crate::core::event::windows::Freeze;
 use crate::core::evidence::reference::ABOVE_CAP;
@@ -45,11 +45,11 @@ use crate::core::state::rollout::{Rollout, Stage};
 
 /// The next conclusion that follows from `state`, or `None` when everything has been drawn.
 pub fn decide(state: &State) -> Option<Event> {
-    match &state.question {
-        Some(Question::Intent(intent, trace)) => return Some(intents::intent(state, intent, trace)),
-        Some(Question::Act(act)) => return Some(acts::act(state, act)),
-        Some(Question::Ack(ack)) => return Some(delivery::stray_ack(state, ack)),
-        Some(Question::Freeze(order)) => return Some(freezes::freeze(state, order)),
+    match &state.pending {
+        Some(PendingInput::Intent(intent, trace)) => return Some(intents::intent(state, intent, trace)),
+        Some(PendingInput::Act(act)) => return Some(acts::act(state, act)),
+        Some(PendingInput::Ack(ack)) => return Some(delivery::stray_ack(state, ack)),
+        Some(PendingInput::Freeze(order)) => return Some(freezes::freeze(state, order)),
         None => {}
     }
     let over = |freeze: &&Freeze| freeze.until.is_some_and(|until| until <= state.now);
@@ -57,7 +57,7 @@ pub fn decide(state: &State) -> Option<Event> {
         return Some(Event::FreezeEnded { service: freeze.service.clone(), by: None });
     }
     state
-        .touched
+        .agenda
         .open()
         .filter_map(|id| state.rollouts.get(id))
         .find_map(|rollout| next(Turn::of(state, rollout)))
@@ -83,19 +83,19 @@ fn next(turn: Turn) -> Option<Event> {
     if let Some(by) = rollout.superseded.as_ref().filter(|_| !ending) {
         let because = vec![Reason::Superseded { by: by.clone() }];
         return Some(match rollout.exposed() {
-            true => made(turn, Choice::Rollback, because, &judge(turn, &observed(turn))),
+            true => decision_event(turn, Choice::Rollback, because, &judge(turn, &observed(turn))),
             false => Event::RolloutEnded { rollout: id(), outcome: Outcome::Superseded },
         });
     }
     if let Some(event) = smoke::ask(turn).or_else(|| effect::next(turn)) {
         return Some(event);
     }
-    if rollout.armed()
-        && let Some(event) = weigh(turn)
+    if rollout.guardrails_active()
+        && let Some(event) = score_evidence(turn)
     {
         return Some(event);
     }
-    if let Some(event) = delivery::chase(turn) {
+    if let Some(event) = delivery::follow_up(turn) {
         return Some(event);
     }
     match &rollout.stage {
@@ -120,19 +120,19 @@ fn next(turn: Turn) -> Option<Event> {
             }
             let open = windows::gates(turn).iter().all(|gate| gate.met);
             (state.turn_of(rollout) && rollout.paused.is_none() && open)
-                .then(|| made(turn, Choice::Promote, Vec::new(), &judge(turn, &observed(turn))))
+                .then(|| decision_event(turn, Choice::Promote, Vec::new(), &judge(turn, &observed(turn))))
         }
         _ => None,
     }
 }
 
 /// Freezes references, scores what has settled, then reads the guardrails and chooses.
-fn weigh(turn: Turn) -> Option<Event> {
+fn score_evidence(turn: Turn) -> Option<Event> {
     let Turn { rollout, policy, now, .. } = turn;
     let id = || rollout.id.clone();
     // A reference first: the cohorts that waited meanwhile can then be bet on.
-    for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
-        match watch.next_reference(guardrail, &policy.evidence) {
+    for (monitor, guardrail) in rollout.monitors.iter().zip(&policy.guardrails) {
+        match monitor.next_reference(guardrail, &policy.evidence) {
             Some(Ok(reference)) => {
                 return Some(Event::ReferenceFrozen {
                     rollout: id(),
@@ -150,7 +150,7 @@ fn weigh(turn: Turn) -> Option<Event> {
     if let Some((i, cohort)) = rollout.settled(policy, now) {
         let guardrail = &policy.guardrails[i];
         let step = rollout.step_at(cohort).map_or(0, |(_, step)| step);
-        let scored = Box::new(rollout.watches[i].score(guardrail, policy, cohort, step));
+        let scored = Box::new(rollout.monitors[i].score(guardrail, policy, cohort, step));
         return Some(Event::CohortScored {
             rollout: id(),
             guardrail: guardrail.name.clone(),
@@ -161,18 +161,21 @@ fn weigh(turn: Turn) -> Option<Event> {
     let observed = observed(turn);
     let judgement = judge(turn, &observed);
     // Having too little evidence is where everything starts: it is no news until something else was said.
-    let said = rollout.watches.iter().map(|watch| watch.verdict.unwrap_or(Verdict::Insufficient));
+    let said = rollout.monitors.iter().map(|monitor| monitor.verdict.unwrap_or(Verdict::Insufficient));
     if let Some((reading, _)) = judgement.readings.iter().zip(said).find(|(r, said)| *said != r.verdict) {
         return Some(Event::VerdictReached { rollout: id(), reading: reading.clone() });
     }
-    choose(turn, &Assessment::with(turn, judgement, &observed))
+    choose_action(turn, &Assessment::with(turn, judgement, &observed))
 }
 
-fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
+fn choose_action(turn: Turn, assessment: &Assessment) -> Option<Event> {
     let Turn { rollout, policy, .. } = turn;
     let Assessment { judgement, conditions, slices, gates } = assessment;
     let failing = |on_fail: OnFail| {
-        judgement.readings.iter().filter(move |r| r.verdict == Verdict::Fail && r.does() == on_fail)
+        judgement
+            .readings
+            .iter()
+            .filter(move |r| r.verdict == Verdict::Fail && r.on_fail_effective() == on_fail)
     };
     let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
     let (have, need) = gates::approvals(turn);
@@ -182,11 +185,11 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
         || planted(Bug::WindowBeforeHarm) && shut();
     if judgement.harm && !waits {
         let because = failing(OnFail::Rollback).map(named).collect();
-        return Some(made(turn, Choice::Rollback, because, judgement));
+        return Some(decision_event(turn, Choice::Rollback, because, judgement));
     }
     let failed: Vec<Reason> = smoke::failed(turn, OnDeadline::Rollback).collect();
     if !failed.is_empty() {
-        return Some(made(turn, Choice::Rollback, failed, judgement));
+        return Some(decision_event(turn, Choice::Rollback, failed, judgement));
     }
     if let Some(event) = smoke::alert(turn) {
         return Some(event);
@@ -210,7 +213,7 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
             return Some(event);
         }
     }
-    if let Some(name) = &rollout.parked
+    if let Some(name) = &rollout.segment_taken_back
         && let Some(event) = alert(rollout, Alert::Segment { name: name.clone() })
     {
         return Some(event);
@@ -222,8 +225,8 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
     let unmet: Vec<&Gate> = gates.iter().filter(|gate| !gate.met).collect();
     if unmet.is_empty() {
         return Some(match rollout.stage {
-            Stage::Soaking(_) => made(turn, Choice::Complete, vec![Reason::SoakOver], judgement),
-            _ => made(turn, Choice::Promote, Vec::new(), judgement),
+            Stage::Soaking(_) => decision_event(turn, Choice::Complete, vec![Reason::SoakOver], judgement),
+            _ => decision_event(turn, Choice::Promote, Vec::new(), judgement),
         });
     }
     let mut because: Vec<Reason> = unmet.iter().map(|gate| gate.reason.clone()).collect();
@@ -239,11 +242,11 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
         }
         // What a broken split has measured says nothing about the versions.
         let split = |r: &GuardrailReading| {
-            r.kind.profile().of_split && r.verdict == Verdict::Fail && r.does() == OnFail::Hold
+            r.kind.profile().of_split && r.verdict == Verdict::Fail && r.on_fail_effective() == OnFail::Hold
         };
         let unsound = policy.ab && judgement.readings.iter().any(split);
         if policy.on_deadline == OnDeadline::Rollback && !unsound {
-            return Some(made(turn, Choice::Rollback, because, judgement));
+            return Some(decision_event(turn, Choice::Rollback, because, judgement));
         }
     }
     // Holding means that something other than time is in the way: a failing guardrail at any time, and once
@@ -252,19 +255,19 @@ fn choose(turn: Turn, assessment: &Assessment) -> Option<Event> {
     let served = unmet.iter().all(|gate| !gate.time);
     let only_paused = unmet.iter().all(|gate| gate.time || matches!(gate.reason, Reason::Paused { .. }));
     let stands = unmet.iter().any(|gate| matches!(gate.reason, Reason::Slice { .. }))
-        || rollout.effect.as_ref().is_some_and(|effect| effect.named && !effect.is_shown())
+        || rollout.effect.as_ref().is_some_and(|effect| effect.announced && !effect.is_shown())
         || smoke::failed(turn, OnDeadline::Hold).next().is_some();
     let holds = held_by_guardrail || stands || deadline.is_some() || served && !only_paused;
     let news = bake.held.as_ref().is_none_or(|held| !same_reasons(held, &because));
-    (holds && news).then(|| made(turn, Choice::Hold, because, judgement))
+    (holds && news).then(|| decision_event(turn, Choice::Hold, because, judgement))
 }
 
 /// A mean counts what is above its cap as the cap, and does not see it grow: people are told, as for an alert guardrail.
 fn above_cap(rollout: &Rollout, policy: &Policy) -> Option<Event> {
-    rollout.watches.iter().zip(&policy.guardrails).find_map(|(watch, guardrail)| {
-        let cap = watch.reference.as_ref()?.cap?;
-        let evidence = &watch.evidence;
-        let ln = evidence.other.as_ref().map_or(0.0, |other| other.ln());
+    rollout.monitors.iter().zip(&policy.guardrails).find_map(|(monitor, guardrail)| {
+        let cap = monitor.reference.as_ref()?.cap?;
+        let evidence = &monitor.evidence;
+        let ln = evidence.secondary.as_ref().map_or(0.0, |secondary| secondary.ln());
         let need_ln = libm::log(policy.evidence.rollback);
         let [baseline, canary] = evidence.capped.map(u64::from);
         let (times, plus) = ABOVE_CAP;

@@ -10,7 +10,7 @@ use super::turn::Turn;
 use crate::core::event::reading::{GuardrailReading, Silence};
 use crate::core::evidence::bets::ln_weighted;
 use crate::core::evidence::figures::Measure;
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::score::harm_ln;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
@@ -39,10 +39,11 @@ pub fn judge(turn: Turn, observed: &BTreeMap<&str, Figures>) -> Judgement {
     let excuses = excuses(turn, observed);
     let pooled = PooledEvidence::of(turn, &excuses);
     let largest = pooled.largest();
-    let watches = turn.rollout.watches.iter().zip(&turn.policy.guardrails);
-    let read = |((watch, guardrail), excuse)| read(turn, watch, guardrail, excuse, largest);
-    let readings: Vec<GuardrailReading> = watches.zip(excuses.iter().cloned()).map(read).collect();
-    let harm = readings.iter().any(|r| r.verdict == Verdict::Fail && r.does() == OnFail::Rollback);
+    let monitors = turn.rollout.monitors.iter().zip(&turn.policy.guardrails);
+    let read = |((monitor, guardrail), excuse)| read(turn, monitor, guardrail, excuse, largest);
+    let readings: Vec<GuardrailReading> = monitors.zip(excuses.iter().cloned()).map(read).collect();
+    let harm =
+        readings.iter().any(|r| r.verdict == Verdict::Fail && r.on_fail_effective() == OnFail::Rollback);
     Judgement { readings, harm_ln: pooled.ln(), harm }
 }
 
@@ -59,8 +60,8 @@ pub struct Excuse {
 pub fn excuses(turn: Turn, observed: &BTreeMap<&str, Figures>) -> Vec<Excuse> {
     let Turn { rollout, policy, .. } = turn;
     let shown = |name: &str| {
-        let of = policy.guardrails.iter().position(|g| g.name == name).and_then(|i| rollout.watches.get(i));
-        of.is_some_and(|watch| watch.evidence.benefit_shown || planted(Bug::ExcuseUnshown))
+        let of = policy.guardrails.iter().position(|g| g.name == name).and_then(|i| rollout.monitors.get(i));
+        of.is_some_and(|monitor| monitor.evidence.benefit_shown || planted(Bug::ExcuseUnshown))
     };
     let excuse = |guardrail: &Guardrail| match &guardrail.unless {
         Some(Unless::Benefit { guardrail }) => {
@@ -101,8 +102,8 @@ impl Part<'_> {
 impl<'a> PooledEvidence<'a> {
     /// `excuses`: of each guardrail, in the policy's order.
     pub fn of(turn: Turn<'a>, excuses: &[Excuse]) -> PooledEvidence<'a> {
-        let watches = turn.rollout.watches.iter().zip(&turn.policy.guardrails).zip(excuses);
-        let weighted = watches.filter(|((w, g), _)| g.weight > 0.0 && w.reference.is_some());
+        let monitors = turn.rollout.monitors.iter().zip(&turn.policy.guardrails).zip(excuses);
+        let weighted = monitors.filter(|((w, g), _)| g.weight > 0.0 && w.reference.is_some());
         let parts = weighted.map(|((w, g), excuse)| Part {
             name: &g.name,
             weight: g.weight,
@@ -143,41 +144,41 @@ fn average<'p, 'a: 'p>(parts: impl Iterator<Item = &'p Part<'a>>) -> f64 {
 /// Reads one guardrail. `largest`: what the largest part of each pooled average is, where one has crossed.
 pub fn read(
     turn: Turn,
-    watch: &Watch,
+    monitor: &GuardrailMonitor,
     guardrail: &Guardrail,
     excuse: Excuse,
     largest: [Option<f64>; 2],
 ) -> GuardrailReading {
     let Turn { rollout, policy, now, .. } = turn;
-    let (evidence, profile) = (&watch.evidence, guardrail.profile());
+    let (evidence, profile) = (&monitor.evidence, guardrail.profile());
     // A guardrail that shares the rollback alpha needs its weight's worth more by itself.
     let act_ln = libm::log((profile.acts_at)(&policy.evidence));
     let harm_need_ln = if guardrail.weight > 0.0 { act_ln - libm::log(guardrail.weight) } else { act_ln };
     let safe_need_ln = libm::log(promote_level(rollout, policy));
-    let (harm_ln, mut safe_ln) = if watch.reference.is_some() {
+    let (harm_ln, mut safe_ln) = if monitor.reference.is_some() {
         (harm_ln(guardrail, evidence), evidence.safe.ln())
     } else {
         (0.0, 0.0)
     };
     let (mut baseline, mut canary) = (evidence.baseline, evidence.canary);
-    let judged = watch.reference.is_some() && evidence.blocks > 0;
-    let failed = watch.verdict == Some(Verdict::Fail)
-        || watch.tally.as_ref().is_some_and(Tally::is_over)
+    let judged = monitor.reference.is_some() && evidence.blocks > 0;
+    let failed = monitor.verdict == Some(Verdict::Fail)
+        || monitor.tally.as_ref().is_some_and(Tally::is_over)
         || judged && harm_ln >= harm_need_ln
         || judged
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
     // What was shown of the segment before says nothing about the one that is exposed now.
-    let before = of_part_before(rollout, policy, watch);
+    let before = of_part_before(rollout, policy, monitor);
     let before = before && !failed && !planted(Bug::SafetyCarries);
     if before {
         (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
     }
-    if let Some(tally) = &watch.tally {
+    if let Some(tally) = &monitor.tally {
         (baseline, canary) = (ArmCount::default(), tally.counted());
     }
     let quiet = |arm: Arm| {
-        rollout.quiet_since(policy, watch, arm).is_some_and(|at| now.since(at) >= policy.stale_after)
+        rollout.quiet_since(policy, monitor, arm).is_some_and(|at| now.since(at) >= policy.stale_after)
     };
     let silent = quiet(Arm::Canary);
     // Once everybody is exposed the baseline has nothing to send, and pairs are the canary's alone.
@@ -187,22 +188,22 @@ pub fn read(
         Verdict::Fail
     } else if broken {
         Verdict::SourceBroken
-    } else if watch.canary_seen == 0 {
+    } else if monitor.canary_seen == 0 {
         if silent { Verdict::NoData } else { Verdict::Insufficient }
     } else if silent {
         Verdict::Stale
-    } else if watch.tally.is_some() || judged && !profile.shows_safety && canary.n > 0 {
+    } else if monitor.tally.is_some() || judged && !profile.shows_safety && canary.n > 0 {
         Verdict::Pass
     } else if !judged || before || !profile.shows_safety {
         Verdict::Insufficient
     } else if safe_ln >= safe_need_ln
-        || harm_ln <= 0.0 && watch.safe_at.is_some() && watch.safe_at == rollout.step()
+        || harm_ln <= 0.0 && monitor.safe_at.is_some() && monitor.safe_at == rollout.step()
     {
         Verdict::Pass
     } else {
         Verdict::Undecided
     };
-    let display = &evidence.display;
+    let interval = &evidence.interval;
     GuardrailReading {
         name: guardrail.name.clone(),
         metric: guardrail.metric.clone(),
@@ -211,37 +212,44 @@ pub fn read(
         verdict,
         baseline,
         canary,
-        range: if judged && !before { display.range(watch.scale()) } else { None }
+        range: if judged && !before { interval.range(monitor.scale()) } else { None }
             .filter(|_| profile.measure != Measure::Events),
         harm_ln,
         harm_need_ln,
         safe_ln,
         safe_need_ln,
-        limit: limit_of(guardrail, watch),
-        waiting: watch.cohorts.values().map(|cohort| cohort.waiting()).sum(),
-        late: watch.late,
-        left_out: watch.left_out,
-        clamped: watch.clamped,
-        reference: watch.reference.clone(),
+        limit: limit_of(guardrail, monitor),
+        waiting: monitor.cohorts.values().map(|cohort| cohort.waiting()).sum(),
+        late: monitor.late,
+        left_out: monitor.left_out,
+        clamped: monitor.clamped,
+        reference: monitor.reference.clone(),
         epoch: evidence.harm.epoch,
         blocks: evidence.blocks,
-        estimate: estimate(guardrail, watch),
+        estimate: estimate(guardrail, monitor),
         excused: excuse.benefit.filter(|_| failed),
         excused_when: excuse.when.filter(|_| failed),
-        accepted: watch.accepted.clone(),
-        silence: silence(rollout, watch, verdict, now),
-        benefit_ln: guardrail.benefit.map(|_| evidence.other.as_ref().map_or(0.0, |other| other.ln())),
+        accepted: monitor.accepted.clone(),
+        silence: silence(rollout, monitor, verdict, now),
+        benefit_ln: guardrail
+            .benefit
+            .map(|_| evidence.secondary.as_ref().map_or(0.0, |secondary| secondary.ln())),
     }
 }
 
 /// Who has been silent for how long, when that is what the verdict is about.
-fn silence(rollout: &Rollout, watch: &Watch, verdict: Verdict, now: Timestamp) -> Option<Silence> {
+fn silence(
+    rollout: &Rollout,
+    monitor: &GuardrailMonitor,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Option<Silence> {
     let about = matches!(verdict, Verdict::NoData | Verdict::Stale | Verdict::SourceBroken);
     about.then(|| Silence {
-        canary: rollout.opening.to.clone(),
-        canary_for: watch.last_canary.map(|last| now.since(last)),
+        canary: rollout.spec.to.clone(),
+        canary_for: monitor.last_canary.map(|last| now.since(last)),
         baseline: rollout.baseline.clone(),
-        baseline_for: watch.last_baseline.map(|last| now.since(last)),
+        baseline_for: monitor.last_baseline.map(|last| now.since(last)),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::core::event::alert::{Alert, AlertKind};
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{discoveries, enough};
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Guardrail, OnFail};
@@ -26,7 +26,7 @@ pub struct Slice<'a> {
     value: &'a str,
     on_fail: OnFail,
     /// `None`: no sample had the value yet.
-    watch: Option<&'a Watch>,
+    monitor: Option<&'a GuardrailMonitor>,
     /// Beyond its limit, as told to people. Stays.
     told: bool,
     /// Beyond its limit now.
@@ -59,7 +59,7 @@ impl Slice<'_> {
             benefit: None,
             ..self.guardrail.clone()
         };
-        let mut reading = readings::read(turn, self.watch?, &guardrail, Excuse::default(), [None; 2]);
+        let mut reading = readings::read(turn, self.monitor?, &guardrail, Excuse::default(), [None; 2]);
         (reading.verdict, reading.harm_need_ln) = (Verdict::Fail, self.need_ln);
         Some(reading)
     }
@@ -70,10 +70,10 @@ pub fn slices<'a>(turn: Turn<'a>) -> Vec<Slice<'a>> {
     let Turn { rollout, policy, .. } = turn;
     let mut slices = Vec::new();
     let mut lns = Vec::new();
-    for (watch, guardrail) in rollout.watches.iter().zip(&policy.guardrails) {
+    for (monitor, guardrail) in rollout.monitors.iter().zip(&policy.guardrails) {
         let (Some(tag), Some(judged)) = (&guardrail.slices, &guardrail.judged) else { continue };
         for value in &judged.values {
-            let part = watch.slices.get(value);
+            let part = monitor.slices.get(value);
             let bet_on = part.filter(|part| part.reference.is_some() && part.evidence.blocks > 0);
             lns.push(bet_on.map_or(0.0, |part| part.evidence.harm.ln()));
             slices.push(Slice {
@@ -81,7 +81,7 @@ pub fn slices<'a>(turn: Turn<'a>) -> Vec<Slice<'a>> {
                 tag,
                 value,
                 on_fail: judged.on_fail,
-                watch: part,
+                monitor: part,
                 told: rollout.alerts.contains_key(&AlertKind::Slice(guardrail.name.clone(), value.clone())),
                 found: false,
                 need_ln: 0.0,
@@ -108,7 +108,7 @@ pub fn alert(turn: Turn, slices: &[Slice]) -> Option<Event> {
 /// A slice that holds stands in the way until a person promotes past it.
 pub fn gates(slices: &[Slice]) -> impl Iterator<Item = Gate> {
     let holds = |slice: &&Slice| {
-        let accepted = slice.watch.is_some_and(|part| part.accepted.is_some());
+        let accepted = slice.monitor.is_some_and(|part| part.accepted.is_some());
         slice.told && slice.on_fail == OnFail::Hold && !accepted && !planted(Bug::SliceIgnored)
     };
     let gate = |slice: &Slice| Gate { met: false, time: false, reason: Reason::Slice { name: slice.name() } };

@@ -29,10 +29,10 @@ fn asked(turn: Turn, test: &SmokeTest, attempt: u32) -> Option<SmokeAsk> {
         name: smoke.name.clone(),
         run: smoke.run.clone(),
         timeout: smoke.timeout,
-        service: rollout.opening.service.clone(),
+        service: rollout.spec.service.clone(),
         step: rollout.bake()?.step,
         from: rollout.baseline.clone(),
-        to: rollout.opening.to.clone(),
+        to: rollout.spec.to.clone(),
         attempt,
     })
 }
@@ -57,7 +57,7 @@ fn all<'a>(turn: Turn<'a>) -> impl Iterator<Item = (&'a SmokeTest, &'a Smoke)> {
 }
 
 /// What a test that did not pass makes the rollout do.
-fn does(test: &SmokeTest, smoke: &Smoke) -> Option<OnDeadline> {
+fn on_fail_effective(test: &SmokeTest, smoke: &Smoke) -> Option<OnDeadline> {
     match test.result.as_ref()?.outcome {
         SmokeOutcome::Passed => None,
         SmokeOutcome::Failed | SmokeOutcome::TimedOut => Some(smoke.on_fail),
@@ -68,7 +68,7 @@ fn does(test: &SmokeTest, smoke: &Smoke) -> Option<OnDeadline> {
 /// The tests that make the rollout do `what`.
 pub fn failed(turn: Turn<'_>, what: OnDeadline) -> impl Iterator<Item = Reason> {
     all(turn)
-        .filter(move |(test, smoke)| does(test, smoke) == Some(what))
+        .filter(move |(test, smoke)| on_fail_effective(test, smoke) == Some(what))
         .map(|(test, smoke)| reason(test, smoke))
 }
 
@@ -76,7 +76,7 @@ pub fn failed(turn: Turn<'_>, what: OnDeadline) -> impl Iterator<Item = Reason> 
 pub fn alert(turn: Turn) -> Option<Event> {
     let rollout = turn.rollout;
     let holds = |(test, smoke): &(&SmokeTest, &Smoke)| {
-        does(test, smoke) == Some(OnDeadline::Hold)
+        on_fail_effective(test, smoke) == Some(OnDeadline::Hold)
             && !rollout.alerts.contains_key(&AlertKind::Smoke(test.id))
     };
     let (test, smoke) = all(turn).find(holds)?;

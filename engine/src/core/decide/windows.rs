@@ -19,14 +19,14 @@ pub const FREEZES_MAX: usize = 256;
 pub fn gates(turn: Turn) -> Vec<Gate> {
     let Turn { state, rollout, policy, now } = turn;
     let gate = |met, reason| Gate { met, time: false, reason };
-    let mut gates: Vec<Gate> = freezes(state, &rollout.opening.service, now)
+    let mut gates: Vec<Gate> = freezes(state, &rollout.spec.service, now)
         .map(|freeze| {
             let Freeze { service, by, reason, until, .. } = freeze.clone();
             gate(false, Reason::Frozen { service, by, reason, until })
         })
         .collect();
     if policy.windows.is_some() {
-        let known = state.windows.get(&rollout.opening.policy);
+        let known = state.windows.get(&rollout.spec.policy);
         let stale = |bounds: &&Bounds| now < bounds.until;
         gates.push(match known.filter(stale) {
             Some(Bounds { open, why, turns, .. }) => {

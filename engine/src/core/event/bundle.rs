@@ -56,14 +56,14 @@ pub struct Commit {
 
 /// What is known of how a version is made. Empty where nobody said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Makeup {
+pub struct Composition {
     pub parts: Parts,
     pub git: Option<Commit>,
 }
 
-impl Makeup {
+impl Composition {
     pub fn is_empty(&self) -> bool {
-        *self == Makeup::default()
+        *self == Composition::default()
     }
 }
 

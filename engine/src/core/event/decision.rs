@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::command::Command;
-use super::opening::Opening;
 use super::reading::GuardrailReading;
+use super::rollout_spec::RolloutSpec;
 use super::smoke::SmokeOutcome;
 use crate::core::ids::{Actuator, CommandId, Digest, EventSeq, Metric, RolloutId, Service, Version, Weight};
 use crate::core::planted::{Bug, planted};
@@ -84,7 +84,7 @@ impl Decision {
     }
 
     /// The command that carries it out, recorded as `seq` in `log`: the one place where a command comes from.
-    pub fn command(&self, log: Uuid, seq: EventSeq, policy: &Policy, of: &Opening) -> Option<Command> {
+    pub fn command(&self, log: Uuid, seq: EventSeq, policy: &Policy, of: &RolloutSpec) -> Option<Command> {
         let enters = match self.choice {
             Choice::Promote => Some(self.step.map_or(0, |step| step + 1)),
             Choice::Rollback => self.back_to,
@@ -101,7 +101,7 @@ impl Decision {
             decision: seq,
             baseline: self.baseline.clone(),
             canary: self.canary.clone(),
-            bundle: of.makeup.parts.clone(),
+            bundle: of.composition.parts.clone(),
             weight: match task {
                 Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
                 _ => rest,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bundle::Makeup;
+use super::bundle::Composition;
 use super::code::Code;
 use super::verb::Verb;
 use crate::core::ids::{Actuator, CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
@@ -59,9 +59,9 @@ pub struct Intent {
     /// Its submitter calls it significant: the policy for such changes is its default.
     pub significant: bool,
     /// What `to` is made of.
-    pub makeup: Makeup,
+    pub composition: Composition,
     /// What `from` is made of, where the submitter named it.
-    pub from_makeup: Makeup,
+    pub from_composition: Composition,
     /// BLAKE3 of what was submitted: tells a repetition from a reused id.
     pub content: Digest,
 }

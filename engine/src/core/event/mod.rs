@@ -9,9 +9,9 @@ pub mod code;
 pub mod command;
 pub mod decision;
 pub mod fact;
-pub mod opening;
 pub mod reading;
 pub mod refusal;
+pub mod rollout_spec;
 pub mod smoke;
 pub mod verb;
 pub mod windows;
@@ -27,9 +27,9 @@ use crate::core::event::alert::Alert;
 use crate::core::event::command::{Command, Shown};
 use crate::core::event::decision::Decision;
 use crate::core::event::fact::{Ack, Act, FreezeOrder, Intent, Origin, Rejection};
-use crate::core::event::opening::{Opening, Outcome};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::event::refusal::Refusal;
+use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::smoke::{SmokeAsk, SmokeResult};
 use crate::core::event::verb::Verb;
 use crate::core::event::windows::{Bounds, Freeze};
@@ -106,7 +106,7 @@ pub enum Event {
     },
     RolloutCreated {
         rollout: RolloutId,
-        opening: Opening,
+        spec: RolloutSpec,
     },
     ActAccepted {
         rollout: RolloutId,

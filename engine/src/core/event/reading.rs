@@ -64,7 +64,7 @@ pub struct Silence {
 
 impl GuardrailReading {
     /// What its failing does, trade-off and acceptance weighed.
-    pub fn does(&self) -> OnFail {
+    pub fn on_fail_effective(&self) -> OnFail {
         match (&self.accepted, &self.excused, &self.excused_when) {
             (Some(_), ..) => OnFail::Alert,
             (None, None, None) => self.on_fail,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::bundle::PartChange;
 use super::code::Code;
 use super::decision::{Grounds, Reason};
-use super::opening::Outcome;
+use super::rollout_spec::Outcome;
 use super::verb::Verb;
 use crate::core::ids::{
     Actuator, CommandId, Digest, EventSeq, IntentId, Metric, RolloutId, Service, Version, Weight,

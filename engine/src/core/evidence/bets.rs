@@ -18,8 +18,8 @@ use crate::core::policy::guardrail::Better;
 const KAPPA: f64 = 0.95;
 /// Capital that is bet from the start; the rest is injected over the epochs.
 pub const INITIAL_STAKE: f64 = 0.75;
-/// Units of a word per nat: words are fixed-point, so that they add up exactly and in any order.
-pub const WORD: f64 = (1u64 << 40) as f64;
+/// Units per nat: log-wealth is fixed-point, so that it adds up exactly and in any order.
+pub const UNITS_PER_NAT: f64 = (1u64 << 40) as f64;
 
 /// Which way a bet leans: `Below` gains while the canary lies below the boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,7 +208,7 @@ impl Bet {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wealth {
     /// Log capital of each bet, in units of 2^-40 nats.
-    pub words: Box<[i64]>,
+    pub log_wealth: Box<[i64]>,
     /// Capital in reserve.
     pub cash: f64,
     /// Epochs begun after the first.
@@ -222,13 +222,13 @@ impl Wealth {
     }
 
     pub fn staked(bets: usize, stake: f64) -> Wealth {
-        Wealth { words: vec![floor_word(libm::log(stake)); bets].into(), cash: 1.0 - stake, epoch: 0 }
+        Wealth { log_wealth: vec![floor_units(libm::log(stake)); bets].into(), cash: 1.0 - stake, epoch: 0 }
     }
 
     /// Adds a block's log pay-offs, one per bet, each rounded down: rounding can only lose evidence.
     pub fn add(&mut self, pays: impl IntoIterator<Item = f64>) {
-        for (word, pay) in self.words.iter_mut().zip(pays) {
-            *word = word.saturating_add(floor_word(pay));
+        for (units, pay) in self.log_wealth.iter_mut().zip(pays) {
+            *units = units.saturating_add(floor_units(pay));
         }
     }
 
@@ -243,21 +243,21 @@ impl Wealth {
         let reserve = 1.0 - INITIAL_STAKE;
         let injected = libm::log(reserve / (j * (j + 1.0)));
         self.cash = reserve / (j + 1.0);
-        for word in &mut self.words {
-            let held = *word as f64 / WORD;
+        for units in &mut self.log_wealth {
+            let held = *units as f64 / UNITS_PER_NAT;
             let (max, min) = if held > injected { (held, injected) } else { (injected, held) };
             let sum = max + libm::log1p(libm::exp(min - max));
-            *word = floor_word(if planted(Bug::ForgetsCapital) { injected } else { sum });
+            *units = floor_units(if planted(Bug::ForgetsCapital) { injected } else { sum });
         }
     }
 
-    /// Log of the whole capital (nats): `ln(cash + mean of exp(words))`, never leaving the log scale.
+    /// Log of the whole capital (nats): `ln(cash + mean of exp(log-wealth))`, never leaving the log scale.
     pub fn ln(&self) -> f64 {
-        if self.words.is_empty() {
+        if self.log_wealth.is_empty() {
             return 0.0;
         }
-        let share = libm::log(self.words.len() as f64);
-        let parts = self.words.iter().map(|word| *word as f64 / WORD - share);
+        let share = libm::log(self.log_wealth.len() as f64);
+        let parts = self.log_wealth.iter().map(|units| *units as f64 / UNITS_PER_NAT - share);
         ln_sum_exp(parts.chain((self.cash > 0.0).then(|| libm::log(self.cash))))
     }
 }
@@ -294,9 +294,9 @@ pub fn enough(m: usize, k: usize, level: f64) -> f64 {
     libm::log(m as f64 * level / k as f64)
 }
 
-fn floor_word(nats: f64) -> i64 {
-    let word = nats * WORD;
-    (if planted(Bug::RoundsUp) { libm::ceil(word) } else { libm::floor(word) }) as i64
+fn floor_units(nats: f64) -> i64 {
+    let units = nats * UNITS_PER_NAT;
+    (if planted(Bug::RoundsUp) { libm::ceil(units) } else { libm::floor(units) }) as i64
 }
 
 /// What a kind bets on under a reference.
@@ -321,14 +321,14 @@ pub struct Arms {
     /// How far an equal canary is from the boundary.
     pub margin: f64,
     /// The third question, where one is asked, with the way its bets lean.
-    pub other: Option<(Setting, Lean)>,
+    pub secondary: Option<(Setting, Lean)>,
 }
 
 impl Arms {
     /// Nothing can be better than all good, or missing less than not at all. A baseline that has drifted there leaves no bet
     /// to be made on `other`: at a boundary that cannot be, stakes turn over and win on nothing.
-    pub fn new(setting: Setting, lean: Lean, margin: f64, other: Option<(Setting, Lean)>) -> Arms {
-        Arms { setting, lean, margin, other: other.filter(|(setting, _)| setting.is_possible()) }
+    pub fn new(setting: Setting, lean: Lean, margin: f64, secondary: Option<(Setting, Lean)>) -> Arms {
+        Arms { setting, lean, margin, secondary: secondary.filter(|(setting, _)| setting.is_possible()) }
     }
 }
 

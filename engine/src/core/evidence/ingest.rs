@@ -1,7 +1,7 @@
 //! How a watch takes in what is observed: into the cohort that it was served in, or the window of an absolute guard.
 
 use super::kind::{Counts, Summed, Way};
-use super::monitor::Watch;
+use super::monitor::GuardrailMonitor;
 use super::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Guardrail, SLICES_MAX};
@@ -22,7 +22,7 @@ pub struct Receipt<'a> {
     pub settled: bool,
 }
 
-impl Watch {
+impl GuardrailMonitor {
     /// Takes in one observation. Returns whether what is counted as it comes has news by it: too many are bad, or nothing had
     /// been heard before.
     #[inline]
@@ -68,7 +68,7 @@ impl Watch {
             if !follows {
                 return;
             }
-            self.slices.insert(slice.to_owned(), Watch::default());
+            self.slices.insert(slice.to_owned(), GuardrailMonitor::default());
         }
         if let Some(part) = self.slices.get_mut(slice) {
             part.observe(receipt, o);
@@ -183,12 +183,12 @@ mod tests {
     fn an_absolute_guard_counts_the_zeros_of_a_sum_where_ones_are_good() {
         let rule = Rule::Absolute(Absolute { above: 0.5, of_last: 10 });
         let well = Guardrail::new("well", Better::Higher, rule);
-        let mut watch = Watch::new(&well);
+        let mut monitor = GuardrailMonitor::new(&well);
         let mut is_over = |ones| {
             let receipt = Receipt { guardrail: &well, length: MINUTE, now: Timestamp(1_000), settled: false };
             let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
-            watch.observe_sums(&receipt, o, (1_000, &Sums::Ones(ones)));
-            watch.tally.as_ref().is_some_and(Tally::is_over)
+            monitor.observe_sums(&receipt, o, (1_000, &Sums::Ones(ones)));
+            monitor.tally.as_ref().is_some_and(Tally::is_over)
         };
         assert_eq!([is_over(900), is_over(300)], [false, true]);
     }
@@ -196,25 +196,26 @@ mod tests {
     /// The mean of fifty scatters more than that of a thousand, and a cap would cut more of it.
     #[test]
     fn sums_of_a_mean_are_left_out_and_counted() {
-        let mut watch = Watch { reference: Some(Reference::default()), ..Watch::default() };
+        let mut monitor =
+            GuardrailMonitor { reference: Some(Reference::default()), ..GuardrailMonitor::default() };
         let price = Guardrail::new("cost", Better::Lower, Rule::Mean(Mean { handicap: 0.2 }));
         let sums = Sums::Moments { sum: 5.0, sumsq: 1.0 };
         let o = at(Arm::Canary, 1_000, Role::Value, 0.0);
         let receipt = Receipt { guardrail: &price, length: MINUTE, now: Timestamp(1_000), settled: false };
-        watch.observe_sums(&receipt, o, (50, &sums));
-        assert_eq!((watch.left_out, watch.canary_seen, watch.cohorts.len()), (50, 50, 0));
+        monitor.observe_sums(&receipt, o, (50, &sums));
+        assert_eq!((monitor.left_out, monitor.canary_seen, monitor.cohorts.len()), (50, 50, 0));
     }
 
     /// Leaks, and whether somebody says that there was none.
     #[test]
     fn a_hit_is_no_sign_that_a_detector_lives() {
         let leak = Guardrail::new("leak", Better::Lower, Rule::Stop(Stop { allowed: 2 }));
-        let mut watch = Watch::new(&leak);
+        let mut monitor = GuardrailMonitor::new(&leak);
         let mut after = |minute: u64, n, sums: Sums| {
             let now = Timestamp(minute * MINUTE.0);
             let receipt = Receipt { guardrail: &leak, length: MINUTE, now, settled: true };
-            watch.observe_sums(&receipt, at(Arm::Canary, 0, Role::Value, 0.0), (n, &sums));
-            (watch.last_canary, watch.tally.as_ref().is_some_and(Tally::is_over))
+            monitor.observe_sums(&receipt, at(Arm::Canary, 0, Role::Value, 0.0), (n, &sums));
+            (monitor.last_canary, monitor.tally.as_ref().is_some_and(Tally::is_over))
         };
         let heard = |minute: u64| Some(Timestamp(minute * MINUTE.0));
         assert_eq!(after(1, 1, Sums::Ones(1)), (None, false));

@@ -10,7 +10,7 @@ use crate::core::telemetry::arm::ArmCount;
 /// Accumulators of what people are shown, and conditions see; no verdict reads them. Of counts: `sum / weight` is the ratio of the arms'
 /// rates; of a split, the share that was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Display {
+pub struct IntervalEstimate {
     pub weight: f64,
     pub sum: f64,
     pub variance: f64,
@@ -22,7 +22,7 @@ pub struct Display {
     pub squares: [f64; 2],
 }
 
-impl Display {
+impl IntervalEstimate {
     /// Block difference with Mantel-Haenszel weight `n_a n_b / (n_a + n_b)`: only arms of the same minutes are
     /// compared, so drift of the baseline cancels.
     pub fn add(&mut self, bets: &Bets, reference: &Reference, block: &OpenBlock) {

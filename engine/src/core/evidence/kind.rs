@@ -3,7 +3,7 @@
 
 use super::bets::Bets;
 use super::figures::{Limit, Measure, Shown, Unit};
-use super::reference::{Gathered, Reference, Unusable};
+use super::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, EvidenceRules, Guardrail, GuardrailKind};
 use crate::core::telemetry::arm::{ArmCount, Portion};
@@ -42,8 +42,8 @@ pub struct Profile {
     pub of_comparison: bool,
     /// The e-value of harm that acts.
     pub acts_at: fn(&EvidenceRules) -> f64,
-    /// What [`Reference::other_grid`] is about, where no benefit is asked for.
-    pub beside: Option<Beside>,
+    /// What [`Reference::secondary_grid`] is about, where no benefit is asked for.
+    pub secondary: Option<Secondary>,
     pub measure: Measure,
     pub unit: Unit,
     pub limit: Limit,
@@ -66,7 +66,7 @@ pub enum Scope {
 
 /// The question beside harm and safety.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beside {
+pub enum Secondary {
     /// The limit holds on both sides, and this is the lower.
     Below,
     /// More values than may be are above the cap.
@@ -133,7 +133,7 @@ pub trait Compares {
     fn baseline(
         &self,
         guardrail: &Guardrail,
-        gathered: &Gathered,
+        gathered: &BaselineSample,
         before: Option<&Reference>,
     ) -> Result<Reference, Unusable>;
 

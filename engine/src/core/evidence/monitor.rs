@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{Bucket, Way};
-use super::reference::{Gathered, Reference};
+use super::reference::{BaselineSample, Reference};
 use super::score::{Evidence, Scored};
 use super::verdict::Verdict;
 use crate::core::planted::{Bug, planted};
@@ -18,12 +18,12 @@ use crate::core::time::Timestamp;
 
 /// What one guardrail of one rollout holds and has learned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Watch {
+pub struct GuardrailMonitor {
     pub reference: Option<Reference>,
     /// Epoch in which it was frozen.
     pub reference_epoch: u32,
     /// Baseline observations for the next reference.
-    pub gathered: Gathered,
+    pub gathered: BaselineSample,
     /// No reference could be frozen, until one can.
     pub unusable: bool,
     /// How many baseline observations were gathered when that was last tried.
@@ -44,7 +44,7 @@ pub struct Watch {
     pub last_canary: Option<Timestamp>,
     pub last_baseline: Option<Timestamp>,
     /// The same by value of a tag. At most [`SLICES_MAX`].
-    pub slices: BTreeMap<String, Watch>,
+    pub slices: BTreeMap<String, GuardrailMonitor>,
     /// Of what compares nothing.
     pub tally: Option<Tally>,
     /// What it last said. `Fail` stays.
@@ -56,13 +56,13 @@ pub struct Watch {
     pub safe_at: Option<u16>,
 }
 
-impl Watch {
-    pub fn new(guardrail: &Guardrail) -> Watch {
+impl GuardrailMonitor {
+    pub fn new(guardrail: &Guardrail) -> GuardrailMonitor {
         let tally = match guardrail.rule.kind().way() {
             Way::Counts(kind) => Some(kind.tally()),
             Way::Compares(_) => None,
         };
-        Watch { tally, ..Watch::default() }
+        GuardrailMonitor { tally, ..GuardrailMonitor::default() }
     }
 
     /// Bets on the part's own cohort that starts at `start`, when the whole's has been.
@@ -212,15 +212,15 @@ mod tests {
             Rule::Proportion(Proportion { margin: Margin::Points(0.03) }),
         );
         let pass = Guardrail { benefit: Some(0.02), ..pass };
-        let of = |sum: f64| Gathered { n: 512, sum, ..Gathered::default() };
+        let of = |sum: f64| BaselineSample { n: 512, sum, ..BaselineSample::default() };
         let first = Reference::first(&pass, &of(510.0)).unwrap();
-        let mut watch = Watch::new(&pass);
-        watch.apply_reference(&first, 0);
-        assert_eq!((first.other_grid.len(), &watch.evidence.other), (0, &None));
+        let mut monitor = GuardrailMonitor::new(&pass);
+        monitor.apply_reference(&first, 0);
+        assert_eq!((first.secondary_grid.len(), &monitor.evidence.secondary), (0, &None));
         let next = first.refreshed(&pass, &of(460.0));
-        watch.apply_reference(&next, 0);
-        let bets = watch.evidence.other.map_or(0, |other| other.words.len());
-        assert!(bets > 1 && bets == next.other_grid.len(), "{bets} bets on {:?}", next.other_grid);
+        monitor.apply_reference(&next, 0);
+        let bets = monitor.evidence.secondary.map_or(0, |other| other.log_wealth.len());
+        assert!(bets > 1 && bets == next.secondary_grid.len(), "{bets} bets on {:?}", next.secondary_grid);
     }
 
     /// Grades of the night do not wait for those of the day.
@@ -231,7 +231,7 @@ mod tests {
             Better::Higher,
             Rule::Proportion(Proportion { margin: Margin::Points(0.03) }),
         );
-        let gathered = Gathered { n: 500, sum: 450.0, ..Gathered::default() };
+        let gathered = BaselineSample { n: 500, sum: 450.0, ..BaselineSample::default() };
         let reference = Reference::first(&pass, &gathered).unwrap();
         let mut evidence = Evidence::default();
         evidence.start(&reference, 0);

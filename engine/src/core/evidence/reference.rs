@@ -26,12 +26,12 @@ pub struct Reference {
     pub safe_grid: Vec<f64>,
     /// The same for a benefit that another guardrail's trade-off asks for, for the lower side of a missing share, or for
     /// values of a mean above the cap.
-    pub other_grid: Vec<f64>,
+    pub secondary_grid: Vec<f64>,
 }
 
 /// Baseline observations gathered for the next reference.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Gathered {
+pub struct BaselineSample {
     pub n: u64,
     pub sum: f64,
     pub sumsq: f64,
@@ -48,7 +48,7 @@ pub const GATHERED_MAX: usize = 4096;
 /// Observations after which older ones count half.
 const MEMORY: u64 = 16_384;
 
-impl Gathered {
+impl BaselineSample {
     /// Halves the weight of what was gathered, when there is enough, so that a drift shows.
     pub fn forget(&mut self) {
         if self.n > MEMORY {
@@ -74,7 +74,7 @@ impl Gathered {
         self.n += n;
     }
 
-    /// The share beyond a threshold that [`Gathered::quantile`] found: of ties, and of coarse bounds, less than the quantile
+    /// The share beyond a threshold that [`BaselineSample::quantile`] found: of ties, and of coarse bounds, less than the quantile
     /// says. `(k + 0.5) / (n + 1)`.
     pub fn beyond(&self, better: Better, q: f64, threshold: f64) -> f64 {
         let (k, n) = match &self.histogram {

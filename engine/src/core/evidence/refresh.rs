@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use super::bets::{Arms, Bets, Wealth};
 use super::block::{EPOCH_CANARY, OpenBlock, pair_y};
-use super::monitor::Watch;
-use super::reference::{GATHERED_MAX, Gathered, Reference, Unusable, exceeds};
+use super::monitor::GuardrailMonitor;
+use super::reference::{BaselineSample, GATHERED_MAX, Reference, Unusable, exceeds};
 use super::score::Scored;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{EvidenceRules, Guardrail};
@@ -17,7 +17,7 @@ use crate::core::time::Timestamp;
 impl Reference {
     /// The first reference of a rollout: what the baseline is, and the sizes of regression, and of benefit, that are bet on.
     /// Errors when the margin puts the boundary where no mean can be.
-    pub fn first(guardrail: &Guardrail, gathered: &Gathered) -> Result<Reference, Unusable> {
+    pub fn first(guardrail: &Guardrail, gathered: &BaselineSample) -> Result<Reference, Unusable> {
         let kind = guardrail.compares().expect("what compares nothing needs no baseline");
         let mut first = Reference { n: gathered.n, ..kind.baseline(guardrail, gathered, None)? };
         match kind.bets(guardrail, &first) {
@@ -29,14 +29,14 @@ impl Reference {
                 }
                 first.harm_grid = setting.default_grid(*lean, *margin);
                 first.safe_grid = setting.default_grid(lean.opposite(), *margin);
-                first.choose_other(&arms);
+                first.choose_secondary(&arms);
             }
             Bets::Pairs(pairs) => {
                 let safe = pairs.lean.opposite();
                 first.harm_grid = pairs.setting.grid(pairs.lean, pairs.margin);
                 first.safe_grid = pairs.setting.grid(safe, pairs.margin);
                 let benefit = pairs.benefit.map(|(setting, by)| setting.grid(safe, by));
-                first.other_grid = benefit.unwrap_or_default();
+                first.secondary_grid = benefit.unwrap_or_default();
             }
             Bets::Labels { harm, safe } => {
                 (first.harm_grid, first.safe_grid) = (harm.to_vec(), safe.to_vec());
@@ -45,15 +45,15 @@ impl Reference {
         Ok(first)
     }
 
-    fn choose_other(&mut self, arms: &Arms) {
-        if let Some((setting, lean)) = &arms.other {
-            self.other_grid = setting.default_grid(*lean, (setting.boundary() - setting.theta).abs());
+    fn choose_secondary(&mut self, arms: &Arms) {
+        if let Some((setting, lean)) = &arms.secondary {
+            self.secondary_grid = setting.default_grid(*lean, (setting.boundary() - setting.theta).abs());
         }
     }
 
     /// The reference for the next epoch: a new baseline, the same cap and the same bets. What could not be bet on so far is
     /// from now on, if it can be.
-    pub fn refreshed(&self, guardrail: &Guardrail, gathered: &Gathered) -> Reference {
+    pub fn refreshed(&self, guardrail: &Guardrail, gathered: &BaselineSample) -> Reference {
         let baseline =
             guardrail.compares().map(|kind| (kind, kind.baseline(guardrail, gathered, Some(self))));
         let Some((kind, Ok(baseline))) = baseline else { return self.clone() };
@@ -61,7 +61,7 @@ impl Reference {
             n: gathered.n,
             harm_grid: self.harm_grid.clone(),
             safe_grid: self.safe_grid.clone(),
-            other_grid: self.other_grid.clone(),
+            secondary_grid: self.secondary_grid.clone(),
             ..baseline
         };
         if let Bets::Counts(arms) | Bets::Values(arms) = kind.bets(guardrail, &next) {
@@ -70,8 +70,8 @@ impl Reference {
             if !sound {
                 return self.clone();
             }
-            if next.other_grid.is_empty() {
-                next.choose_other(&arms);
+            if next.secondary_grid.is_empty() {
+                next.choose_secondary(&arms);
             }
         }
         next
@@ -79,7 +79,7 @@ impl Reference {
 
     /// Whether the baseline has moved by enough to matter, the smallest regression that is bet on, and by more than
     /// chance moves it: three standard errors.
-    pub fn differs(&self, guardrail: &Guardrail, gathered: &Gathered, next: &Reference) -> bool {
+    pub fn differs(&self, guardrail: &Guardrail, gathered: &BaselineSample, next: &Reference) -> bool {
         if guardrail.profile().of_pairs {
             // Nothing else of the baseline is bet with.
             let ratio = next.variance / self.variance;
@@ -103,7 +103,7 @@ impl Reference {
     }
 }
 
-impl Watch {
+impl GuardrailMonitor {
     /// Gathers the baseline of a cohort that comes to `scored`, except for what waits for the other arm from now on, and
     /// with what waited before.
     pub(super) fn gather(
@@ -116,7 +116,7 @@ impl Watch {
         // What one judge says of the baseline is no reference for another.
         let another = self.evidence.judge != 0 && scored.evidence.judge != self.evidence.judge;
         if another {
-            self.gathered = Gathered::default();
+            self.gathered = BaselineSample::default();
             self.evidence.open = OpenBlock::default();
         }
         let (held, holds) = match planted(Bug::OpenBlockKept) {
@@ -168,7 +168,7 @@ impl Watch {
 
     /// What a reference may be computed from: of values that are compared with a threshold the youngest may still wait for
     /// the other arm. `None`: that cannot be told.
-    fn settled(&self, reference: &Reference) -> Option<Cow<'_, Gathered>> {
+    fn settled(&self, reference: &Reference) -> Option<Cow<'_, BaselineSample>> {
         let open = self.evidence.open.n_a;
         if reference.threshold.is_none() || open == 0 || planted(Bug::OpenBlockKept) {
             return Some(Cow::Borrowed(&self.gathered));
@@ -234,11 +234,11 @@ impl Watch {
         if another {
             self.evidence.open = OpenBlock::default();
         }
-        if self.evidence.other.is_none() && !reference.other_grid.is_empty() {
-            self.evidence.other = Some(Wealth::new(reference.other_grid.len()));
+        if self.evidence.secondary.is_none() && !reference.secondary_grid.is_empty() {
+            self.evidence.secondary = Some(Wealth::new(reference.secondary_grid.len()));
         }
         self.reference_epoch = self.evidence.harm.epoch;
         self.reference = Some(reference.clone());
-        self.gathered = Gathered::default();
+        self.gathered = BaselineSample::default();
     }
 }

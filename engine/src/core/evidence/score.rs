@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bets::{Arms, Bets, PairSetting, Pairs, Setting, Wealth, ln_weighted};
 use super::block::{BLOCK, EPOCH_CANARY, OpenBlock, pair_y};
-use super::interval::Display;
-use super::kind::Beside;
+use super::interval::IntervalEstimate;
+use super::kind::Secondary;
 use super::label_bets;
 use super::reference::{Reference, exceeds};
 use crate::core::planted::{Bug, planted};
@@ -27,7 +27,7 @@ pub struct Evidence {
     pub safe: Wealth,
     /// Of a benefit that a trade-off asks for; of a missing share that is lower than the baseline's; of a mean, that more
     /// of the canary's values are above the cap than may be.
-    pub other: Option<Wealth>,
+    pub secondary: Option<Wealth>,
     /// A benefit was shown at some time. Latched.
     pub benefit_shown: bool,
     /// Who graded what was last scored, by hash; 0 where nobody is named. Another begins an epoch.
@@ -46,7 +46,7 @@ pub struct Evidence {
     pub step_canary: u64,
     /// Observations that lack the other arm so far.
     pub open: OpenBlock,
-    pub display: Display,
+    pub interval: IntervalEstimate,
     /// When the last epoch began: canary observations, evidence of harm and of safety. For the outlook that people
     /// are shown.
     pub mark: Mark,
@@ -76,7 +76,8 @@ impl Evidence {
     pub fn start(&mut self, reference: &Reference, step: u16) {
         self.harm = Wealth::new(reference.harm_grid.len());
         self.safe = Wealth::new(reference.safe_grid.len());
-        self.other = (!reference.other_grid.is_empty()).then(|| Wealth::new(reference.other_grid.len()));
+        self.secondary =
+            (!reference.secondary_grid.is_empty()).then(|| Wealth::new(reference.secondary_grid.len()));
         self.step = step;
         self.epoch_canary = 0;
     }
@@ -84,14 +85,14 @@ impl Evidence {
     /// That one segment is safe says nothing about the next, and what is shown is about one. What speaks
     /// against the canary stays.
     pub fn enter_segment(&mut self, benefit: bool) {
-        self.safe = Wealth::new(self.safe.words.len());
+        self.safe = Wealth::new(self.safe.log_wealth.len());
         self.capped = [0; 2];
         // Nor does a benefit in one excuse harm in the next.
         if benefit {
-            self.other = self.other.as_ref().map(|other| Wealth::new(other.words.len()));
+            self.secondary = self.secondary.as_ref().map(|other| Wealth::new(other.log_wealth.len()));
             self.benefit_shown = false;
         }
-        self.display = Display::default();
+        self.interval = IntervalEstimate::default();
         (self.baseline, self.canary) = (ArmCount::default(), ArmCount::default());
     }
 
@@ -101,7 +102,7 @@ impl Evidence {
         if before != 0 && before != judge {
             self.begin_epoch();
             self.open = OpenBlock::default();
-            (self.display.step, self.display.squares) = Default::default();
+            (self.interval.step, self.interval.squares) = Default::default();
         }
     }
 
@@ -111,7 +112,7 @@ impl Evidence {
             self.begin_epoch();
             // A block belongs to one step.
             self.open = OpenBlock::default();
-            (self.display.step, self.display.squares) = Default::default();
+            (self.interval.step, self.interval.squares) = Default::default();
             self.step = step;
             if !planted(Bug::ForgetsStepCount) {
                 self.step_canary = 0;
@@ -129,7 +130,7 @@ impl Evidence {
         self.mark = Mark { canary: self.canary.n, harm_ln: self.harm.ln(), safe_ln: self.safe.ln() };
         self.harm.begin_epoch();
         self.safe.begin_epoch();
-        if let Some(other) = &mut self.other {
+        if let Some(other) = &mut self.secondary {
             other.begin_epoch();
         }
         self.epoch_canary = 0;
@@ -207,7 +208,7 @@ impl Evidence {
             // Labels are scored as they come: no block is opened.
             Bets::Labels { .. } => return,
         }
-        self.display.add(&bets, reference, &block);
+        self.interval.add(&bets, reference, &block);
         self.close(guardrail, block.n_a, block.sum_a, block.n_b, block.sum_b);
     }
 
@@ -217,12 +218,12 @@ impl Evidence {
         let pay = |setting: &Setting, lean, eps: f64, f_b| {
             setting.bet(lean, eps, n_a, n_b).pay_counts(n_a, f_a, n_b, f_b)
         };
-        let Arms { setting, lean, other: asked, .. } = arms;
+        let Arms { setting, lean, secondary: asked, .. } = arms;
         self.harm.add(reference.harm_grid.iter().map(|eps| pay(setting, *lean, *eps, sure)));
         let safe = lean.opposite();
         self.safe.add(reference.safe_grid.iter().map(|eps| pay(setting, safe, *eps, sure + unsure)));
-        if let (Some(other), Some((setting, lean))) = (&mut self.other, asked) {
-            other.add(reference.other_grid.iter().map(|eps| pay(setting, *lean, *eps, sure)));
+        if let (Some(other), Some((setting, lean))) = (&mut self.secondary, asked) {
+            other.add(reference.secondary_grid.iter().map(|eps| pay(setting, *lean, *eps, sure)));
         }
     }
 
@@ -235,7 +236,7 @@ impl Evidence {
         let (ys_a, ys_b) = (normal(&block.xs_a, 1.0), normal(&block.xs_b, factor));
         let pay =
             |setting: &Setting, lean, eps: f64| setting.bet(lean, eps, n_a, n_b).pay_values(&ys_a, &ys_b);
-        let Arms { setting, lean, other: asked, .. } = arms;
+        let Arms { setting, lean, secondary: asked, .. } = arms;
         self.harm.add(reference.harm_grid.iter().map(|eps| pay(setting, *lean, *eps)));
         self.safe.add(reference.safe_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
         // Where there is a cap, what is asked beside is how many are above it.
@@ -246,8 +247,8 @@ impl Evidence {
         for (capped, more) in self.capped.iter_mut().zip(above.unwrap_or_default()) {
             *capped = capped.saturating_add(more as u32);
         }
-        let (Some(other), Some((setting, lean))) = (&mut self.other, asked) else { return };
-        other.add(reference.other_grid.iter().map(|eps| match above {
+        let (Some(other), Some((setting, lean))) = (&mut self.secondary, asked) else { return };
+        other.add(reference.secondary_grid.iter().map(|eps| match above {
             Some([f_a, f_b]) => {
                 setting.bet(*lean, *eps, n_a, n_b).pay_counts(n_a, f_a as f64, n_b, f_b as f64)
             }
@@ -261,8 +262,8 @@ impl Evidence {
         let Pairs { setting, lean, benefit, .. } = pairs;
         self.harm.add(reference.harm_grid.iter().map(|eps| pay(setting, *lean, *eps)));
         self.safe.add(reference.safe_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
-        if let (Some(other), Some((setting, _))) = (&mut self.other, benefit) {
-            other.add(reference.other_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
+        if let (Some(other), Some((setting, _))) = (&mut self.secondary, benefit) {
+            other.add(reference.secondary_grid.iter().map(|eps| pay(setting, lean.opposite(), *eps)));
         }
     }
 
@@ -285,12 +286,12 @@ impl Evidence {
         self.harm.add(reference.harm_grid.iter().map(pay));
         self.safe.add(reference.safe_grid.iter().map(pay));
         if ratio.is_none() {
-            self.display.sum += (a + b) * share;
-            self.display.weight += a + b;
+            self.interval.sum += (a + b) * share;
+            self.interval.weight += a + b;
         } else {
             // Mantel-Haenszel: drift of the intensity cancels.
-            self.display.sum += b * (1.0 - share);
-            self.display.weight += a * share;
+            self.interval.sum += b * (1.0 - share);
+            self.interval.weight += a * share;
         }
         self.close(guardrail, x_a, a, x_b, b);
     }
@@ -300,7 +301,7 @@ impl Evidence {
         self.baseline.add(n_a, sum_a);
         self.canary.add(n_b, sum_b);
         if guardrail.benefit.is_some() {
-            self.benefit_shown |= self.other.as_ref().is_some_and(|other| other.ln() >= BENEFIT_LN);
+            self.benefit_shown |= self.secondary.as_ref().is_some_and(|other| other.ln() >= BENEFIT_LN);
         }
         self.epoch_canary = self.epoch_canary.saturating_add(n_b.min(u64::from(u32::MAX)) as u32);
         if u64::from(self.epoch_canary) >= EPOCH_CANARY {
@@ -316,9 +317,9 @@ pub const BENEFIT_LN: f64 = 2.995732273553991;
 /// against either.
 pub fn harm_ln(guardrail: &Guardrail, evidence: &Evidence) -> f64 {
     let above = evidence.harm.ln();
-    if guardrail.profile().beside != Some(Beside::Below) {
+    if guardrail.profile().secondary != Some(Secondary::Below) {
         return above;
     }
-    let below = evidence.other.as_ref().map_or(0.0, |other| other.ln());
+    let below = evidence.secondary.as_ref().map_or(0.0, |other| other.ln());
     ln_weighted([(0.5, above), (0.5, below)].into_iter())
 }

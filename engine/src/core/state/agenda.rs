@@ -7,15 +7,15 @@ use crate::core::ids::RolloutId;
 
 /// Rollouts that the last fact may have changed, in the order in which they are asked what follows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Touched {
+pub struct Agenda {
     ids: BTreeSet<RolloutId>,
     /// Nothing more follows from those before this one.
     from: Option<RolloutId>,
 }
 
-impl Touched {
+impl Agenda {
     pub fn clear(&mut self) {
-        *self = Touched::default();
+        *self = Agenda::default();
     }
 
     pub fn insert(&mut self, id: RolloutId) {
@@ -52,16 +52,16 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_again_before_whom_something_followed() {
-        let mut touched = Touched::default();
-        touched.extend(["a-1", "b-1", "c-1"].map(RolloutId::from));
-        touched.conclude(&"b-1".into());
-        let open = |touched: &Touched| touched.open().map(|id| id.0.clone()).collect::<Vec<_>>();
-        assert_eq!(open(&touched), ["b-1", "c-1"]);
-        assert_eq!(touched.iter().count(), 3);
+        let mut agenda = Agenda::default();
+        agenda.extend(["a-1", "b-1", "c-1"].map(RolloutId::from));
+        agenda.conclude(&"b-1".into());
+        let open = |agenda: &Agenda| agenda.open().map(|id| id.0.clone()).collect::<Vec<_>>();
+        assert_eq!(open(&agenda), ["b-1", "c-1"]);
+        assert_eq!(agenda.iter().count(), 3);
         // Unless it is touched anew.
-        touched.insert("a-1".into());
-        assert_eq!(open(&touched), ["a-1", "b-1", "c-1"]);
-        touched.clear();
-        assert!(open(&touched).is_empty());
+        agenda.insert("a-1".into());
+        assert_eq!(open(&agenda), ["a-1", "b-1", "c-1"]);
+        agenda.clear();
+        assert!(open(&agenda).is_empty());
     }
 }

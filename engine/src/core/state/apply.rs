@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use super::batch::Batch;
 use super::rollout::{Bake, Rollout, Stage};
-use super::{ENDED_MAX, Ended, Quarantine, Question, ServiceState, State, smoke};
+use super::{ENDED_MAX, Ended, PendingInput, Quarantine, ServiceState, State, smoke};
 use crate::core::event::Event;
 use crate::core::event::alert::{Alert, AlertKind, Objection};
-use crate::core::event::bundle::Makeup;
+use crate::core::event::bundle::Composition;
 use crate::core::event::decision::{Choice, Decision, Grounds};
 use crate::core::event::fact::{Ack, AckStatus};
-use crate::core::event::opening::{Opening, Outcome};
+use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::verb::Verb;
 use crate::core::evidence::kind::Scope;
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::{Policy, Retry};
@@ -31,7 +31,7 @@ impl State {
         let before = self.now;
         (self.last, self.now) = (seq, at);
         if event.is_fact() {
-            self.touched.clear();
+            self.agenda.clear();
         }
         if let Some(origin) = event.origin() {
             self.intake.note(origin);
@@ -49,20 +49,20 @@ impl State {
                 let watched = planted(Bug::DowntimeCountsAsWatched);
                 let down = if watched { Span::ZERO } else { at.since(before) };
                 for rollout in self.rollouts.values_mut() {
-                    rollout.parked.take_if(|_| planted(Bug::UnparksItself));
+                    rollout.segment_taken_back.take_if(|_| planted(Bug::UnparksItself));
                     rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
-                    let policy = &self.policies[&rollout.opening.policy];
+                    let policy = &self.policies[&rollout.spec.policy];
                     rollout.apply_gap(policy, down, at);
                     rollout.apply_restart(policy, at);
-                    self.touched.insert(rollout.id.clone());
+                    self.agenda.insert(rollout.id.clone());
                 }
             }
             Event::ClockStepped { by } => {
                 for rollout in self.rollouts.values_mut() {
-                    let policy = &self.policies[&rollout.opening.policy];
+                    let policy = &self.policies[&rollout.spec.policy];
                     rollout.apply_gap(policy, *by, at);
                     rollout.apply_step(policy, *by);
-                    self.touched.insert(rollout.id.clone());
+                    self.agenda.insert(rollout.id.clone());
                 }
             }
             Event::PolicyStored { digest, policy, .. } => {
@@ -70,62 +70,63 @@ impl State {
                 self.policies.insert(*digest, policy.clone());
             }
             Event::IntentReceived { intent, origin } => {
-                self.question = Some(Question::Intent(Box::new(intent.clone()), origin.traceparent.clone()));
+                self.pending =
+                    Some(PendingInput::Intent(Box::new(intent.clone()), origin.traceparent.clone()));
             }
             Event::BatchReceived { service, columns, origin } => {
                 self.intake.note_id(service, origin);
                 self.apply_batch(seq, at, service, columns);
             }
             Event::AckReceived { ack, .. } => {
-                self.question = Some(Question::Ack(ack.clone()));
+                self.pending = Some(PendingInput::Ack(ack.clone()));
                 self.apply_ack(at, ack);
             }
-            Event::OperatorActed { act, .. } => self.question = Some(Question::Act(act.clone())),
+            Event::OperatorActed { act, .. } => self.pending = Some(PendingInput::Act(act.clone())),
             Event::InputRejected { .. } => {}
             Event::WindowsComputed { policy, bounds } => {
-                let of = |r: &&Rollout| r.opening.policy == *policy;
-                self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
-                let used: BTreeSet<Digest> = self.rollouts.values().map(|r| r.opening.policy).collect();
+                let of = |r: &&Rollout| r.spec.policy == *policy;
+                self.agenda.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
+                let used: BTreeSet<Digest> = self.rollouts.values().map(|r| r.spec.policy).collect();
                 self.windows.retain(|digest, _| used.contains(digest));
                 self.windows.insert(*policy, bounds.clone());
             }
-            Event::FreezeOrdered { order, .. } => self.question = Some(Question::Freeze(order.clone())),
+            Event::FreezeOrdered { order, .. } => self.pending = Some(PendingInput::Freeze(order.clone())),
             Event::FreezeStarted { freeze } => {
-                self.question = None;
+                self.pending = None;
                 self.freezes.retain(|known| known.service != freeze.service);
                 self.freezes.push(freeze.clone());
                 self.touch_service(freeze.service.as_ref());
             }
             Event::FreezeEnded { service, .. } => {
-                self.question.take_if(|question| matches!(question, Question::Freeze(_)));
+                self.pending.take_if(|pending| matches!(pending, PendingInput::Freeze(_)));
                 self.freezes.retain(|freeze| freeze.service != *service);
                 self.touch_service(service.as_ref());
             }
             Event::SmokeFinished { result } => {
                 let known = self.rollouts.get_mut(&result.rollout);
                 if known.is_some_and(|rollout| smoke::apply_finished(&mut rollout.smoke, result)) {
-                    self.touched.insert(result.rollout.clone());
+                    self.agenda.insert(result.rollout.clone());
                 }
             }
-            Event::TimePassed => self.touched.extend(self.rollouts.keys().cloned()),
+            Event::TimePassed => self.agenda.extend(self.rollouts.keys().cloned()),
             Event::IntentRefused { intent, .. } => {
-                let Some(Question::Intent(asked, _)) = self.question.take() else { return };
+                let Some(PendingInput::Intent(asked, _)) = self.pending.take() else { return };
                 self.intents.entry(intent.clone()).or_insert((asked.content, seq));
             }
-            Event::RolloutCreated { rollout, opening } => self.apply_created(seq, at, rollout, opening),
+            Event::RolloutCreated { rollout, spec } => self.apply_created(seq, at, rollout, spec),
             Event::ActRefused { .. } | Event::AckRefused { .. } | Event::FreezeRefused { .. } => {
-                self.question = None;
+                self.pending = None;
             }
             Event::ActAccepted { rollout: id, .. } => {
-                let Some(Question::Act(act)) = self.question.take() else { return };
+                let Some(PendingInput::Act(act)) = self.pending.take() else { return };
                 if act.verb == Verb::Rollback {
                     self.reopen(id, seq, at);
                 }
                 // A note may be about a rollout that is over: then the record of it is all there is to do.
                 if let Some(rollout) = self.rollouts.get_mut(id) {
-                    let policy = &self.policies[&rollout.opening.policy];
+                    let policy = &self.policies[&rollout.spec.policy];
                     rollout.apply_act(policy, &act, seq, at);
-                    self.touched.insert(id.clone());
+                    self.agenda.insert(id.clone());
                 }
             }
             _ => {
@@ -137,8 +138,8 @@ impl State {
 
     /// `None`: everything.
     fn touch_service(&mut self, service: Option<&Service>) {
-        let of = |r: &&Rollout| service.is_none_or(|service| r.opening.service == *service);
-        self.touched.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
+        let of = |r: &&Rollout| service.is_none_or(|service| r.spec.service == *service);
+        self.agenda.extend(self.rollouts.values().filter(of).map(|r| r.id.clone()));
     }
 
     /// Opens a completed rollout again, to be taken back: with everything exposed, and nothing to weigh any more.
@@ -147,20 +148,20 @@ impl State {
         let Some(ended) = self.ended.iter().rposition(completed).and_then(|i| self.ended.remove(i)) else {
             return;
         };
-        let policy = &self.policies[&ended.opening.policy];
+        let policy = &self.policies[&ended.spec.policy];
         let step = policy.steps.len() as u16 - 1;
-        let mut rollout = Rollout::new(id.clone(), ended.opening, policy, ended.created, ended.created_at);
+        let mut rollout = Rollout::new(id.clone(), ended.spec, policy, ended.created, ended.created_at);
         rollout.stage = Stage::Soaking(Bake { step, since: at, unwatched: Span::ZERO, held: None });
         rollout.baseline = ended.baseline;
         rollout.weight = policy.step(step).to;
         rollout.steps.push((at, step));
         rollout.last_choice = ended.decision.map(Box::new);
-        rollout.watches.clear();
+        rollout.monitors.clear();
         rollout.claimed = ended.claimed;
         rollout.moved = seq;
-        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        let service = self.services.entry(rollout.spec.service.clone()).or_default();
         service.active = Some(id.clone());
-        for scope in &rollout.opening.scopes {
+        for scope in &rollout.spec.scopes {
             self.scopes.entry(scope.clone()).or_default().insert(0, id.clone());
         }
         self.rollouts.insert(id.clone(), rollout);
@@ -178,9 +179,9 @@ impl State {
         look(known, &batch);
         let Some(id) = &known.active else { return };
         let Some(rollout) = self.rollouts.get_mut(id) else { return };
-        let policy = &self.policies[&rollout.opening.policy];
+        let policy = &self.policies[&rollout.spec.policy];
         if rollout.observe(policy, &batch) {
-            self.touched.insert(id.clone());
+            self.agenda.insert(id.clone());
         }
     }
 
@@ -189,7 +190,7 @@ impl State {
         let known = service.commands.contains(&ack.command);
         let active = service.active.clone().filter(|id| self.rollouts.contains_key(id));
         let Some(rollout) = active.as_ref().and_then(|id| self.rollouts.get_mut(id)) else {
-            self.question.take_if(|_| known);
+            self.pending.take_if(|_| known);
             return;
         };
         match rollout.sent.as_ref().filter(|sent| sent.command.id == ack.command) {
@@ -212,63 +213,63 @@ impl State {
                         rollout.apply_ack(ack.command, &ack.actuator, Some(why));
                     }
                 }
-                self.question = None;
-                self.touched.extend(active);
+                self.pending = None;
+                self.agenda.extend(active);
             }
-            None => drop(self.question.take_if(|_| known)),
+            None => drop(self.pending.take_if(|_| known)),
         }
     }
 
-    fn apply_created(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, opening: &Opening) {
-        if let Some(Question::Intent(asked, _)) = self.question.take() {
+    fn apply_created(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, spec: &RolloutSpec) {
+        if let Some(PendingInput::Intent(asked, _)) = self.pending.take() {
             self.intents.insert(asked.id, (asked.content, seq));
         }
-        let rollout = Rollout::new(id.clone(), opening.clone(), &self.policies[&opening.policy], seq, at);
-        let service = self.services.entry(opening.service.clone()).or_default();
+        let rollout = Rollout::new(id.clone(), spec.clone(), &self.policies[&spec.policy], seq, at);
+        let service = self.services.entry(spec.service.clone()).or_default();
         service.number += 1;
-        *service.attempts.entry(opening.to.clone()).or_default() += 1;
-        if opening.behind.is_some() {
+        *service.attempts.entry(spec.to.clone()).or_default() += 1;
+        if spec.behind.is_some() {
             service.queue.push_back(id.clone());
         } else {
             service.active = Some(id.clone());
             // The submitter knows best what serves while nothing is being rolled out.
-            service.serving = Some(opening.from.clone());
-            service.makeup = opening.from_makeup.clone();
+            service.serving = Some(spec.from.clone());
+            service.composition = spec.from_composition.clone();
         }
-        for scope in &opening.scopes {
+        for scope in &spec.scopes {
             self.scopes.entry(scope.clone()).or_default().push(id.clone());
         }
-        for old in &opening.supersedes {
+        for old in &spec.supersedes {
             if let Some(rollout) = self.rollouts.get_mut(old) {
                 rollout.superseded = Some(id.clone());
-                self.touched.insert(old.clone());
+                self.agenda.insert(old.clone());
             }
         }
         self.rollouts.insert(id.clone(), rollout);
-        self.touched.insert(id.clone());
+        self.agenda.insert(id.clone());
     }
 
     fn apply_to_rollout(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, event: &Event) {
         let Some(rollout) = self.rollouts.get_mut(id) else { return };
-        let policy = &self.policies[&rollout.opening.policy];
+        let policy = &self.policies[&rollout.spec.policy];
         let guardrail = |name: &str| policy.guardrails.iter().position(|g| g.name == *name);
-        self.touched.conclude(id);
+        self.agenda.conclude(id);
         match event {
             Event::ReferenceFrozen { guardrail: name, reference, .. } => {
                 let step = rollout.step().unwrap_or(0);
                 if let Some(i) = guardrail(name) {
-                    rollout.watches[i].apply_reference(reference, step);
+                    rollout.monitors[i].apply_reference(reference, step);
                 }
             }
             Event::CohortScored { guardrail: name, cohort, scored, .. } => {
                 if let Some(i) = guardrail(name) {
-                    rollout.watches[i].apply_scored(&policy.guardrails[i], policy, *cohort, scored);
+                    rollout.monitors[i].apply_scored(&policy.guardrails[i], policy, *cohort, scored);
                 }
             }
             Event::VerdictReached { reading, .. } => {
                 let step = rollout.serving_step();
                 if let Some(i) = guardrail(&reading.name) {
-                    rollout.watches[i].apply_verdict(reading.verdict, step);
+                    rollout.monitors[i].apply_verdict(reading.verdict, step);
                 }
             }
             Event::AlertRaised { alert, .. } => {
@@ -278,12 +279,12 @@ impl State {
                 if let Alert::Unjudgeable { guardrail: name, .. } = alert
                     && let Some(i) = guardrail(name)
                 {
-                    let watch = &mut rollout.watches[i];
-                    (watch.unusable, watch.tried) = (true, watch.gathered.n);
+                    let monitor = &mut rollout.monitors[i];
+                    (monitor.unusable, monitor.tried) = (true, monitor.gathered.n);
                 }
             }
             Event::DecisionMade { decision, .. } => {
-                rollout.to_issue = decision.command(self.log, seq, policy, &rollout.opening);
+                rollout.to_issue = decision.command(self.log, seq, policy, &rollout.spec);
                 apply_decision(rollout, policy, decision, seq, at);
             }
             Event::CommandIssued { command, .. } => {
@@ -307,48 +308,48 @@ impl State {
 
     fn apply_ended(&mut self, seq: EventSeq, at: Timestamp, id: &RolloutId, outcome: Outcome) {
         let Some(rollout) = self.rollouts.remove(id) else { return };
-        let policy = &self.policies[&rollout.opening.policy];
-        let service = self.services.entry(rollout.opening.service.clone()).or_default();
+        let policy = &self.policies[&rollout.spec.policy];
+        let service = self.services.entry(rollout.spec.service.clone()).or_default();
         service.queue.retain(|queued| queued != id);
         if service.active.as_ref() == Some(id) {
             service.active = service.queue.pop_front();
-            self.touched.extend(service.active.clone());
+            self.agenda.extend(service.active.clone());
             if planted(Bug::InheritsEvidence)
                 && let Some(next) = service.active.as_ref().and_then(|id| self.rollouts.get_mut(id))
             {
-                next.watches = rollout.watches.clone();
+                next.monitors = rollout.monitors.clone();
             }
         }
-        for scope in &rollout.opening.scopes {
+        for scope in &rollout.spec.scopes {
             let Some(line) = self.scopes.get_mut(scope) else { continue };
             line.retain(|waiting| waiting != id);
-            self.touched.extend(line.first().cloned());
+            self.agenda.extend(line.first().cloned());
             if line.is_empty() {
                 self.scopes.remove(scope);
             }
         }
         match (outcome, &rollout.last_choice) {
             (Outcome::Superseded, _) if planted(Bug::SupersededServes) => {
-                service.serving = Some(rollout.opening.to.clone());
+                service.serving = Some(rollout.spec.to.clone());
             }
             (Outcome::Completed, _) => {
-                service.serving = Some(rollout.opening.to.clone());
-                service.makeup = rollout.opening.makeup.clone();
-                service.quarantined.remove(&rollout.opening.to);
+                service.serving = Some(rollout.spec.to.clone());
+                service.composition = rollout.spec.composition.clone();
+                service.quarantined.remove(&rollout.spec.to);
             }
             // What served before serves again, also after a completion.
             (Outcome::RolledBack, Some(last)) if !last.1.is_automatic() => {
                 if service.serving.as_ref() != Some(&rollout.baseline) {
-                    let known = rollout.baseline == rollout.opening.from;
-                    service.makeup =
-                        if known { rollout.opening.from_makeup.clone() } else { Makeup::default() };
+                    let known = rollout.baseline == rollout.spec.from;
+                    service.composition =
+                        if known { rollout.spec.from_composition.clone() } else { Composition::default() };
                 }
                 service.serving = Some(rollout.baseline.clone());
             }
             (Outcome::RolledBack, Some(last)) if policy.retry_after_rollback == Retry::NeedsFinding => {
                 let (decision, why) = (last.0, Grounds::of(last.1.because.clone(), &last.1.readings));
                 let quarantine = Quarantine { rollout: id.clone(), decision, why };
-                service.quarantined.insert(rollout.opening.to.clone(), quarantine);
+                service.quarantined.insert(rollout.spec.to.clone(), quarantine);
             }
             _ => {}
         }
@@ -356,14 +357,14 @@ impl State {
         // life.
         let line = service.active.iter().chain(&service.queue).filter_map(|id| self.rollouts.get(id));
         let known: Vec<&Version> = line
-            .flat_map(|r| [&r.baseline, &r.opening.from, &r.opening.to])
-            .chain([&rollout.baseline, &rollout.opening.to])
+            .flat_map(|r| [&r.baseline, &r.spec.from, &r.spec.to])
+            .chain([&rollout.baseline, &rollout.spec.to])
             .chain(&service.serving)
             .collect();
         service.series.retain(|series, _| known.contains(&&series.version));
         self.ended.push_back(Ended {
             id: id.clone(),
-            opening: rollout.opening,
+            spec: rollout.spec,
             baseline: rollout.baseline,
             outcome,
             created: rollout.created,
@@ -426,7 +427,7 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
                 rollout.baseline = decision.baseline.clone();
             }
             rollout.stage = Stage::Applying { step };
-            rollout.parked = None;
+            rollout.segment_taken_back = None;
         }
         Choice::Hold => {
             if let Some(bake) = rollout.bake_mut() {
@@ -440,14 +441,14 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             let step = decision.back_to.unwrap_or(0);
             rollout.stage = Stage::Applying { step };
             rollout.sent = None;
-            rollout.parked = decision.segment.clone();
+            rollout.segment_taken_back = decision.segment.clone();
             // What was found is about the part that is taken back, and so is what it has served and what is on its way.
             if !planted(Bug::StragglersCount) {
                 rollout.steps = vec![(at, step)];
             }
-            for (watch, guardrail) in rollout.watches.iter_mut().zip(&policy.guardrails) {
+            for (monitor, guardrail) in rollout.monitors.iter_mut().zip(&policy.guardrails) {
                 if guardrail.profile().scope != Scope::Rollout {
-                    *watch = Watch::new(guardrail);
+                    *monitor = GuardrailMonitor::new(guardrail);
                 }
             }
             rollout.resumed = at;

@@ -15,7 +15,7 @@ const RANGES_MAX: usize = 1_024;
 
 /// Positions and ids of what was recorded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Intake {
+pub struct DeliveryLog {
     /// Per stream, the sequences recorded: start -> end of each run, both included.
     streams: BTreeMap<Inbound, BTreeMap<u64, u64>>,
     /// Per stream, when the message with the highest sequence was published; never running backwards.
@@ -25,7 +25,7 @@ pub struct Intake {
     order: VecDeque<u64>,
 }
 
-impl Intake {
+impl DeliveryLog {
     /// Whether this delivery has been recorded.
     pub fn has(&self, origin: &Origin) -> bool {
         let Some(delivery) = origin.delivery else { return false };
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_still_expected_after_later_messages() {
-        let mut intake = Intake::default();
+        let mut intake = DeliveryLog::default();
         for seq in [1, 2, 5, 6, 4] {
             intake.note(&from(seq));
         }
@@ -139,7 +139,7 @@ mod tests {
     /// Else the redelivery of a message without a known time would look younger than all that was recorded.
     #[test]
     fn the_youngest_is_the_highest_and_never_older_than_before() {
-        let mut intake = Intake::default();
+        let mut intake = DeliveryLog::default();
         let mut youngest = |seq, at| {
             intake.note(&published(seq, at));
             intake.youngest(Inbound::Acks).map(|at| at.0)
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn old_message_ids_are_forgotten_first() {
-        let mut intake = Intake::default();
+        let mut intake = DeliveryLog::default();
         let named = |n: usize| Origin { message_id: Some(format!("m{n}")), ..Origin::default() };
         let service = Service::from("s");
         (0..=IDS_MAX).for_each(|n| intake.note_id(&service, &named(n)));

@@ -50,7 +50,7 @@ pub struct Effect {
     /// The canary's and all requests of the last look that ended without showing it.
     pub seen: Option<(u64, u64)>,
     /// And people were told.
-    pub named: bool,
+    pub announced: bool,
     /// A rollback: told, and to be sent again.
     pub again: bool,
     pub shown: Option<Timestamp>,
@@ -155,8 +155,8 @@ impl Effect {
     }
 
     /// Folds that people were told: a rollback is sent again, unless no request speaks against it.
-    pub fn apply_named(&mut self, policy: &Policy, at: Timestamp, takes_back: bool) {
-        self.named = true;
+    pub fn apply_announced(&mut self, policy: &Policy, at: Timestamp, takes_back: bool) {
+        self.announced = true;
         self.again = takes_back && self.requests(policy).is_some_and(|(_, canary, _)| canary > 0);
         self.end_look(policy, at);
     }

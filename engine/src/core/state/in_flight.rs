@@ -11,11 +11,11 @@ use crate::core::policy::Policy;
 use crate::core::time::{Span, Timestamp};
 
 /// How long until the silence of a declared actuator about a rollback is named again.
-const NAMED_EVERY: Span = Span::mins(5);
+const ANNOUNCE_EVERY: Span = Span::mins(5);
 
 /// A command on its way to the actuators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sent {
+pub struct InFlightCommand {
     pub command: Command,
     pub issued_at: Timestamp,
     /// Who has not confirmed it.
@@ -32,13 +32,13 @@ pub struct Sent {
     /// How many of the attempts were to those only.
     pub scheduled: u32,
     /// Whose silence about a rollback was named: how often before, and when last.
-    pub named: BTreeMap<Actuator, (u32, Timestamp)>,
+    pub announced: BTreeMap<Actuator, (u32, Timestamp)>,
     /// The last restart of the daemon, and by how much the clock was set forward, since it was issued: of those who are declared.
     pub restarted: Timestamp,
     pub stepped: Span,
 }
 
-impl Sent {
+impl InFlightCommand {
     fn heard(&self, actuator: &Actuator) -> Option<Timestamp> {
         self.progress.get(actuator).map(|(at, _)| *at)
     }
@@ -62,9 +62,9 @@ impl Sent {
     }
 
     /// How often the silence of `actuator` about a rollback has been named, and when it is next.
-    pub fn naming(&self, actuator: &Actuator, silent_at: Timestamp) -> (u32, Timestamp) {
-        match self.named.get(actuator) {
-            Some((n, at)) => (n + 1, silent_at.max(at.plus(NAMED_EVERY))),
+    pub fn announcement(&self, actuator: &Actuator, silent_at: Timestamp) -> (u32, Timestamp) {
+        match self.announced.get(actuator) {
+            Some((n, at)) => (n + 1, silent_at.max(at.plus(ANNOUNCE_EVERY))),
             None => (0, silent_at),
         }
     }
@@ -73,7 +73,7 @@ impl Sent {
     pub fn due<'a>(&'a self, policy: &'a Policy, takes_back: bool) -> impl Iterator<Item = Timestamp> + 'a {
         self.waiting.iter().flat_map(move |actuator| {
             let silent_at = policy.declared.contains_key(actuator).then(|| self.silent_at(actuator, policy));
-            let named = silent_at.filter(|_| takes_back).map(|at| self.naming(actuator, at).1);
+            let named = silent_at.filter(|_| takes_back).map(|at| self.announcement(actuator, at).1);
             [Some(self.next_send(actuator, policy)), silent_at, named].into_iter().flatten()
         })
     }

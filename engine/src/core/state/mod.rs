@@ -22,14 +22,14 @@ use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy};
 use super::time::Timestamp;
 use crate::core::event::alert::Overtaken;
-use crate::core::event::bundle::Makeup;
+use crate::core::event::bundle::Composition;
 use crate::core::event::decision::{Decision, Grounds};
 use crate::core::event::fact::{Ack, Act, FreezeOrder, Intent};
-use crate::core::event::opening::{Blocked, Opening, Outcome};
+use crate::core::event::rollout_spec::{Blocked, Outcome, RolloutSpec};
 use crate::core::event::windows::{Bounds, Freeze};
 use crate::core::policy::windows::Windows;
-use crate::core::state::agenda::Touched;
-use crate::core::state::dedup::Intake;
+use crate::core::state::agenda::Agenda;
+use crate::core::state::dedup::DeliveryLog;
 use crate::core::state::rollout::{Claim, Rollout, Stage};
 use crate::core::telemetry::columns::Series;
 use crate::core::telemetry::rates::Seen;
@@ -60,16 +60,16 @@ pub struct State {
     pub ended: VecDeque<Ended>,
     /// Every intent ever accepted or refused: what it said and where it stands.
     pub intents: BTreeMap<IntentId, (Digest, EventSeq)>,
-    pub intake: Intake,
+    pub intake: DeliveryLog,
     /// What the windows of the policies in use say, as last worked out.
     pub windows: BTreeMap<Digest, Bounds>,
     /// Freezes that are on: at most one for everything and one a service.
     pub freezes: Vec<Freeze>,
     /// The fact that waits to be answered.
-    pub question: Option<Question>,
+    pub pending: Option<PendingInput>,
     /// Rollouts that the last fact may have changed. Not part of the stored state.
     #[serde(skip)]
-    pub touched: Touched,
+    pub agenda: Agenda,
 }
 
 /// What is known of one service.
@@ -82,7 +82,7 @@ pub struct ServiceState {
     /// What serves when no rollout is active.
     pub serving: Option<Version>,
     /// What that is made of, as far as it is known.
-    pub makeup: Makeup,
+    pub composition: Composition,
     /// Attempts per version.
     pub attempts: BTreeMap<Version, u32>,
     /// Versions that a guardrail or a deadline took back, until they complete.
@@ -107,7 +107,7 @@ pub struct Quarantine {
 /// A fact that asks for an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Question {
+pub enum PendingInput {
     /// With the trace context it came with.
     Intent(Box<Intent>, Option<String>),
     Act(Act),
@@ -119,7 +119,7 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     pub id: RolloutId,
-    pub opening: Opening,
+    pub spec: RolloutSpec,
     pub baseline: Version,
     pub outcome: Outcome,
     pub created: EventSeq,
@@ -140,9 +140,9 @@ impl State {
     /// The policy that a rollout was created under.
     pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
         if planted(Bug::NewestPolicy) {
-            return &self.policies[&self.policy_names[&rollout.opening.policy_name]];
+            return &self.policies[&self.policy_names[&rollout.spec.policy_name]];
         }
-        &self.policies[&rollout.opening.policy]
+        &self.policies[&rollout.spec.policy]
     }
 
     /// The default policy of a change kind: the first by name that applies to it.
@@ -173,7 +173,7 @@ impl State {
 
     /// The same of one rollout; also when its windows have to be worked out again.
     pub fn due_of(&self, rollout: &Rollout) -> Option<Timestamp> {
-        let windows = self.needs_windows(rollout).then(|| self.windows.get(&rollout.opening.policy));
+        let windows = self.needs_windows(rollout).then(|| self.windows.get(&rollout.spec.policy));
         let windows = windows.flatten().map(|bounds| bounds.until).filter(|until| *until > self.now);
         rollout.due(self.policy_of(rollout), self.now).into_iter().chain(windows).min()
     }
@@ -190,7 +190,7 @@ impl State {
         now: Timestamp,
     ) -> Option<(Digest, &Windows)> {
         rollouts.into_iter().filter_map(|id| self.rollouts.get(id)).find_map(|rollout| {
-            let digest = rollout.opening.policy;
+            let digest = rollout.spec.policy;
             let known = self.windows.get(&digest).is_some_and(|bounds| now < bounds.until);
             let windows = self.policies[&digest].windows.as_ref().filter(|_| !known);
             windows.filter(|_| self.needs_windows(rollout)).map(|windows| (digest, windows))
@@ -200,27 +200,27 @@ impl State {
     /// Whether some forward move is left that windows could keep from happening: of the one whose turn it is.
     fn needs_windows(&self, rollout: &Rollout) -> bool {
         let moves = matches!(rollout.stage, Stage::Queued | Stage::Applying { .. } | Stage::Baking(_));
-        moves && self.turn_of(rollout) && self.policies[&rollout.opening.policy].windows.is_some()
+        moves && self.turn_of(rollout) && self.policies[&rollout.spec.policy].windows.is_some()
     }
 
     /// Whether a rollout is the one that moves, of its service and of each of its scopes.
     pub fn turn_of(&self, rollout: &Rollout) -> bool {
-        let service = self.services.get(&rollout.opening.service);
-        let free = planted(Bug::ScopeTwice) || self.blocked(&rollout.id, &rollout.opening.scopes).is_none();
+        let service = self.services.get(&rollout.spec.service);
+        let free = planted(Bug::ScopeTwice) || self.blocked(&rollout.id, &rollout.spec.scopes).is_none();
         free && service.is_some_and(|service| service.active.as_ref() == Some(&rollout.id))
     }
 
     /// What may follow from an act on one rollout follows from this part as well: its service, and whoever shares a scope
     /// with it. For a dry run.
     pub fn part_of(&self, id: &RolloutId) -> State {
-        let ended = self.ended.iter().find(|ended| ended.id == *id).map(|ended| &ended.opening);
+        let ended = self.ended.iter().find(|ended| ended.id == *id).map(|ended| &ended.spec);
         let rollout = self.rollouts.get(id);
-        let service = rollout.map(|rollout| &rollout.opening).or(ended).map(|opening| &opening.service);
-        let scopes = rollout.map_or(&[][..], |rollout| &rollout.opening.scopes);
+        let service = rollout.map(|rollout| &rollout.spec).or(ended).map(|spec| &spec.service);
+        let scopes = rollout.map_or(&[][..], |rollout| &rollout.spec.scopes);
         // One of those that share a scope may have it.
         let beside = |rollout: &&Rollout| {
-            let shares = rollout.opening.scopes.iter().any(|scope| scopes.contains(scope));
-            shares || Some(&rollout.opening.service) == service
+            let shares = rollout.spec.scopes.iter().any(|scope| scopes.contains(scope));
+            shares || Some(&rollout.spec.service) == service
         };
         let rollouts = self.rollouts.values().filter(beside);
         State {
@@ -232,7 +232,7 @@ impl State {
             policy_names: self.policy_names.clone(),
             services: rollouts
                 .clone()
-                .map(|rollout| &rollout.opening.service)
+                .map(|rollout| &rollout.spec.service)
                 .chain(service)
                 .filter_map(|name| self.services.get_key_value(name))
                 .map(|(name, service)| (name.clone(), service.clone()))
@@ -241,17 +241,12 @@ impl State {
             freezes: self.freezes.clone(),
             scopes: self.scopes.clone(),
             rollouts: rollouts.map(|rollout| (rollout.id.clone(), rollout.clone())).collect(),
-            ended: self
-                .ended
-                .iter()
-                .filter(|ended| Some(&ended.opening.service) == service)
-                .cloned()
-                .collect(),
+            ended: self.ended.iter().filter(|ended| Some(&ended.spec.service) == service).cloned().collect(),
             // What has come in before is no question of a rehearsal.
             intents: BTreeMap::new(),
-            intake: Intake::default(),
-            question: None,
-            touched: Touched::default(),
+            intake: DeliveryLog::default(),
+            pending: None,
+            agenda: Agenda::default(),
         }
     }
 

@@ -23,7 +23,7 @@ struct Moment {
     cold: bool,
     segment: Option<u16>,
     /// The share of traffic was changing hands.
-    moves: bool,
+    in_flux: bool,
 }
 
 /// A guardrail that a series feeds, by its index.
@@ -47,7 +47,7 @@ struct Lookup<'a> {
     /// For each guardrail with slices: the value of its tag, by tag set.
     slices: Vec<Vec<Option<&'a str>>>,
     /// The part of the traffic that was taken back, and whether it is still on its way.
-    parked: Part,
+    segment_taken_back: Part,
     goes_back: bool,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Lookup<'a> {
             Some(tag) => tags.iter().map(|tags| value_of(tags, tag)).collect(),
             None => Vec::new(),
         });
-        let parked = rollout.parked.as_deref().map(|name| part_named(policy, name));
+        let segment_taken_back = rollout.segment_taken_back.as_deref().map(|name| part_named(policy, name));
         Lookup {
             policy,
             batch,
@@ -78,8 +78,8 @@ impl<'a> Lookup<'a> {
             units: units.iter().map(|u| (!u.is_empty()).then(|| unit_key(u))).collect(),
             judges: tags.iter().map(|tags| value_of(tags, JUDGE).map(unit_key)).collect(),
             slices: slices.collect(),
-            goes_back: parked.is_some() && matches!(rollout.stage, Stage::Applying { .. }),
-            parked,
+            goes_back: segment_taken_back.is_some() && matches!(rollout.stage, Stage::Applying { .. }),
+            segment_taken_back,
         }
     }
 
@@ -87,7 +87,9 @@ impl<'a> Lookup<'a> {
     /// Nor does, while it goes back, what nobody says the place of.
     fn is_gone(&self, part: Part) -> bool {
         let place = |part: Option<u16>| part.unwrap_or(u16::MAX);
-        let gone = |part| self.parked.is_some_and(|parked| place(part) >= place(parked));
+        let gone = |part| {
+            self.segment_taken_back.is_some_and(|segment_taken_back| place(part) >= place(segment_taken_back))
+        };
         part.map_or(self.goes_back, gone) && !planted(Bug::StragglersCount)
     }
 
@@ -102,7 +104,7 @@ impl<'a> Lookup<'a> {
         let of_step = |moment: Moment| {
             let divided = self.policy.segments.is_some() && !planted(Bug::MixesSegments);
             let elsewhere = divided && part.flatten() != moment.segment;
-            !(moment.cold || elsewhere || moment.moves && fed.needs_share)
+            !(moment.cold || elsewhere || moment.in_flux && fed.needs_share)
         };
         match fed.scope {
             Scope::Step => moment.is_some_and(of_step),
@@ -125,21 +127,21 @@ impl Rollout {
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
         let segment = policy.segment_index(step);
-        let moves = policy.guardrails.iter().any(|g| g.profile().needs_share)
-            && self.moves(served_at, to)
+        let in_flux = policy.guardrails.iter().any(|g| g.profile().needs_share)
+            && self.share_in_flux(served_at, to)
             && !planted(Bug::MovingCounts);
-        Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, moves })
+        Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, in_flux })
     }
 
     /// Takes in a batch. Returns whether it is news: to what is counted as it comes, or that the last command is seen
     /// to be followed.
     pub fn observe(&mut self, policy: &Policy, batch: &Batch) -> bool {
-        if !self.armed() && self.effect.is_none() {
+        if !self.guardrails_active() && self.effect.is_none() {
             return false;
         }
-        let routes = Routes::of([&self.opening.to, &self.baseline], policy, batch.columns);
+        let routes = Routes::of([&self.spec.to, &self.baseline], policy, batch.columns);
         let mut news = false;
-        if self.armed() {
+        if self.guardrails_active() {
             let lookup = Lookup::of(self, policy, batch, &routes);
             news |= self.observe_samples(&lookup);
             news |= self.observe_sums(&lookup);
@@ -181,11 +183,11 @@ impl Rollout {
                 }
                 observation.role = fed.role;
                 let receipt = lookup.receipt(self, fed, cohort);
-                let watch = &mut self.watches[fed.guardrail];
-                fired |= watch.observe(&receipt, observation);
+                let monitor = &mut self.monitors[fed.guardrail];
+                fired |= monitor.observe(&receipt, observation);
                 let slice = sample.tag.and_then(|tag| *lookup.slices[fed.guardrail].get(tag as usize)?);
                 if let Some(slice) = slice {
-                    watch.observe_slice(&receipt, observation, slice);
+                    monitor.observe_slice(&receipt, observation, slice);
                 }
             }
         }
@@ -214,7 +216,7 @@ impl Rollout {
             };
             for fed in &lookup.feeds[aggregate.series as usize] {
                 if mixed && fed.scope == Scope::Step && moment.is_some() {
-                    self.watches[fed.guardrail].leave_out(arm, batch.at, aggregate.n);
+                    self.monitors[fed.guardrail].leave_out(arm, batch.at, aggregate.n);
                     continue;
                 }
                 if !lookup.counts(self, fed, (aggregate.to, moment), None) {
@@ -223,7 +225,7 @@ impl Rollout {
                 observation.role = fed.role;
                 let receipt = lookup.receipt(self, fed, cohort);
                 let summed = (aggregate.n, &aggregate.sums);
-                fired |= self.watches[fed.guardrail].observe_sums(&receipt, observation, summed);
+                fired |= self.monitors[fed.guardrail].observe_sums(&receipt, observation, summed);
             }
         }
         fired

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
-use super::in_flight::Sent;
+use super::in_flight::InFlightCommand;
 use super::smoke::{self, SmokeTest};
 use crate::core::event::alert::{Alert, AlertKind, Objection};
 use crate::core::event::command::Command;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::fact::Act;
-use crate::core::event::opening::{Opening, Outcome};
+use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::verb::Verb;
-use crate::core::evidence::kind::Beside;
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::kind::Secondary;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, SmokeId, Version, Weight, derived_id};
 use crate::core::planted::{Bug, planted};
@@ -65,7 +65,7 @@ pub struct Claim {
 }
 
 /// Moves that are remembered; older ones are of cohorts that have long settled.
-const MOVES_MAX: usize = 64;
+const SHARE_CHANGES_MAX: usize = 64;
 /// By how much the clocks of senders may differ from the log's.
 const CLOCKS: Span = Span::secs(5);
 
@@ -73,7 +73,7 @@ const CLOCKS: Span = Span::secs(5);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     pub id: RolloutId,
-    pub opening: Opening,
+    pub spec: RolloutSpec,
     /// What served when it started: the arm it is compared with and goes back to.
     pub baseline: Version,
     pub stage: Stage,
@@ -84,19 +84,19 @@ pub struct Rollout {
     /// The last decision, with its sequence.
     pub last_choice: Option<Box<(EventSeq, Decision)>>,
     /// Aligned with the policy's guardrails.
-    pub watches: Vec<Watch>,
+    pub monitors: Vec<GuardrailMonitor>,
     /// When each step was applied.
     pub steps: Vec<(Timestamp, u16)>,
     /// When traffic was on its way from one share to another: the command, and its last confirmation.
-    pub moves: VecDeque<(Timestamp, Option<Timestamp>)>,
+    pub share_changes: VecDeque<(Timestamp, Option<Timestamp>)>,
     /// Share that the actuators last confirmed.
     pub weight: Weight,
-    pub sent: Option<Sent>,
+    pub sent: Option<InFlightCommand>,
     /// The command of the last decision, until it is issued.
     pub to_issue: Option<Command>,
     pub paused: Option<(String, Timestamp)>,
     /// The segment that was taken back by itself; what comes next is a person's decision.
-    pub parked: Option<String>,
+    pub segment_taken_back: Option<String>,
     /// Who approved the promotion out of the current step.
     pub approvals: BTreeSet<String>,
     /// Who takes responsibility for it.
@@ -124,25 +124,25 @@ pub struct Rollout {
 const RESEND_MAX: Span = Span::mins(5);
 
 impl Rollout {
-    pub fn new(id: RolloutId, opening: Opening, policy: &Policy, seq: EventSeq, at: Timestamp) -> Rollout {
-        let watches = policy.guardrails.iter().map(Watch::new).collect();
+    pub fn new(id: RolloutId, spec: RolloutSpec, policy: &Policy, seq: EventSeq, at: Timestamp) -> Rollout {
+        let monitors = policy.guardrails.iter().map(GuardrailMonitor::new).collect();
         Rollout {
             id,
-            baseline: opening.from.clone(),
-            opening,
+            baseline: spec.from.clone(),
+            spec,
             stage: Stage::Queued,
             created: seq,
             created_at: at,
             moved: seq,
             last_choice: None,
-            watches,
+            monitors,
             steps: Vec::new(),
-            moves: VecDeque::new(),
+            share_changes: VecDeque::new(),
             weight: Weight::ZERO,
             sent: None,
             to_issue: None,
             paused: None,
-            parked: None,
+            segment_taken_back: None,
             approvals: BTreeSet::new(),
             claimed: None,
             superseded: None,
@@ -177,20 +177,20 @@ impl Rollout {
     }
 
     /// Since when a watch has heard nothing of an arm; `None` before the first step.
-    pub fn quiet_since(&self, policy: &Policy, watch: &Watch, arm: Arm) -> Option<Timestamp> {
+    pub fn quiet_since(&self, policy: &Policy, monitor: &GuardrailMonitor, arm: Arm) -> Option<Timestamp> {
         let answers = |step: u16| {
             let step = policy.step(step);
             step.to > Weight::ZERO || step.task == Some(Task::Shadow)
         };
         let began = self.steps.iter().find(|(_, step)| answers(*step)).map(|(at, _)| *at)?;
-        let last = if arm == Arm::Canary { watch.last_canary } else { watch.last_baseline };
+        let last = if arm == Arm::Canary { monitor.last_canary } else { monitor.last_baseline };
         Some(last.unwrap_or(began).max(self.resumed))
     }
 
     /// When a cohort settles, at the earliest when what was sent while nobody watched has had one cohort's time to arrive.
     pub(super) fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
-        let early = planted(Bug::MissingEarly) && guardrail.profile().beside == Some(Beside::Below);
+        let early = planted(Bug::MissingEarly) && guardrail.profile().secondary == Some(Secondary::Below);
         let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
         start.plus(length).plus(maturity).max(self.caught_up)
     }
@@ -206,11 +206,11 @@ impl Rollout {
 
     /// Whether the command on its way takes traffic back: there is nothing safer to go to.
     pub fn takes_back(&self) -> bool {
-        self.stage == Stage::RollingBack || self.parked.is_some()
+        self.stage == Stage::RollingBack || self.segment_taken_back.is_some()
     }
 
     /// Whether guardrails can still change what happens.
-    pub fn armed(&self) -> bool {
+    pub fn guardrails_active(&self) -> bool {
         matches!(self.stage, Stage::Applying { .. } | Stage::Baking(_) | Stage::Soaking(_))
     }
 
@@ -234,8 +234,8 @@ impl Rollout {
 
     /// Whether the share was, or may have been, another than that of the step at some time from `from` to `to`: some
     /// actuators had followed a command, and some had not.
-    pub fn moves(&self, from: Timestamp, to: Timestamp) -> bool {
-        self.moves.iter().rev().any(|(issued, applied)| {
+    pub fn share_in_flux(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.share_changes.iter().rev().any(|(issued, applied)| {
             to.plus(CLOCKS) >= *issued && applied.is_none_or(|applied| from <= applied.plus(CLOCKS))
         })
     }
@@ -255,11 +255,12 @@ impl Rollout {
     /// The next moment at which something may follow from time alone, after `now`.
     pub fn due(&self, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
         let mut times: Vec<Timestamp> = Vec::new();
-        if self.armed() && !self.steps.is_empty() {
-            for (watch, guardrail) in self.watches.iter().zip(&policy.guardrails) {
-                times.extend(watch.oldest().map(|start| self.settles(policy, guardrail, start)));
+        if self.guardrails_active() && !self.steps.is_empty() {
+            for (monitor, guardrail) in self.monitors.iter().zip(&policy.guardrails) {
+                times.extend(monitor.oldest().map(|start| self.settles(policy, guardrail, start)));
                 for arm in [Arm::Canary, Arm::Baseline] {
-                    times.extend(self.quiet_since(policy, watch, arm).map(|at| at.plus(policy.stale_after)));
+                    times
+                        .extend(self.quiet_since(policy, monitor, arm).map(|at| at.plus(policy.stale_after)));
                 }
             }
         }
@@ -285,9 +286,9 @@ impl Rollout {
 
     /// Whether a cohort has settled by `now` and waits to be scored: guardrail and start of the oldest.
     pub fn settled(&self, policy: &Policy, now: Timestamp) -> Option<(usize, Timestamp)> {
-        let watches = self.watches.iter().zip(&policy.guardrails).enumerate();
-        watches
-            .filter_map(|(i, (watch, guardrail))| Some((i, guardrail, watch.oldest()?)))
+        let monitors = self.monitors.iter().zip(&policy.guardrails).enumerate();
+        monitors
+            .filter_map(|(i, (monitor, guardrail))| Some((i, guardrail, monitor.oldest()?)))
             .find(|(_, guardrail, start)| self.settles(policy, guardrail, *start) <= now)
             .map(|(i, _, start)| (i, start))
     }
@@ -295,15 +296,15 @@ impl Rollout {
     /// Folds a new command: it waits for every actuator.
     pub fn apply_issued(&mut self, command: &Command, policy: &Policy, at: Timestamp) {
         self.to_issue = None;
-        if !matches!(self.moves.back(), Some((_, None))) {
-            self.moves.push_back((at, None));
-            if self.moves.len() > MOVES_MAX {
-                self.moves.pop_front();
+        if !matches!(self.share_changes.back(), Some((_, None))) {
+            self.share_changes.push_back((at, None));
+            if self.share_changes.len() > SHARE_CHANGES_MAX {
+                self.share_changes.pop_front();
             }
         }
         // What was said of the command before ends with it, also where nobody had confirmed it.
         self.alerts.retain(|kind, _| !matches!(kind, AlertKind::RollbackUnconfirmed(..)));
-        self.sent = Some(Sent {
+        self.sent = Some(InFlightCommand {
             waiting: command.actuators.clone(),
             command: command.clone(),
             issued_at: at,
@@ -318,7 +319,7 @@ impl Rollout {
                 .map(|(actuator, _)| (actuator.clone(), at))
                 .collect(),
             scheduled: 0,
-            named: BTreeMap::new(),
+            announced: BTreeMap::new(),
             restarted: Timestamp::default(),
             stepped: Span::ZERO,
         });
@@ -374,14 +375,14 @@ impl Rollout {
                     |kind, _| !matches!(kind, AlertKind::RollbackUnconfirmed(other, _) if other == actuator),
                 );
                 if let Some(sent) = &mut self.sent {
-                    sent.named.insert(actuator.clone(), (*n, at));
+                    sent.announced.insert(actuator.clone(), (*n, at));
                 }
             }
             AlertKind::NotEffective(..) => {
                 self.alerts.retain(|kind, _| !matches!(kind, AlertKind::NotEffective(..)));
                 let back = self.stage == Stage::RollingBack;
                 if let Some(effect) = &mut self.effect {
-                    effect.apply_named(policy, at, back);
+                    effect.apply_announced(policy, at, back);
                 }
                 // No request speaks against it, and none may ever come.
                 self.effect.take_if(|effect| back && !effect.again);
@@ -408,7 +409,7 @@ impl Rollout {
     /// All actuators have confirmed: the step begins, or the rollback is done.
     pub fn apply_applied(&mut self, policy: &Policy, seq: EventSeq, at: Timestamp) {
         let Some(sent) = self.sent.take() else { return };
-        if let Some((_, applied @ None)) = self.moves.back_mut() {
+        if let Some((_, applied @ None)) = self.share_changes.back_mut() {
             *applied = Some(at);
         }
         self.effect = self.effect_wanted(policy, &sent, at);
@@ -437,7 +438,7 @@ impl Rollout {
             let begins = self.serving_step().is_some_and(|before| segment(before) != segment(step));
             if begins && !planted(Bug::AheadCounts) {
                 // Requests that a clock ahead of the log's puts into the time from now on are of the part before.
-                self.watches.iter_mut().for_each(|watch| watch.drop_from(at));
+                self.monitors.iter_mut().for_each(|monitor| monitor.drop_from(at));
             }
             self.steps.push((at, step));
             if !planted(Bug::ApprovalsStay) {
@@ -450,7 +451,7 @@ impl Rollout {
     }
 
     /// What is to be shown of the command that everybody has just confirmed, if it moves traffic and the policy asks.
-    fn effect_wanted(&self, policy: &Policy, sent: &Sent, at: Timestamp) -> Option<Effect> {
+    fn effect_wanted(&self, policy: &Policy, sent: &InFlightCommand, at: Timestamp) -> Option<Effect> {
         policy.effective?;
         let decision = &self.last_choice.as_ref()?.1;
         let share = |step: Option<u16>| step.map(|step| policy.step(step));
@@ -477,7 +478,7 @@ impl Rollout {
             look: 0,
             counts: BTreeMap::new(),
             seen: None,
-            named: false,
+            announced: false,
             again: false,
             shown: None,
         })
@@ -517,15 +518,15 @@ impl Rollout {
             Verb::Promote | Verb::Skip | Verb::Rollback | Verb::Abort => {
                 if act.verb == Verb::Promote && act.force {
                     // Who promotes past a failing guardrail has seen it: it does not stop the rollout again.
-                    for watch in self.watches.iter_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
-                        watch.accepted = Some(act.actor.clone());
+                    for monitor in self.monitors.iter_mut().filter(|w| w.verdict == Some(Verdict::Fail)) {
+                        monitor.accepted = Some(act.actor.clone());
                     }
-                    for (watch, guardrail) in self.watches.iter_mut().zip(&policy.guardrails) {
+                    for (monitor, guardrail) in self.monitors.iter_mut().zip(&policy.guardrails) {
                         let told = |value: &String| {
                             let kind = AlertKind::Slice(guardrail.name.clone(), value.clone());
                             self.alerts.contains_key(&kind)
                         };
-                        for (_, part) in watch.slices.iter_mut().filter(|(value, _)| told(value)) {
+                        for (_, part) in monitor.slices.iter_mut().filter(|(value, _)| told(value)) {
                             part.accepted = Some(act.actor.clone());
                         }
                     }
@@ -581,7 +582,7 @@ impl Rollout {
     fn smoke_tests(&self, policy: &Policy, command: &Command) -> Vec<SmokeTest> {
         let Stage::Applying { step } = self.stage else { return Vec::new() };
         // What was taken back is not tested.
-        if self.parked.is_some() {
+        if self.segment_taken_back.is_some() {
             return Vec::new();
         }
         let test = |(i, smoke): (usize, &Smoke)| SmokeTest {

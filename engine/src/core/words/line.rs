@@ -3,7 +3,7 @@
 
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
-use crate::core::event::bundle::{self, Makeup};
+use crate::core::event::bundle::{self, Composition};
 use crate::core::event::fact::AckStatus;
 use crate::core::ids::{CommandId, EventSeq, Scope};
 use crate::core::policy::actuator::Run;
@@ -12,7 +12,7 @@ use crate::core::time::{Span, Timestamp};
 use crate::core::words;
 
 /// The event's own part of the line: kind, then what it says.
-pub fn text(event: &Event) -> String {
+pub fn describe(event: &Event) -> String {
     let said = match event {
         Event::LogCreated { log, build } => format!("log {log} by {build}"),
         Event::DaemonStarted { build } => build.clone(),
@@ -27,7 +27,7 @@ pub fn text(event: &Event) -> String {
                 intent.id,
                 intent.service,
                 intent.to,
-                made_of(&intent.makeup),
+                made_of(&intent.composition),
                 intent.by,
                 scopes(&intent.scopes),
                 intent.reason
@@ -98,22 +98,22 @@ pub fn text(event: &Event) -> String {
         Event::IntentRefused { intent, refusal, .. } => {
             format!("{intent} {}: {}", refusal.code(), words::refusal::text(refusal))
         }
-        Event::RolloutCreated { rollout, opening } => {
-            let wait = opening.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
-            let scopes = scopes(&opening.scopes);
-            let blocked = opening.blocked.as_ref();
+        Event::RolloutCreated { rollout, spec } => {
+            let wait = spec.behind.as_ref().map(|id| format!(", behind {id}")).unwrap_or_default();
+            let scopes = scopes(&spec.scopes);
+            let blocked = spec.blocked.as_ref();
             let blocked = blocked.map(|b| format!(", behind {} for {}", b.by, b.scope)).unwrap_or_default();
-            let names: Vec<&str> = opening.supersedes.iter().map(|id| id.as_str()).collect();
+            let names: Vec<&str> = spec.supersedes.iter().map(|id| id.as_str()).collect();
             let instead =
                 if names.is_empty() { String::new() } else { format!(", in place of {}", names.join(", ")) };
             let attempt =
-                if opening.attempt > 1 { format!(", attempt {}", opening.attempt) } else { String::new() };
-            let policy = format!("{} {}", opening.policy_name, opening.policy.short());
-            let finding = finding(&opening.finding);
-            let changes = changes(&opening.from_makeup, &opening.makeup);
+                if spec.attempt > 1 { format!(", attempt {}", spec.attempt) } else { String::new() };
+            let policy = format!("{} {}", spec.policy_name, spec.policy.short());
+            let finding = finding(&spec.finding);
+            let changes = changes(&spec.from_composition, &spec.composition);
             format!(
                 "{rollout} {} -> {}{changes} policy {policy}{attempt}{scopes}{wait}{blocked}{instead}{finding}",
-                opening.from, opening.to
+                spec.from, spec.to
             )
         }
         Event::ActAccepted { rollout, verb, actor } => format!("{rollout} {} by {actor}", verb.as_str()),
@@ -238,7 +238,7 @@ pub fn text(event: &Event) -> String {
 pub fn line(seq: EventSeq, at: Timestamp, start: Timestamp, event: &Event) -> String {
     let ms = at.since(start).0;
     let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms as f64 / 1_000.0 % 60.0);
-    format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", text(event))
+    format!("{seq:>6} {h:02}:{m:02}:{s:06.3} {}", describe(event))
 }
 
 /// `, scopes gateway, vector-db`
@@ -248,16 +248,16 @@ fn scopes(scopes: &[Scope]) -> String {
 }
 
 /// ` (model opus-4.7, prompt p@12; prompts/refund.md 1a2b3c4d5e6f)`
-fn made_of(makeup: &Makeup) -> String {
+fn made_of(composition: &Composition) -> String {
     let parts: Vec<String> =
-        makeup.parts.iter().map(|(part, version)| format!("{} {version}", part.as_str())).collect();
-    let git = makeup.git.as_ref().map(|git| format!("{} {}", git.path, bundle::range(None, git)));
+        composition.parts.iter().map(|(part, version)| format!("{} {version}", part.as_str())).collect();
+    let git = composition.git.as_ref().map(|git| format!("{} {}", git.path, bundle::range(None, git)));
     let said: Vec<String> = Some(parts.join(", ")).into_iter().filter(|p| !p.is_empty()).chain(git).collect();
     if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) }
 }
 
 /// What a rollout changes, as far as what serves is known.
-fn changes(from: &Makeup, to: &Makeup) -> String {
+fn changes(from: &Composition, to: &Composition) -> String {
     let known = !from.parts.is_empty() && !to.parts.is_empty();
     let parts = if known { words::listed(&bundle::changed(&from.parts, &to.parts)) } else { String::new() };
     let git = to.git.as_ref().map(|git| format!("{} {}", git.path, bundle::range(from.git.as_ref(), git)));

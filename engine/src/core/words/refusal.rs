@@ -2,8 +2,8 @@
 
 use super::{grounds, listed, reason, scope};
 use crate::core::event::decision::Reason;
-use crate::core::event::opening::Outcome;
 use crate::core::event::refusal::Refusal;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::ids::Weight;
 
 /// A refusal in words: value, limit and the next command.

@@ -37,7 +37,7 @@ impl Followed {
             let size = of_last as usize;
             let is_canary = |series: u32| {
                 let series = &columns.series[series as usize];
-                series.version == self.opening.to && series.metric == guardrail.metric
+                series.version == self.spec.to && series.metric == guardrail.metric
             };
             let bad = |ones: f64| if guardrail.better == Better::Lower { ones } else { 1.0 - ones };
             for sample in columns.samples().filter(|s| is_canary(s.series) && s.served_at >= began) {

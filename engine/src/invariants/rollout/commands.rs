@@ -11,7 +11,7 @@ use crate::core::ids::{Actuator, CommandId, Weight, derived_id};
 use crate::core::policy::Policy;
 use crate::core::policy::segment::Task;
 use crate::core::time::{Span, Timestamp};
-use crate::invariants::carried_out::{Effect, Silence, Smokes};
+use crate::invariants::actuation::{Effect, Silence, Smokes};
 
 impl Followed {
     pub fn ack(&mut self, at: Timestamp, ack: &Ack) {
@@ -36,7 +36,7 @@ impl Followed {
         ensure(command.actuators == policy.actuators, "I15", || {
             format!("{id} commands {:?}", command.actuators)
         })?;
-        ensure(command.baseline == self.baseline && command.canary == self.opening.to, "I20", || {
+        ensure(command.baseline == self.baseline && command.canary == self.spec.to, "I20", || {
             format!("{id} sets {} and {}", command.baseline, command.canary)
         })?;
         let (shares, task) = match (self.entering, self.choice) {
@@ -73,7 +73,8 @@ impl Followed {
             || command.weight == Weight::FULL
             || said.len() == segments.named.len();
         ensure(in_order && all_before, "I39", || format!("{} exposes {said:?} out of order", self.id))?;
-        let (Some(Some(returned)), true, Some(last)) = (self.returned, self.parked, &self.last) else {
+        let (Some(Some(returned)), true, Some(last)) = (self.returned, self.segment_taken_back, &self.last)
+        else {
             return Ok(());
         };
         let failed = &segments.named[usize::from(returned)].name;
@@ -134,7 +135,7 @@ impl Followed {
         let about = if back { self.taken } else { self.entering };
         self.effect = about.and_then(|step| Effect::wanted(policy, &open, step, back, at));
         if let Some(step) = self.entering.take() {
-            self.smoke = Smokes::begin(policy, step, self.parked);
+            self.smoke = Smokes::begin(policy, step, self.segment_taken_back);
             self.applied = Some((at, step));
             self.first_applied.get_or_insert(at);
             self.unwatched = Span::ZERO;

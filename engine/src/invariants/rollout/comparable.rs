@@ -22,7 +22,7 @@ type Held = BTreeMap<(Version, Metric), Seconds>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Comparable {
     /// When a command was issued, and when the last actuator had confirmed it: in between nobody knows the share.
-    moves: Vec<(Timestamp, Option<Timestamp>)>,
+    share_changes: Vec<(Timestamp, Option<Timestamp>)>,
     /// Sums of metrics whose means are compared: never.
     sums: Held,
     /// What came of splits while the share was known, of no named segment. A sender whose clock is ahead may send what nobody
@@ -34,13 +34,13 @@ pub(super) struct Comparable {
 
 impl Comparable {
     pub fn issued(&mut self, at: Timestamp) {
-        if !matches!(self.moves.last(), Some((_, None))) {
-            self.moves.push((at, None));
+        if !matches!(self.share_changes.last(), Some((_, None))) {
+            self.share_changes.push((at, None));
         }
     }
 
     pub fn applied(&mut self, at: Timestamp) {
-        if let Some((_, applied @ None)) = self.moves.last_mut() {
+        if let Some((_, applied @ None)) = self.share_changes.last_mut() {
             *applied = Some(at);
         }
     }
@@ -63,17 +63,17 @@ impl Comparable {
             if means[series] {
                 add(&mut self.sums, series, second, sum.n);
             }
-            if splits[series] && !self.moves_in(second) {
+            if splits[series] && !self.share_in_flux(second) {
                 add(&mut self.splits, series, second, sum.n);
             }
-            if counts[series] && !self.moves_in(second) {
+            if counts[series] && !self.share_in_flux(second) {
                 add(&mut self.counts, series, second, events_summed(&sum.sums));
             }
         }
         for sample in columns.samples().filter(|s| splits[s.series as usize] || counts[s.series as usize]) {
             let (series, second) = (sample.series as usize, sample.served_at.0 / 1000);
             let named = |tag| segment_of(policy, &columns.tags[tag as usize]).is_some();
-            if self.moves_in(second) || sample.tag.is_some_and(named) {
+            if self.share_in_flux(second) || sample.tag.is_some_and(named) {
                 continue;
             }
             if splits[series] {
@@ -94,9 +94,9 @@ impl Comparable {
     }
 
     /// Whether nobody knew the share in any moment of a second.
-    fn moves_in(&self, second: u64) -> bool {
+    fn share_in_flux(&self, second: u64) -> bool {
         let (start, end) = (second * 1000, second * 1000 + 999);
-        self.moves.iter().any(|(issued, applied)| {
+        self.share_changes.iter().any(|(issued, applied)| {
             start + CLOCKS >= issued.0 && applied.is_none_or(|applied| end <= applied.0 + CLOCKS)
         })
     }

@@ -11,7 +11,7 @@ use crate::core::policy::actuator::OnDeadline;
 use crate::core::policy::guardrail::{Guardrail, OnFail, Rule, Unless};
 use crate::core::policy::segment::{OnSegmentFailure, Task};
 use crate::core::time::Timestamp;
-use crate::invariants::carried_out::Smokes;
+use crate::invariants::actuation::Smokes;
 use crate::invariants::conditions;
 use crate::invariants::kinds::kind;
 
@@ -25,8 +25,8 @@ impl Followed {
         decision: &Decision,
     ) -> Result<bool, (&'static str, String)> {
         let id = self.id.clone();
-        ensure(decision.policy == self.opening.policy, "I11", || {
-            let (is, was) = (decision.policy.short(), self.opening.policy.short());
+        ensure(decision.policy == self.spec.policy, "I11", || {
+            let (is, was) = (decision.policy.short(), self.spec.policy.short());
             format!("{id} began under policy {was} and is decided under {is}")
         })?;
         let over = matches!(self.choice, Some(Choice::Rollback | Choice::Complete));
@@ -35,7 +35,7 @@ impl Followed {
             format!("{id} is decided from {:?}, it began at {}", decision.inputs, self.created)
         })?;
         ensure(self.to_issue.is_none(), "I15", || format!("{id} owes a command of its last decision"))?;
-        ensure(decision.canary == self.opening.to, "I20", || format!("{id} decides on {}", decision.canary))?;
+        ensure(decision.canary == self.spec.to, "I20", || format!("{id} decides on {}", decision.canary))?;
         let ordered = self.order.take();
         let actor = ordered.as_ref().map(|act| act.actor.clone());
         ensure(decision.actor == actor, "I33", || {
@@ -44,7 +44,7 @@ impl Followed {
         match decision.choice {
             Choice::Promote => {
                 self.promoted(at, policy, decision, ordered.as_ref())?;
-                (self.entering, self.parked, self.returned) = (self.step, false, None);
+                (self.entering, self.segment_taken_back, self.returned) = (self.step, false, None);
             }
             Choice::Rollback => {
                 if self.taken_back(seq, at, policy, decision, ordered.is_some())? {
@@ -90,7 +90,7 @@ impl Followed {
             self.returned = None;
             return Ok(false);
         };
-        (self.moved, self.parked) = (seq, true);
+        (self.moved, self.segment_taken_back) = (seq, true);
         self.returned = self.failed(policy);
         self.returned_once = true;
         self.standing.clear();
@@ -118,7 +118,7 @@ impl Followed {
             self.failing(policy, OnFail::Rollback).is_some() || policy.guardrails.iter().any(lapsed);
         let late = policy.on_deadline == OnDeadline::Rollback
             && (self.late(at, policy) || self.unapplied(at, policy));
-        let silent = self.open.is_some() && !self.parked && self.silence.rolls_back(policy);
+        let silent = self.open.is_some() && !self.segment_taken_back && self.silence.rolls_back(policy);
         failing || late || silent || self.superseded || self.smoke.failed(policy).is_some()
     }
 
@@ -152,7 +152,7 @@ impl Followed {
         let at = policy.steps.get(usize::from(self.step?))?.segment;
         let fails = policy.guardrails.iter().filter(|g| {
             let verdict = self.watched.get(&g.name).and_then(|w| w.verdict);
-            verdict == Some(Verdict::Fail) && self.does(g) == OnFail::Rollback
+            verdict == Some(Verdict::Fail) && self.on_fail_effective(g) == OnFail::Rollback
         });
         let compared = fails.filter(|g| kind(&g.rule).compared);
         let learned = compared.filter_map(|g| self.watched[&g.name].segment);
@@ -234,7 +234,9 @@ impl Followed {
     fn gates(&self, at: Timestamp, policy: &Policy, current: u16, skip: bool) -> Checked {
         let id = &self.id;
         ensure(self.paused.is_none(), "I18", || format!("{id} is promoted while it is paused"))?;
-        ensure(!self.parked, "I18", || format!("{id} is promoted although a segment was taken back"))?;
+        ensure(!self.segment_taken_back, "I18", || {
+            format!("{id} is promoted although a segment was taken back")
+        })?;
         self.is_sound()?;
         let step = policy.step(current);
         let watched = self.watched_for(at);
@@ -256,7 +258,7 @@ impl Followed {
                 _ => !(paired && in_shadow),
             };
             let needed = guardrail.on_fail != OnFail::Alert && (absolute || guardrail.gates) && can_show;
-            let passes = verdict == Some(Verdict::Pass) || self.does(guardrail) == OnFail::Alert;
+            let passes = verdict == Some(Verdict::Pass) || self.on_fail_effective(guardrail) == OnFail::Alert;
             ensure(!needed || passes, "I19", || format!("{id} is promoted while {name} says {verdict:?}"))?;
             if needed {
                 self.is_heard(at, policy, guardrail)?;
@@ -266,9 +268,11 @@ impl Followed {
             ensure(!shows || shown_of == Some(segment(current)), "I39", || {
                 format!("{id} leaves step {current} by what {name} showed of segment {shown_of:?}")
             })?;
-            ensure(verdict != Some(Verdict::Fail) || self.does(guardrail) == OnFail::Alert, "I19", || {
-                format!("{id} is promoted although {name} fails")
-            })?;
+            ensure(
+                verdict != Some(Verdict::Fail) || self.on_fail_effective(guardrail) == OnFail::Alert,
+                "I19",
+                || format!("{id} is promoted although {name} fails"),
+            )?;
         }
         for (metric, need) in &step.min_samples {
             let of = policy.guardrails.iter().filter(|g| g.metric == *metric);
@@ -285,7 +289,7 @@ impl Followed {
         let asked: Vec<_> = policy.approvals.iter().filter(|a| between(a.before)).collect();
         let need = asked.iter().map(|a| usize::from(a.by)).max();
         let others = asked.iter().any(|a| a.not_submitter);
-        let have = self.approvals.iter().filter(|by| !others || **by != self.opening.by).count();
+        let have = self.approvals.iter().filter(|by| !others || **by != self.spec.by).count();
         ensure(need.is_none_or(|need| have >= need), "I18", || {
             format!("{id} is promoted with {have} of {need:?} approvals")
         })

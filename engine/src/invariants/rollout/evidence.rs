@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::comparable::{events, events_summed};
 use super::{Checked, Followed, ensure, named, place};
 use crate::core::event::reading::GuardrailReading;
-use crate::core::evidence::bets::{INITIAL_STAKE, WORD};
+use crate::core::evidence::bets::{INITIAL_STAKE, UNITS_PER_NAT};
 use crate::core::evidence::block::EPOCH_CANARY;
 use crate::core::evidence::label_bets;
 use crate::core::evidence::reference::Reference;
@@ -61,7 +61,7 @@ impl Followed {
     pub fn batch(&mut self, at: Timestamp, policy: &Policy, columns: &Columns) -> bool {
         let due = self.happened(at, policy, columns);
         if let Some(effect) = &mut self.effect {
-            effect.batch(policy, &self.opening.to, &self.baseline, at, columns);
+            effect.batch(policy, &self.spec.to, &self.baseline, at, columns);
         }
         if self.first_applied.is_none() {
             return due;
@@ -72,7 +72,7 @@ impl Followed {
             *self.received.entry(of(series)).or_default() += n;
         }
         for (series, n) in columns.series.iter().zip(self.standing_in(policy, columns)) {
-            if series.version == self.opening.to {
+            if series.version == self.spec.to {
                 *self.standing.entry(series.metric.clone()).or_default() += n;
             }
         }
@@ -108,7 +108,7 @@ impl Followed {
         if columns.series.iter().any(|series| paired(&series.metric)) {
             for sample in columns.samples() {
                 let series = &columns.series[sample.series as usize];
-                let arm = [&self.baseline, &self.opening.to].iter().position(|v| **v == series.version);
+                let arm = [&self.baseline, &self.spec.to].iter().position(|v| **v == series.version);
                 let unit = sample.unit.map(|unit| &columns.units[unit as usize]).filter(|u| !u.is_empty());
                 let (Some(arm), Some(unit), true) = (arm, unit, paired(&series.metric)) else { continue };
                 let (answers, pairs) = self.units.entry(series.metric.clone()).or_default();
@@ -126,7 +126,7 @@ impl Followed {
             let series = &columns.series[sample.series as usize];
             let tags = sample.tag.map_or("", |tag| &columns.tags[tag as usize]);
             let judge = tags.split(',').find_map(|tag| tag.strip_prefix("judge="));
-            let of_arm = series.version == self.baseline || series.version == self.opening.to;
+            let of_arm = series.version == self.baseline || series.version == self.spec.to;
             if let (Some(judge), true) = (judge, of_arm) {
                 let seconds = self.graded.entry(series.metric.clone()).or_default();
                 let judges = seconds.entry(sample.served_at.0 / 1000).or_default();
@@ -287,7 +287,7 @@ impl Followed {
         let name = &guardrail.name;
         // A sample of a count stands for as many events as it says.
         let counts = matches!(guardrail.rule, Rule::Count { .. });
-        for (version, n) in [(&self.baseline, scored.baseline.n), (&self.opening.to, scored.canary.n)] {
+        for (version, n) in [(&self.baseline, scored.baseline.n), (&self.spec.to, scored.canary.n)] {
             // Where one segment is exposed, only it is compared.
             let segment = policy.step(scored.step).segment.map(usize::from);
             let served = self.served_in(version, counted(guardrail), segment, seconds);
@@ -314,7 +314,7 @@ impl Followed {
             *judges.entry(judge).or_default() += n;
         }
         let (all, most) = (judges.values().sum::<u64>(), judges.values().max().copied().unwrap_or(0));
-        let arms = [&self.baseline, &self.opening.to];
+        let arms = [&self.baseline, &self.spec.to];
         let served: u64 = arms.iter().map(|version| self.served_in(version, metric, None, seconds)).sum();
         let n = scored.baseline.n + scored.canary.n;
         ensure(policy.segments.is_some() || n <= served.saturating_sub(all - most), "I50", || {
@@ -375,7 +375,7 @@ impl Followed {
             let before = watched.evidence.replace(Box::new(scored.evidence.clone()));
             if let Some(before) = before.filter(|_| !scored.reference_only) {
                 let words = labels_words(guardrail, &watched.ratios, share, &before, scored);
-                ensure(*words == *scored.evidence.harm.words, "I20", || {
+                ensure(*words == *scored.evidence.harm.log_wealth, "I20", || {
                     format!("the evidence of {name} is not what its counts come to, rounded down")
                 })?;
             }
@@ -396,7 +396,7 @@ impl Followed {
         ensure(bet.0 <= *baseline && bet.1 <= *canary, "I20", || {
             format!("{name} bets on {bet:?} observations of {baseline} and {canary} settled")
         })?;
-        for (version, total) in [(&self.baseline, baseline), (&self.opening.to, canary)] {
+        for (version, total) in [(&self.baseline, baseline), (&self.spec.to, canary)] {
             let received = match guardrail.rule {
                 Rule::Count { .. } => {
                     self.events.get(&(version.clone(), guardrail.metric.clone())).copied().unwrap_or(0)
@@ -436,7 +436,7 @@ impl Followed {
         let (name, step) = (&reading.name, self.applied.map(|(_, step)| step));
         // What must not happen counts from the first command on, confirmed or not.
         let happened = self.happened.get(name).map(|happened| happened.n);
-        let received = happened.unwrap_or_else(|| self.received_of(&self.opening.to, counted(guardrail)));
+        let received = happened.unwrap_or_else(|| self.received_of(&self.spec.to, counted(guardrail)));
         let level = self.safety_needed(policy);
         let counts = matches!(guardrail.rule, Rule::Count { .. });
         let shown = reading.excused.as_ref().is_none_or(|g| self.watched.get(g).is_some_and(|w| w.benefit));
@@ -495,7 +495,7 @@ impl Followed {
                     ensure(named, "I18", || format!("{name} is excused as long as {text}"))?;
                     watched.excused = true;
                 }
-                return Ok(reading.does() == OnFail::Rollback);
+                return Ok(reading.on_fail_effective() == OnFail::Rollback);
             }
             _ => {}
         }
@@ -517,15 +517,15 @@ fn labels_words(
     before: &Evidence,
     scored: &Scored,
 ) -> Vec<i64> {
-    let floor = |nats: f64| (nats * WORD).floor() as i64;
+    let floor = |nats: f64| (nats * UNITS_PER_NAT).floor() as i64;
     let reserve = 1.0 - INITIAL_STAKE;
-    let (mut words, mut epoch) = (before.harm.words.to_vec(), before.harm.epoch);
+    let (mut words, mut epoch) = (before.harm.log_wealth.to_vec(), before.harm.epoch);
     let mut begin = |words: &mut Vec<i64>| {
         epoch += 1;
         let j = f64::from(epoch);
         let injected = libm::log(reserve / (j * (j + 1.0)));
         for word in words {
-            let held = *word as f64 / WORD;
+            let held = *word as f64 / UNITS_PER_NAT;
             *word =
                 floor(held.max(injected) + libm::log1p(libm::exp(held.min(injected) - held.max(injected))));
         }

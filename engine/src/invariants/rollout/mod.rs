@@ -14,13 +14,13 @@ use comparable::Comparable;
 use evidence::Watched;
 use stop::Happened;
 
-use super::carried_out::{Effect, Silence, Smokes};
+use super::actuation::{Effect, Silence, Smokes};
 use super::{Checked, ensure};
 use crate::core::event::alert::{Alert, AlertKind};
 use crate::core::event::command::{Command, Shown};
 use crate::core::event::decision::Choice;
 use crate::core::event::fact::Act;
-use crate::core::event::opening::{Opening, Outcome};
+use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::verb::Verb;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, EventSeq, Metric, RolloutId, Version, Weight};
@@ -32,7 +32,7 @@ use crate::core::time::{Span, Timestamp};
 #[derive(Clone, Debug)]
 pub struct Followed {
     pub id: RolloutId,
-    pub opening: Opening,
+    pub spec: RolloutSpec,
     pub created: EventSeq,
     baseline: Version,
     /// The step last promoted to, and the one last applied with the time it was.
@@ -44,7 +44,7 @@ pub struct Followed {
     /// When the last command was issued.
     issued_at: Timestamp,
     /// A segment was taken back by itself, and no person has said how to go on.
-    parked: bool,
+    segment_taken_back: bool,
     /// That segment (an index; `None` in it: the rest), until the rollout moves on.
     returned: Option<Option<u16>>,
     /// Some segment was taken back by itself at some time.
@@ -103,18 +103,18 @@ pub struct Followed {
 }
 
 impl Followed {
-    pub fn new(id: &RolloutId, opening: &Opening, created: EventSeq, began: Timestamp) -> Followed {
+    pub fn new(id: &RolloutId, spec: &RolloutSpec, created: EventSeq, began: Timestamp) -> Followed {
         Followed {
             id: id.clone(),
-            baseline: opening.from.clone(),
-            opening: opening.clone(),
+            baseline: spec.from.clone(),
+            spec: spec.clone(),
             created,
             step: None,
             applied: None,
             first_applied: None,
             entering: None,
             issued_at: Timestamp::default(),
-            parked: false,
+            segment_taken_back: false,
             returned: None,
             returned_once: false,
             released: false,
@@ -181,7 +181,7 @@ impl Followed {
             baseline: self.baseline.clone(),
             moved: seq,
             commands: self.commands,
-            ..Followed::new(&self.id, &self.opening, self.created, self.began)
+            ..Followed::new(&self.id, &self.spec, self.created, self.began)
         }
     }
 
@@ -214,7 +214,7 @@ impl Followed {
         if let Some(open) = &self.open {
             let waiting = open.actuators.iter().filter(|who| !self.confirmed.contains(*who));
             let when = (self.takes_back(), at);
-            self.silence.all_named(policy, waiting, self.issued_at, when)?;
+            self.silence.all_announced(policy, waiting, self.issued_at, when)?;
         }
         let owed = self.smoke.owed.first();
         ensure(owed.is_none(), "I46", || format!("{} does not ask for smoke test {owed:?}", self.id))
@@ -222,7 +222,7 @@ impl Followed {
 
     /// Whether the open command takes traffic back.
     fn takes_back(&self) -> bool {
-        self.choice == Some(Choice::Rollback) || self.parked
+        self.choice == Some(Choice::Rollback) || self.segment_taken_back
     }
 
     pub fn shown(&mut self, said: &Shown) -> Checked {
@@ -276,7 +276,8 @@ impl Followed {
                 if act.verb == Verb::Promote {
                     let failing = self.failing(policy, OnFail::Rollback);
                     ensure(failing.is_none(), "I18", || format!("promoted past {failing:?}"))?;
-                    let unshown = self.effect.as_ref().is_some_and(|effect| effect.named && !effect.shown);
+                    let unshown =
+                        self.effect.as_ref().is_some_and(|effect| effect.announced && !effect.shown);
                     ensure(act.force || !unshown, "I45", || {
                         format!("{} is promoted past what telemetry does not show", self.id)
                     })?;
@@ -300,7 +301,7 @@ impl Followed {
     }
 
     /// What a guardrail's failing does, trade-off and acceptance weighed.
-    fn does(&self, guardrail: &Guardrail) -> OnFail {
+    fn on_fail_effective(&self, guardrail: &Guardrail) -> OnFail {
         match self.watched.get(&guardrail.name) {
             Some(w) if w.accepted => OnFail::Alert,
             Some(w) if w.excused => OnFail::Hold,
@@ -311,7 +312,7 @@ impl Followed {
     fn failing<'a>(&self, policy: &'a Policy, on_fail: OnFail) -> Option<&'a str> {
         let fails =
             |g: &&Guardrail| self.watched.get(&g.name).is_some_and(|w| w.verdict == Some(Verdict::Fail));
-        let found = policy.guardrails.iter().filter(|g| self.does(g) == on_fail).find(fails);
+        let found = policy.guardrails.iter().filter(|g| self.on_fail_effective(g) == on_fail).find(fails);
         found.map(|g| g.name.as_str())
     }
 

@@ -34,7 +34,7 @@ impl Followed {
             let happened = self.happened.entry(guardrail.name.clone()).or_default();
             let mut take = |series: u32, served_at: Timestamp, n: u64, times: u64| {
                 let series = &columns.series[series as usize];
-                let of_canary = series.version == self.opening.to && series.metric == guardrail.metric;
+                let of_canary = series.version == self.spec.to && series.metric == guardrail.metric;
                 if of_canary && served_at.plus(CLOCKS) >= self.began {
                     (happened.n, happened.times) = (happened.n + n, happened.times + times);
                     happened.heard = if times < n { Some(at) } else { happened.heard };

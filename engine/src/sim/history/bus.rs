@@ -9,8 +9,8 @@ use crate::core::policy::segment::SegmentShare;
 use crate::core::time::Span;
 use crate::runner::ledger::Released;
 use crate::sim::broker::Stored;
+use crate::sim::coverage::rare::Rare;
 use crate::sim::plan::{self, Draw, Fault, MINUTE, Obedience, Work};
-use crate::sim::rare::Rare;
 use crate::sim::script::START;
 use crate::sim::traffic::{self, Serving};
 use crate::wire::intake::{self, Kind, Message};
@@ -249,10 +249,8 @@ impl Run<'_> {
         // that lies nobody does.
         let step = self.node.as_ref().and_then(|node| {
             let state = node.ledger.state();
-            let open = state
-                .rollouts
-                .values()
-                .find(|o| o.opening.service.as_str() == service.name && o.exposed())?;
+            let open =
+                state.rollouts.values().find(|o| o.spec.service.as_str() == service.name && o.exposed())?;
             let step = state.policy_of(open).exposure_at(open.serving_step()?);
             let share = |own: &SegmentShare| (own.segment.name.clone(), own.weight.as_share());
             let shares = (step.rest.as_share(), step.segments.iter().map(share).collect::<Vec<_>>());

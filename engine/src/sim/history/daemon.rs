@@ -13,10 +13,10 @@ use crate::core::words::line;
 use crate::invariants::{Checker, Violation};
 use crate::runner::Taken;
 use crate::runner::ledger::{Journal, Ledger, Outcome, Receipt, Released, recover};
+use crate::sim::coverage::rare::Rare;
 use crate::sim::disk::{DiskError, SimLog};
-use crate::sim::plan::carried_out::{self, Ending};
+use crate::sim::plan::actuation::{self, Ending};
 use crate::sim::plan::{Draw, Fault, MINUTE};
-use crate::sim::rare::Rare;
 use crate::sim::script::START;
 use crate::wire::anchor::AnchorMismatch;
 use crate::wire::envelope::Envelope;
@@ -47,8 +47,8 @@ impl Run<'_> {
         let resumed = self.node.as_mut().expect("it started").ledger.resume();
         if let Ok(resumed) = &resumed {
             let (messages, concluded) = (!resumed.messages.is_empty(), resumed.events > 0);
-            self.notice.rare.extend(messages.then_some(Rare::OutboxResent));
-            self.notice.rare.extend(concluded.then_some(Rare::HalfTold));
+            self.coverage.rare.extend(messages.then_some(Rare::OutboxResent));
+            self.coverage.rare.extend(concluded.then_some(Rare::HalfTold));
         }
         if !self.told(resumed)? {
             return Ok(());
@@ -86,7 +86,7 @@ impl Run<'_> {
             let (state, _) = recover(&journal)?;
             if whole.digest() != state.digest() {
                 let why = format!("a start from the snapshot at seq {} differs from the whole log", head.seq);
-                self.notice.broken = Some(Violation { invariant: "I12", seq: state.last, why });
+                self.coverage.broken = Some(Violation { invariant: "I12", seq: state.last, why });
             }
         }
         // A log that was changed behind our back is read whole, as `log verify` does.
@@ -184,12 +184,12 @@ impl Run<'_> {
 
     /// Checks everything that has become durable since the last time.
     pub(super) fn catch_up(&mut self) -> Result<(), Stop> {
-        if let Some(broken) = self.notice.broken.take() {
+        if let Some(broken) = self.coverage.broken.take() {
             return Err(broken.into());
         }
         let Some(node) = &self.node else { return Ok(()) };
         let awake = self.now - self.slept;
-        let (checker, notice, trace) = (&mut self.checker, &mut self.notice, &mut self.trace);
+        let (checker, coverage, trace) = (&mut self.checker, &mut self.coverage, &mut self.trace);
         let applied = &mut self.applied;
         let mut asked = Vec::new();
         let mut failed = None;
@@ -197,7 +197,7 @@ impl Run<'_> {
             if let Some(trace) = trace {
                 trace.push(line::line(e.seq, e.at, START, &e.event));
             }
-            notice.see(e);
+            coverage.see(e);
             if let Event::SmokeAsked { rollout, ask } = &e.event {
                 asked.push((rollout.clone(), ask.clone()));
             }
@@ -218,7 +218,7 @@ impl Run<'_> {
 
     /// Runs a smoke test, until it ends or the process does.
     fn test(&mut self, rollout: RolloutId, ask: &SmokeAsk) {
-        let Ending { after, outcome, twice, strange } = carried_out::ending(self.plan.seed, ask, self.healed);
+        let Ending { after, outcome, twice, strange } = actuation::ending(self.plan.seed, ask, self.healed);
         let detail = if outcome == SmokeOutcome::Failed { "3 of 40 differ" } else { "" };
         let (id, name, detail) = (ask.id, ask.name.clone(), detail.to_owned());
         let result = SmokeResult { id, rollout, name, outcome, detail, took_ms: after };

@@ -13,11 +13,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::broker::{Broker, Stored};
+use super::coverage::rare::Rare;
+use super::coverage::{Coverage, Judged};
 use super::disk::{Disk, DiskError, SimLog};
-use super::notice::{Judged, Notice};
 use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, Work, random};
 use super::random::Random;
-use super::rare::Rare;
 use super::script::START;
 use super::traffic::Serving;
 use crate::core::event::Event;
@@ -159,7 +159,7 @@ pub struct Run<'a> {
     seen: BTreeMap<(String, usize), Value>,
     lied: bool,
     checker: Checker,
-    notice: Notice,
+    coverage: Coverage,
     trace: Option<Vec<String>>,
     healed: bool,
 }
@@ -193,7 +193,7 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
         seen: BTreeMap::new(),
         lied: false,
         checker: Checker::default(),
-        notice: Notice::default(),
+        coverage: Coverage::default(),
         trace: trace.then(Vec::new),
         healed: false,
     };
@@ -212,13 +212,13 @@ pub fn run(plan: &Plan, skip: &BTreeSet<usize>, trace: bool) -> History {
             Some(Violation { invariant: "an assertion", seq: run.checker.seq, why })
         }
     };
-    let over = run.notice.over();
-    let judged = if run.lied { Vec::new() } else { run.notice.judged(plan) };
+    let over = run.coverage.over();
+    let judged = if run.lied { Vec::new() } else { run.coverage.judged(plan) };
     History {
         seed: plan.seed,
         events: run.checker.seq,
-        head: run.notice.head,
-        rare: run.notice.rare,
+        head: run.coverage.head,
+        rare: run.coverage.rare,
         failure,
         judged,
         over,
@@ -242,7 +242,7 @@ impl Run<'_> {
     }
 
     fn reach(&mut self, state: Rare) {
-        self.notice.rare.insert(state);
+        self.coverage.rare.insert(state);
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -394,16 +394,16 @@ impl Run<'_> {
             return Err(broken("I14", seq, format!("the message of {kind} never reached the broker")));
         }
         // And every command reached every actuator it was for.
-        for (command, actuators) in &self.notice.issued {
+        for (command, actuators) in &self.coverage.issued {
             for (i, name) in self.plan.actuators.iter().enumerate() {
                 let asked = actuators.contains(&Actuator::from(*name));
                 let arrived = self.seen.contains_key(&(command.to_string(), i));
-                if asked && !arrived && self.notice.stands(*command) {
+                if asked && !arrived && self.coverage.stands(*command) {
                     return Err(broken("I14", at, format!("command {command} never reached {name}")));
                 }
             }
         }
-        self.notice.head = node.ledger.journal.head().hash;
+        self.coverage.head = node.ledger.journal.head().hash;
         Ok(())
     }
 }

@@ -5,16 +5,16 @@ use serde_json::json;
 use super::{Happening, Run, Stop, Ticket};
 use crate::core::event::Event;
 use crate::core::event::fact::{Act, FreezeOrder, Inbound, Origin};
-use crate::core::event::opening::Outcome;
+use crate::core::event::rollout_spec::Outcome;
 use crate::core::event::verb::Verb;
 use crate::core::ids::{Digest, EventSeq, RolloutId};
 use crate::core::policy::guardrail::OnFail;
 use crate::core::state::rollout::Stage;
 use crate::core::time::{Span, Timestamp};
 use crate::sim::broker::Stored;
+use crate::sim::coverage::rare::Rare;
 use crate::sim::disk::Mishap;
 use crate::sim::plan::{self, ACTORS, Draw, MINUTE, Obedience, SCOPES, Stimulus};
-use crate::sim::rare::Rare;
 use crate::sim::traffic;
 
 impl Run<'_> {
@@ -197,7 +197,7 @@ impl Run<'_> {
         let digest = Digest::of(source.as_bytes());
         if let Some(node) = &mut self.node {
             if !node.ledger.state().rollouts.is_empty() {
-                self.notice.rare.insert(Rare::PolicyEdited);
+                self.coverage.rare.insert(Rare::PolicyEdited);
             }
             node.inbox.push_back((Ticket::Own, Event::PolicyStored { digest, policy, source }));
             self.soon();
@@ -291,7 +291,7 @@ impl Run<'_> {
                     orders.push(Act { force: true, ..order(Verb::Rollback, "ada") });
                 } else if forced {
                     orders.push(order(if rollout.exposed() { Verb::Rollback } else { Verb::Abort }, "ada"));
-                } else if rollout.parked.is_some() {
+                } else if rollout.segment_taken_back.is_some() {
                     // What failed is tried again, until it is time to give it up.
                     orders.push(Act { force: true, ..order(Verb::Promote, "ada") });
                 } else if rollout.paused.is_some() {

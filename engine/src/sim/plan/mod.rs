@@ -1,7 +1,7 @@
 //! What a seed stands for: services and their versions, policies, and everything that will happen to them from
 //! outside, drawn before the first of it happens. Leaving one thing out changes nothing about the others.
 
-pub mod carried_out;
+pub mod actuation;
 mod exposure;
 mod policies;
 mod services;
@@ -138,7 +138,7 @@ pub enum Draw {
     CarriedOut,
     Smoke,
     /// What versions are made of, and conditions on what is observed.
-    Makeup,
+    Composition,
     /// What must not happen, which versions it happens to, and who tells.
     Stop,
 }
@@ -168,7 +168,7 @@ impl Plan {
         let length = scaled((90 + r.below(60)) * MINUTE, events_min);
         let ways = Ways::draw(seed);
         let kinds = Kinds::draw(seed).with(&ways.kinds(seed));
-        let mut made = random(seed, Draw::Makeup, 0);
+        let mut made = random(seed, Draw::Composition, 0);
         let bundles = made.chance(0.2);
         let mut services = services::services(&mut r, events_min, &faults, bundles);
         let mut shifts = random(seed, Draw::Kinds, 1);
@@ -194,11 +194,9 @@ impl Plan {
                 &mut r,
                 &mut random(seed, Draw::People, 0),
                 (&ways, &mut random(seed, Draw::Exposure, 2)),
-                &carried_out::actuators(seed, &actuators),
+                &actuation::actuators(seed, &actuators),
                 &kinds,
-                &(policies::windows(seed)
-                    + &carried_out::further(seed)
-                    + &policies::made(bundles, &mut made)),
+                &(policies::windows(seed) + &actuation::further(seed) + &policies::made(bundles, &mut made)),
             ),
             stimuli: Vec::new(),
             healed: length,

@@ -2,13 +2,13 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::core::event::alert::*;
-use crate::core::event::bundle::{Commit, Makeup, Part};
+use crate::core::event::bundle::{Commit, Composition, Part};
 use crate::core::event::code::Code;
 use crate::core::event::command::*;
 use crate::core::event::decision::*;
 use crate::core::event::fact::*;
-use crate::core::event::opening::*;
 use crate::core::event::reading::Silence;
+use crate::core::event::rollout_spec::*;
 use crate::core::event::smoke::SmokeOutcome;
 use crate::core::event::windows::{Bounds, Freeze};
 use crate::core::event::*;
@@ -35,7 +35,7 @@ fn reference() -> Reference {
         n: 500,
         harm_grid: vec![0.1],
         safe_grid: vec![0.2, 0.3],
-        other_grid: vec![0.4],
+        secondary_grid: vec![0.4],
     }
 }
 
@@ -79,9 +79,9 @@ fn segment() -> Segment {
     Segment { name: "beta".into(), attribute: "plan".into(), test: Test::EndsWith("-beta".into()) }
 }
 
-fn makeup() -> Makeup {
+fn composition() -> Composition {
     let git = Commit { repository: "r".into(), path: "p.md".into(), commit: "1a".into() };
-    Makeup { parts: [(Part::Prompt, "p@1".into())].into(), git: Some(git) }
+    Composition { parts: [(Part::Prompt, "p@1".into())].into(), git: Some(git) }
 }
 
 fn policy() -> Policy {
@@ -293,8 +293,8 @@ fn one_of_each() -> Vec<Event> {
                 finding: Some("the cache was cold".into()),
                 scopes: vec!["vector-db".into()],
                 significant: true,
-                makeup: makeup(),
-                from_makeup: makeup(),
+                composition: composition(),
+                from_composition: composition(),
                 content: digest,
             },
             origin: origin(),
@@ -371,7 +371,7 @@ fn one_of_each() -> Vec<Event> {
         Event::IntentRefused { intent: "i".into(), service: "chat".into(), refusal: refusal() },
         Event::RolloutCreated {
             rollout: rollout(),
-            opening: Opening {
+            spec: RolloutSpec {
                 intent: "i".into(),
                 service: "chat".into(),
                 kind: ChangeKind::Cache,
@@ -384,8 +384,8 @@ fn one_of_each() -> Vec<Event> {
                 attempt: 2,
                 finding: Some("the cache was cold".into()),
                 scopes: vec!["vector-db".into()],
-                makeup: makeup(),
-                from_makeup: makeup(),
+                composition: composition(),
+                from_composition: composition(),
                 behind: Some(rollout()),
                 supersedes: vec![rollout()],
                 engine: ENGINE,
@@ -443,7 +443,7 @@ fn one_of_each() -> Vec<Event> {
                 decision: 9,
                 baseline: "v@1".into(),
                 canary: "v@2".into(),
-                bundle: makeup().parts,
+                bundle: composition().parts,
                 weight: Weight(33),
                 segments: vec![SegmentShare { segment: segment(), weight: Weight::FULL }],
                 task: Some(Task::Populate),

@@ -1,6 +1,6 @@
 //! What the values of a policy file may be, alone and together.
 
-use super::carried_out::{self, actuators};
+use super::actuation::{self, actuators};
 use super::conditions::conditions;
 use super::exposure::exposure;
 use super::grammar::{PolicyFile, Spec};
@@ -59,8 +59,8 @@ pub fn policy(c: &mut Checker, file: &PolicyFile, now: Option<Timestamp>) -> Opt
     let scopes = scopes(c, spec);
     let retry = c.get_or("spec.retry_after_rollback", &spec.retry_after_rollback, Retry::NeedsFinding);
     let (actuators, declared) = actuators(c, spec).unzip();
-    let effective = carried_out::effective(c, spec);
-    let smoke = carried_out::smoke(c, spec);
+    let effective = actuation::effective(c, spec);
+    let smoke = actuation::smoke(c, spec);
     let ack_timeout = c.get_or("spec.ack_timeout", &spec.ack_timeout, Lasting(Span::secs(30)));
 
     let (Some(_), Some(_)) = stamps else { return None };

@@ -5,7 +5,7 @@
 //! E3021 not a policy of this version, E3022 a name, E3024 a limit, E3025 a name given twice; of windows: E3040 a time
 //! zone, E3041 a cron line or a duration, E3042 never open, E3043 a time of a freeze.
 
-mod carried_out;
+mod actuation;
 mod check;
 mod conditions;
 mod exposure;

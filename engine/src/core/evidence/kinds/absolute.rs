@@ -26,7 +26,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: None,
+    secondary: None,
     measure: Measure::Share,
     unit: Unit::Points,
     limit: Limit::Share,

@@ -5,7 +5,7 @@ use crate::core::evidence::bets::Bets;
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::label_bets::{RATIOS_ABOVE, RATIOS_BELOW, chance};
-use crate::core::evidence::reference::{Gathered, Reference, Unusable};
+use crate::core::evidence::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Better, Count, Guardrail, GuardrailKind};
@@ -33,7 +33,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: None,
+    secondary: None,
     measure: Measure::Events,
     unit: Unit::Times,
     limit: Limit::Times,
@@ -104,7 +104,12 @@ impl Compares for Count {
         0
     }
 
-    fn baseline(&self, _: &Guardrail, _: &Gathered, _: Option<&Reference>) -> Result<Reference, Unusable> {
+    fn baseline(
+        &self,
+        _: &Guardrail,
+        _: &BaselineSample,
+        _: Option<&Reference>,
+    ) -> Result<Reference, Unusable> {
         Ok(Reference::default())
     }
 

@@ -4,8 +4,8 @@
 use super::margin::{self, handicapped, percents};
 use crate::core::evidence::bets::{Arms, Bets, Lean, Setting, worse};
 use crate::core::evidence::figures::{Limit, Measure, Unit};
-use crate::core::evidence::kind::{Beside, Bucket, Compares, Kind, Profile, Scope, Summed, Way};
-use crate::core::evidence::reference::{ABOVE_CAP, CAPPED, Gathered, Reference, Unusable};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Secondary, Summed, Way};
+use crate::core::evidence::reference::{ABOVE_CAP, BaselineSample, CAPPED, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Mean};
@@ -32,7 +32,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: Some(Beside::AboveCap),
+    secondary: Some(Secondary::AboveCap),
     measure: Measure::Value,
     unit: Unit::Percent,
     limit: Limit::Difference,
@@ -93,7 +93,7 @@ impl Compares for Mean {
     fn baseline(
         &self,
         g: &Guardrail,
-        gathered: &Gathered,
+        gathered: &BaselineSample,
         before: Option<&Reference>,
     ) -> Result<Reference, Unusable> {
         if let Some(before) = before {
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_constant_can_be_judged() {
-        let gathered = Gathered { n: 500, values: vec![0.25; 500], ..Gathered::default() };
+        let gathered = BaselineSample { n: 500, values: vec![0.25; 500], ..BaselineSample::default() };
         let price = Guardrail::new("cost", Better::Lower, Rule::Mean(Mean { handicap: 0.2 }));
         let first = Reference::first(&price, &gathered).expect("a reference");
         assert!(first.cap > Some(0.3) && first.theta < 0.5 && !first.harm_grid.is_empty(), "{first:?}");

@@ -3,8 +3,8 @@
 use super::margin::{points, points_beyond};
 use crate::core::evidence::bets::{Arms, Bets, Lean, Setting};
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
-use crate::core::evidence::kind::{Beside, Bucket, Compares, Kind, Profile, Scope, Summed, Way};
-use crate::core::evidence::reference::{Gathered, Reference, Unusable};
+use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Secondary, Summed, Way};
+use crate::core::evidence::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Missing};
 use crate::core::telemetry::arm::{ArmCount, Portion};
@@ -31,7 +31,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: true,
     acts_at: |rules| rules.rollback,
-    beside: Some(Beside::Below),
+    secondary: Some(Secondary::Below),
     measure: Measure::Share,
     unit: Unit::Points,
     limit: Limit::EitherWay,
@@ -102,7 +102,7 @@ impl Compares for Missing {
     fn baseline(
         &self,
         _: &Guardrail,
-        gathered: &Gathered,
+        gathered: &BaselineSample,
         _: Option<&Reference>,
     ) -> Result<Reference, Unusable> {
         Ok(Reference::of_share(gathered.share()))

@@ -113,7 +113,7 @@ mod tests {
         let missing = Missing { of: "request".into(), points: 0.02 };
         let missing = Guardrail::new("graded", Better::Lower, Rule::Missing(missing));
         let bet_on = |guardrail: &Guardrail, theta: f64| match guardrail.bets(&Reference::of_share(theta)) {
-            Some(Bets::Counts(arms)) => arms.other.is_some(),
+            Some(Bets::Counts(arms)) => arms.secondary.is_some(),
             bets => panic!("{bets:?}"),
         };
         assert!(bet_on(&asks, 0.965) && !bet_on(&asks, 0.985));

@@ -4,7 +4,7 @@ use super::margin::{points, points_beyond, spread, worse as worse_words};
 use crate::core::evidence::bets::{Bets, PairSetting, Pairs, benefit, worse};
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
-use crate::core::evidence::reference::{Gathered, Reference, Unusable};
+use crate::core::evidence::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Paired};
 use crate::core::telemetry::arm::{ArmCount, Portion};
@@ -31,7 +31,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: None,
+    secondary: None,
     measure: Measure::Grade,
     unit: Unit::Points,
     limit: Limit::Difference,
@@ -107,7 +107,7 @@ impl Compares for Paired {
     fn baseline(
         &self,
         _: &Guardrail,
-        gathered: &Gathered,
+        gathered: &BaselineSample,
         _: Option<&Reference>,
     ) -> Result<Reference, Unusable> {
         let theta = gathered.sum / gathered.n as f64;
@@ -139,7 +139,7 @@ impl Compares for Paired {
 
 /// Variance of the observations of pairs around a half, drawn towards that of pairs that all differ: the few pairs of the
 /// first reference may hold none that does, and bets as large as that allows lose everything to the first one.
-fn variance(gathered: &Gathered) -> f64 {
+fn variance(gathered: &BaselineSample) -> f64 {
     let n = gathered.n as f64;
     (gathered.sumsq - gathered.sum + n / 4.0 + 0.25) / (n + 2.0)
 }
@@ -153,7 +153,12 @@ mod tests {
     fn few_pairs_that_agree_do_not_make_a_bet_without_bound() {
         let of = |differing: u64, n: u64| {
             let (half, one) = ((n - differing) as f64, differing as f64);
-            variance(&Gathered { n, sum: half / 2.0 + one, sumsq: half / 4.0 + one, ..Gathered::default() })
+            variance(&BaselineSample {
+                n,
+                sum: half / 2.0 + one,
+                sumsq: half / 4.0 + one,
+                ..BaselineSample::default()
+            })
         };
         assert_eq!(of(0, 50), 1.0 / 52.0 / 4.0);
         assert!((of(5, 50) - 6.0 / 52.0 / 4.0).abs() < 1e-15);

@@ -5,7 +5,7 @@ use super::margin::{handicapped, percents, spread, worse};
 use crate::core::evidence::bets::{Arms, Bets, Lean, Setting};
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
-use crate::core::evidence::reference::{GATHERED_MAX, Gathered, Reference, Unusable};
+use crate::core::evidence::reference::{BaselineSample, GATHERED_MAX, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Quantile};
@@ -32,7 +32,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: None,
+    secondary: None,
     measure: Measure::Share,
     unit: Unit::Points,
     limit: Limit::Value,
@@ -112,7 +112,7 @@ impl Compares for Quantile {
     fn baseline(
         &self,
         g: &Guardrail,
-        gathered: &Gathered,
+        gathered: &BaselineSample,
         _: Option<&Reference>,
     ) -> Result<Reference, Unusable> {
         let q = self.q;
@@ -221,7 +221,7 @@ mod tests {
         let mut values = vec![1.0; 940];
         values.extend([2.0; 50]);
         values.extend([3.0; 10]);
-        let gathered = Gathered { n: 1_000, values, ..Gathered::default() };
+        let gathered = BaselineSample { n: 1_000, values, ..BaselineSample::default() };
         let first = Reference::first(&Guardrail::new("latency", Better::Lower, q), &gathered).unwrap();
         assert_eq!((first.threshold, first.theta), (Some(2.0), 10.5 / 1_001.0));
     }

@@ -4,7 +4,7 @@ use super::margin::{self, allows, beyond, points_beyond};
 use crate::core::evidence::bets::{Arms, Bets, Setting, benefit, worse};
 use crate::core::evidence::figures::{Limit, Measure, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
-use crate::core::evidence::reference::{Gathered, Reference, Unusable};
+use crate::core::evidence::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Score};
 use crate::core::telemetry::arm::{ArmCount, Portion};
@@ -29,7 +29,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: None,
+    secondary: None,
     measure: Measure::Grade,
     unit: Unit::Points,
     limit: Limit::Difference,
@@ -85,7 +85,7 @@ impl Compares for Score {
     fn baseline(
         &self,
         _: &Guardrail,
-        gathered: &Gathered,
+        gathered: &BaselineSample,
         before: Option<&Reference>,
     ) -> Result<Reference, Unusable> {
         Ok(match before {

@@ -4,7 +4,7 @@ use crate::core::evidence::bets::Bets;
 use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::label_bets::SPLITS;
-use crate::core::evidence::reference::{Gathered, Reference, Unusable};
+use crate::core::evidence::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind};
 use crate::core::telemetry::arm::{ArmCount, Portion};
@@ -33,7 +33,7 @@ pub static PROFILE: Profile = Profile {
     of_split: true,
     of_comparison: true,
     acts_at: |rules| rules.split,
-    beside: None,
+    secondary: None,
     measure: Measure::Events,
     unit: Unit::Points,
     limit: Limit::None,
@@ -98,7 +98,12 @@ impl Compares for Split {
         0
     }
 
-    fn baseline(&self, _: &Guardrail, _: &Gathered, _: Option<&Reference>) -> Result<Reference, Unusable> {
+    fn baseline(
+        &self,
+        _: &Guardrail,
+        _: &BaselineSample,
+        _: Option<&Reference>,
+    ) -> Result<Reference, Unusable> {
         Ok(Reference::default())
     }
 

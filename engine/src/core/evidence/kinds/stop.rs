@@ -27,7 +27,7 @@ pub static PROFILE: Profile = Profile {
     of_split: false,
     of_comparison: false,
     acts_at: |rules| rules.rollback,
-    beside: None,
+    secondary: None,
     measure: Measure::Happened,
     unit: Unit::Events,
     limit: Limit::Number,

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::core::evidence::label_bets;
-use crate::core::evidence::monitor::Watch;
-use crate::core::evidence::reference::{Gathered, Reference};
+use crate::core::evidence::monitor::GuardrailMonitor;
+use crate::core::evidence::reference::{BaselineSample, Reference};
 use crate::core::evidence::score::{Evidence, harm_ln};
 use crate::core::policy::guardrail::{Better, Guardrail, Missing, Rule};
 use crate::core::telemetry::arm::Portion;
@@ -250,18 +250,19 @@ fn a_missing_share_within_its_points_pays_one_at_most() {
     let mut largest = Largest::default();
     for theta in [0.01, 0.05, 0.4] {
         let n = 9_999;
-        let gathered = Gathered { n, sum: theta * (n + 1) as f64 - 0.5, ..Gathered::default() };
+        let gathered = BaselineSample { n, sum: theta * (n + 1) as f64 - 0.5, ..BaselineSample::default() };
         let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
         for (n_a, n_b) in [(1, 1), (8, 8), (30, 2), (2, 30), (60, 40)] {
             let after = |f_a: u32, f_b: u32| {
-                let mut watch = Watch { evidence: Evidence::default(), ..Watch::new(&guardrail) };
-                watch.evidence.start(&reference, 0);
+                let mut monitor =
+                    GuardrailMonitor { evidence: Evidence::default(), ..GuardrailMonitor::new(&guardrail) };
+                monitor.evidence.start(&reference, 0);
                 let [n_a, f_a, n_b, f_b] = [n_a, f_a, n_b, f_b].map(u64::from);
                 let portion = Portion::Counts { n_a, f_a, n_b, f_b };
-                watch.evidence.add(&guardrail, &reference, Timestamp(0), &portion);
-                watch.evidence.end_cohort(&guardrail, &reference, Timestamp(60_000));
-                assert_eq!(watch.evidence.blocks, 1);
-                harm_ln(&guardrail, &watch.evidence).exp()
+                monitor.evidence.add(&guardrail, &reference, Timestamp(0), &portion);
+                monitor.evidence.end_cohort(&guardrail, &reference, Timestamp(60_000));
+                assert_eq!(monitor.evidence.blocks, 1);
+                harm_ln(&guardrail, &monitor.evidence).exp()
             };
             let pays: Vec<Vec<f64>> =
                 (0..=n_b).map(|f_b| (0..=n_a).map(|f_a| after(f_a, f_b)).collect()).collect();

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::core::evidence::reference::{Gathered, Reference};
+use crate::core::evidence::reference::{BaselineSample, Reference};
 use crate::core::evidence::score::Evidence;
 use crate::core::policy::guardrail::{
     Better, Count, Guardrail, Margin, Mean, Missing, Paired, Proportion, Quantile, Rule, Score,
@@ -41,7 +41,7 @@ fn reference(guardrail: &Guardrail) -> Reference {
         // Of pairs: a tenth differ.
         _ => (1_000.0, 550.0),
     };
-    let gathered = Gathered { n: 2_000, sum, sumsq, values, ..Gathered::default() };
+    let gathered = BaselineSample { n: 2_000, sum, sumsq, values, ..BaselineSample::default() };
     Reference::first(guardrail, &gathered).expect("a sound baseline")
 }
 
@@ -104,8 +104,8 @@ fn fold<'a>(
 }
 
 fn words(evidence: &Evidence) -> Vec<i64> {
-    let accounts = [Some(&evidence.harm), Some(&evidence.safe), evidence.other.as_ref()];
-    accounts.into_iter().flatten().flat_map(|wealth| wealth.words.clone()).collect()
+    let accounts = [Some(&evidence.harm), Some(&evidence.safe), evidence.secondary.as_ref()];
+    accounts.into_iter().flatten().flat_map(|wealth| wealth.log_wealth.clone()).collect()
 }
 
 proptest! {
@@ -134,8 +134,8 @@ proptest! {
             let reference = reference(&guardrail);
             let want = fold(begun(&reference), &guardrail, &reference, &blocks);
             let mut from_zero = begun(&reference);
-            let accounts = [Some(&mut from_zero.harm), Some(&mut from_zero.safe), from_zero.other.as_mut()];
-            accounts.into_iter().flatten().for_each(|wealth| wealth.words.fill(0));
+            let accounts = [Some(&mut from_zero.harm), Some(&mut from_zero.safe), from_zero.secondary.as_mut()];
+            accounts.into_iter().flatten().for_each(|wealth| wealth.log_wealth.fill(0));
             let mut sum = words(&begun(&reference));
             for shard in 0..shards {
                 let own = blocks.iter().zip(&owners).filter(|(_, owner)| *owner % shards == shard);
@@ -157,7 +157,7 @@ proptest! {
             let in_unit = |unit: f64| {
                 let values: Vec<f64> = costs.iter().map(|cost| cost * unit).collect();
                 let (sum, sumsq) = (values.iter().sum(), values.iter().map(|x| x * x).sum());
-                let gathered = Gathered { n: values.len() as u64, sum, sumsq, values, ..Gathered::default() };
+                let gathered = BaselineSample { n: values.len() as u64, sum, sumsq, values, ..BaselineSample::default() };
                 let reference = Reference::first(&guardrail, &gathered).expect("a sound baseline");
                 let cost = |(canary, x): &(bool, f64)| (*canary, x * 60.0 * unit);
                 let blocks: Vec<Block> = blocks.iter().map(|b| b.iter().map(cost).collect()).collect();

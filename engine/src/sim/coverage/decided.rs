@@ -1,6 +1,6 @@
 //! What verdicts and decisions tell of a rollout.
 
-use super::{Notice, Seen};
+use super::{Coverage, Seen};
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::verdict::Verdict;
@@ -8,7 +8,7 @@ use crate::core::ids::{RolloutId, Weight};
 use crate::core::policy::guardrail::{GuardrailKind, Rule};
 use crate::core::policy::segment::Task;
 use crate::core::time::Timestamp;
-use crate::sim::rare::Rare;
+use crate::sim::coverage::rare::Rare;
 
 impl Seen {
     /// By harm: what failed, and what the rollout was doing.
@@ -28,7 +28,7 @@ impl Seen {
     }
 }
 
-impl Notice {
+impl Coverage {
     pub(super) fn verdict(&mut self, id: &RolloutId, reading: &GuardrailReading) {
         let Some(seen) = self.open.get_mut(id) else { return };
         let rare = &mut self.rare;
@@ -68,7 +68,7 @@ impl Notice {
     pub(super) fn decided(&mut self, id: &RolloutId, now: Timestamp, d: &Decision) {
         let shut = self.shut(id, now);
         let Some(seen) = self.open.get_mut(id) else { return };
-        let policy = self.policies.get(&seen.opening.policy);
+        let policy = self.policies.get(&seen.spec.policy);
         let rare = &mut self.rare;
         let by = d.actor.is_some();
         seen.back = d.choice == Choice::Rollback;
@@ -86,7 +86,7 @@ impl Notice {
         match d.choice {
             Choice::Promote if d.step.is_none() => {
                 seen.baseline = d.baseline.clone();
-                rare.extend(seen.opening.behind.is_some().then_some(Rare::NextInLine));
+                rare.extend(seen.spec.behind.is_some().then_some(Rare::NextInLine));
             }
             Choice::Promote if by => {
                 let met = d.readings.iter().all(|r| r.verdict == Verdict::Pass);
@@ -111,11 +111,11 @@ impl Notice {
 
     /// Nothing of the rollout may move forward: its windows are closed, or a freeze is on.
     fn shut(&self, id: &RolloutId, now: Timestamp) -> bool {
-        let Some(Seen { opening, .. }) = self.open.get(id) else { return false };
-        let window = self.windows.get(&opening.policy);
+        let Some(Seen { spec, .. }) = self.open.get(id) else { return false };
+        let window = self.windows.get(&spec.policy);
         window.is_some_and(|(open, until)| !open && *until > now)
             || self.frozen.contains(&None)
-            || self.frozen.contains(&Some(opening.service.clone()))
+            || self.frozen.contains(&Some(spec.service.clone()))
     }
 
     fn readings(&mut self, readings: &[GuardrailReading]) {
@@ -135,7 +135,7 @@ impl Notice {
     /// What a decision says of segments, A/B and tasks.
     fn exposed(&mut self, id: &RolloutId, d: &Decision) {
         let Some(seen) = self.open.get_mut(id) else { return };
-        let Some(policy) = self.policies.get(&seen.opening.policy) else { return };
+        let Some(policy) = self.policies.get(&seen.spec.policy) else { return };
         let rare = &mut self.rare;
         let by = d.actor.is_some();
         let automatic = d.is_automatic();
@@ -149,11 +149,11 @@ impl Notice {
                 let next = d.step.map_or(0, |step| step + 1);
                 if let (Some(segments), Some(step)) = (&policy.segments, d.step) {
                     rare.extend((segment(next) != segment(step)).then_some(Rare::SegmentNext));
-                    rare.extend((seen.parked && by).then_some(Rare::SegmentAgain));
+                    rare.extend((seen.segment_taken_back && by).then_some(Rare::SegmentAgain));
                     seen.reached = segment(next).map_or(segments.named.len(), usize::from);
                 }
                 rare.extend((policy.ab && d.step == Some(0) && !by).then_some(Rare::AbWon));
-                (seen.step, seen.parked) = (Some(next), false);
+                (seen.step, seen.segment_taken_back) = (Some(next), false);
             }
             Choice::Rollback => {
                 rare.extend(seen.at_work().then_some(Rare::TaskCalledOff));
@@ -169,7 +169,7 @@ impl Notice {
                 if let Some(back) = d.back_to {
                     // The evidence begins anew.
                     self.ended.push(seen.clone());
-                    (seen.step, seen.parked, seen.harm) = (Some(back), true, false);
+                    (seen.step, seen.segment_taken_back, seen.harm) = (Some(back), true, false);
                     seen.reached = segment(back).map_or(seen.reached, usize::from);
                     seen.failed.clear();
                 }

@@ -6,7 +6,7 @@ use sluice::core::event::reading::GuardrailReading;
 use sluice::core::evidence::score;
 use sluice::core::evidence::verdict::Verdict;
 use sluice::core::policy::guardrail::OnFail;
-use sluice::retrace::{Factor, Retrace, RetraceError, Stand, Tracer, subject};
+use sluice::evidence_trace::{EvidenceTrace, EvidenceTraceError, Factor, Snapshot, Tracer, subject};
 use sluice::sim::script::Entry;
 use sluice::view::evidence::EvidenceAnswer;
 
@@ -17,11 +17,11 @@ fn find(history: &[Entry], what: impl Fn(&Event) -> bool) -> usize {
     history.iter().position(|entry| what(&entry.2)).expect("such an event")
 }
 
-fn stand(trace: &Retrace) -> &Stand {
+fn stand(trace: &EvidenceTrace) -> &Snapshot {
     trace.stand.as_ref().expect("the facts lead to the event")
 }
 
-fn trace(history: &[Entry], at: usize, guardrail: Option<&str>) -> Result<Retrace, RetraceError> {
+fn trace(history: &[Entry], at: usize, guardrail: Option<&str>) -> Result<EvidenceTrace, EvidenceTraceError> {
     let (seq, _, event) = &history[at];
     let mut tracer = Tracer::new(subject(*seq, event, guardrail)?);
     history[..=at].iter().for_each(|(seq, at, event)| tracer.next(*seq, *at, event));
@@ -30,7 +30,7 @@ fn trace(history: &[Entry], at: usize, guardrail: Option<&str>) -> Result<Retrac
 
 /// Of the harm and safety of every factor, the product is the whole; of the blocks of a cohort, the cohort's.
 #[track_caller]
-fn check(trace: &Retrace) {
+fn check(trace: &EvidenceTrace) {
     assert!(trace.differs.is_none(), "{:?}", trace.differs);
     let stand = stand(trace);
     let factors = |of: &dyn Fn(&Factor) -> [f64; 2]| {
@@ -127,11 +127,11 @@ fn a_promotion_is_explained_by_what_had_least_to_spare() {
 #[test]
 fn an_event_without_evidence_says_so() {
     let history = history("worse_model_is_rolled_back");
-    assert!(matches!(trace(&history, 0, None), Err(RetraceError::NoEvidence(1, "log.created"))));
+    assert!(matches!(trace(&history, 0, None), Err(EvidenceTraceError::NoEvidence(1, "log.created"))));
     let decided = history.iter().position(|e| matches!(e.2, Event::DecisionMade { .. })).expect("a decision");
-    assert!(matches!(trace(&history, decided, None), Err(RetraceError::Which(..))));
+    assert!(matches!(trace(&history, decided, None), Err(EvidenceTraceError::Which(..))));
     let wrong = trace(&history, decided, Some("nonsense"));
-    assert!(matches!(wrong, Err(RetraceError::NoGuardrail(..))), "{wrong:?}");
+    assert!(matches!(wrong, Err(EvidenceTraceError::NoGuardrail(..))), "{wrong:?}");
 }
 
 /// Both guardrails suffer a little: neither has what it needs by itself.
@@ -164,7 +164,7 @@ fn a_rollback_by_the_average_is_shown_as_what_it_is() {
         let answer = EvidenceAnswer::new(traced);
         let means = |text: &str| answer.meaning.iter().any(|sentence| sentence == text);
         let back = format!(
-            "Together they are worse than their limits allow, and {} has most of it. Had the canary been within the limits \
+            "PooledEvidence they are worse than their limits allow, and {} has most of it. Had the canary been within the limits \
              of both guardrails that may roll back on evidence, this would happen in at most 6.3% of rollouts.",
             reading.name
         );

@@ -1,6 +1,6 @@
 //! What evidence made of canaries whose truth is known.
 
-use super::{Notice, Seen};
+use super::{Coverage, Seen};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::GuardrailKind;
 use crate::core::policy::segment::Task;
@@ -19,13 +19,13 @@ pub struct Judged {
     pub full: Option<bool>,
 }
 
-impl Notice {
+impl Coverage {
     /// What became of rollouts whose truth is known and that no person promoted.
     pub fn judged(&self, plan: &Plan) -> Vec<Judged> {
         let truth = |seen: &Seen| {
-            let policy = self.policies.get(&seen.opening.policy)?;
-            let service = plan.services.iter().find(|s| s.name == seen.opening.service.as_str())?;
-            let (a, b) = (service.versions.get(&seen.baseline)?, service.versions.get(&seen.opening.to)?);
+            let policy = self.policies.get(&seen.spec.policy)?;
+            let service = plan.services.iter().find(|s| s.name == seen.spec.service.as_str())?;
+            let (a, b) = (service.versions.get(&seen.baseline)?, service.versions.get(&seen.spec.to)?);
             if a.breaks.is_some() || b.breaks.is_some() {
                 return None;
             }
@@ -60,12 +60,12 @@ impl Notice {
         for (seen, full) in over.chain(ended).filter(|(seen, _)| !seen.pushed) {
             let all = GuardrailKind::Proportion;
             found.extend(truth(seen).map(|truth| Judged { kind: all, truth, harm: seen.harm, full }));
-            let Some(service) = plan.services.iter().find(|s| s.name == seen.opening.service.as_str()) else {
+            let Some(service) = plan.services.iter().find(|s| s.name == seen.spec.service.as_str()) else {
                 continue;
             };
             let of = |version| service.versions.get(version);
-            let (Some(a), Some(b)) = (of(&seen.baseline), of(&seen.opening.to)) else { continue };
-            let policy = self.policies.get(&seen.opening.policy);
+            let (Some(a), Some(b)) = (of(&seen.baseline), of(&seen.spec.to)) else { continue };
+            let policy = self.policies.get(&seen.spec.policy);
             for kind in service.kinds.some.iter().chain([&GuardrailKind::Mean]) {
                 let labels = matches!(kind, GuardrailKind::Count | GuardrailKind::Split);
                 // Under a wrong clock the log assigns requests to other steps than those that served them.

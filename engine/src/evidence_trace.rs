@@ -11,8 +11,8 @@ use crate::core::event::alert::Alert;
 use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{discoveries, enough};
-use crate::core::evidence::kind::Beside;
-use crate::core::evidence::monitor::Watch;
+use crate::core::evidence::kind::Secondary;
+use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::reference::Reference;
 use crate::core::evidence::score::{self, Evidence};
 use crate::core::evidence::verdict::Verdict;
@@ -47,21 +47,21 @@ impl Subject {
 
 /// The evidence of one guardrail, or of one slice of it, factor by factor.
 #[derive(Debug)]
-pub struct Retrace {
+pub struct EvidenceTrace {
     pub subject: Subject,
     /// In order of the log, one a scored cohort.
     pub cohorts: Vec<Factor>,
     /// Of the last of them, one a block.
     pub blocks: Vec<Factor>,
     /// `None`: the facts do not lead to the event.
-    pub stand: Option<Stand>,
+    pub stand: Option<Snapshot>,
     /// The first conclusion about the rollout that is not what was worked out.
     pub differs: Option<Divergence>,
 }
 
 /// How everything stood at the event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stand {
+pub struct Snapshot {
     pub guardrail: Guardrail,
     /// The evidence of harm that acts, for all guardrails together and for a family of slices.
     pub level: f64,
@@ -140,7 +140,7 @@ pub struct Factor {
 
 /// Why an event has no evidence to show.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RetraceError {
+pub enum EvidenceTraceError {
     #[error("there is no event {0}")]
     NoEvent(EventSeq),
     #[error(
@@ -155,8 +155,8 @@ pub enum RetraceError {
 
 /// Whose evidence an event speaks of. `named` is a guardrail, or a slice of one: `eval_pass[suite=refunds]`.
 ///
-/// Errors: as in [`RetraceError`].
-pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subject, RetraceError> {
+/// Errors: as in [`EvidenceTraceError`].
+pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subject, EvidenceTraceError> {
     let subject = |rollout: &RolloutId, name: &str| {
         let (guardrail, slice) = split(name);
         let slice = slice.map(|(tag, value)| (tag.to_owned(), value.to_owned()));
@@ -165,7 +165,7 @@ pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subj
     // Of a guardrail its slices may be asked for too.
     let one = |rollout: &RolloutId, name: &str| match named {
         Some(named) if named != name && split(named).0 != name => {
-            Err(RetraceError::NoGuardrail(seq, named.to_owned(), name.to_owned()))
+            Err(EvidenceTraceError::NoGuardrail(seq, named.to_owned(), name.to_owned()))
         }
         _ => Ok(subject(rollout, named.unwrap_or(name))),
     };
@@ -175,7 +175,7 @@ pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subj
         Event::AlertRaised { rollout, alert } => match alert {
             Alert::Guardrail { reading } | Alert::Slice { reading, .. } => one(rollout, &reading.name),
             Alert::AboveCap(above) => one(rollout, &above.guardrail),
-            _ => Err(RetraceError::NoEvidence(seq, event.kind())),
+            _ => Err(EvidenceTraceError::NoEvidence(seq, event.kind())),
         },
         Event::DecisionMade { rollout, decision } => {
             let names: Vec<&str> = decision.readings.iter().map(|r| r.name.as_str()).collect();
@@ -184,16 +184,16 @@ pub fn subject(seq: EventSeq, event: &Event, named: Option<&str>) -> Result<Subj
                 _ => None,
             });
             let Some(name) = named.or(binding).or_else(|| least_to_spare(decision)) else {
-                return Err(RetraceError::Which(seq, names.join(", ")));
+                return Err(EvidenceTraceError::Which(seq, names.join(", ")));
             };
             if !names.contains(&split(name).0) {
-                return Err(RetraceError::NoGuardrail(seq, name.to_owned(), names.join(", ")));
+                return Err(EvidenceTraceError::NoGuardrail(seq, name.to_owned(), names.join(", ")));
             }
             let others = names.iter().filter(|other| **other != split(name).0);
             let others = others.map(|other| (*other).to_owned()).collect();
             Ok(Subject { others, ..subject(rollout, name) })
         }
-        other => Err(RetraceError::NoEvidence(seq, other.kind())),
+        other => Err(EvidenceTraceError::NoEvidence(seq, other.kind())),
     }
 }
 
@@ -219,13 +219,14 @@ fn split(name: &str) -> (&str, Option<(&str, &str)>) {
 /// A fold of the log that watches one guardrail of one rollout.
 pub struct Tracer {
     verifier: Verifier,
-    trace: Retrace,
+    trace: EvidenceTrace,
     failed_at: Option<EventSeq>,
 }
 
 impl Tracer {
     pub fn new(subject: Subject) -> Tracer {
-        let trace = Retrace { subject, cohorts: Vec::new(), blocks: Vec::new(), stand: None, differs: None };
+        let trace =
+            EvidenceTrace { subject, cohorts: Vec::new(), blocks: Vec::new(), stand: None, differs: None };
         Tracer { verifier: Verifier::default(), trace, failed_at: None }
     }
 
@@ -240,10 +241,10 @@ impl Tracer {
         }
         if let Event::CohortScored { rollout, guardrail, cohort, scored } = event
             && (rollout, guardrail) == (&self.trace.subject.rollout, &self.trace.subject.guardrail)
-            && let Some((_, policy, i, watch)) = self.watched()
-            && watch.cohorts.contains_key(cohort)
+            && let Some((_, policy, i, monitor)) = self.watched()
+            && monitor.cohorts.contains_key(cohort)
         {
-            let (factor, blocks) = work_out(seq, policy, i, watch, *cohort, scored.step);
+            let (factor, blocks) = work_out(seq, policy, i, monitor, *cohort, scored.step);
             self.trace.cohorts.push(factor);
             self.trace.blocks = blocks;
         }
@@ -281,22 +282,22 @@ impl Tracer {
     }
 
     /// What is watched: of a slice, its own evidence.
-    fn watched(&self) -> Option<(&Rollout, &Policy, usize, &Watch)> {
+    fn watched(&self) -> Option<(&Rollout, &Policy, usize, &GuardrailMonitor)> {
         let subject = &self.trace.subject;
         let rollout = self.verifier.state.rollouts.get(&subject.rollout)?;
         let policy = self.verifier.state.policy_of(rollout);
         let i = policy.guardrails.iter().position(|g| g.name == subject.guardrail)?;
-        let watch = &rollout.watches[i];
-        let watch = match &subject.slice {
-            Some((_, value)) => watch.slices.get(value)?,
-            None => watch,
+        let monitor = &rollout.monitors[i];
+        let monitor = match &subject.slice {
+            Some((_, value)) => monitor.slices.get(value)?,
+            None => monitor,
         };
-        Some((rollout, policy, i, watch))
+        Some((rollout, policy, i, monitor))
     }
 
     /// How it stands now; `again` is the event as worked out, `recorded` as in the log.
-    fn stand(&self, again: &Event, recorded: &Event) -> Option<Stand> {
-        let (rollout, policy, i, watch) = self.watched()?;
+    fn stand(&self, again: &Event, recorded: &Event) -> Option<Snapshot> {
+        let (rollout, policy, i, monitor) = self.watched()?;
         let state = &self.verifier.state;
         let turn = Turn { state, rollout, policy, now: state.now };
         let name = self.trace.subject.name();
@@ -321,14 +322,14 @@ impl Tracer {
             Event::DecisionMade { decision, .. } => Some(decision.harm_ln),
             _ => None,
         };
-        Some(Stand {
+        Some(Snapshot {
             guardrail: policy.guardrails[i].clone(),
             level: policy.evidence.rollback,
-            series: words::series(rollout.opening.attempt, policy),
+            series: words::series(rollout.spec.attempt, policy),
             failed_at: self.failed_at.filter(|_| !slice),
             rolled_back,
-            reference: watch.reference.clone(),
-            evidence: watch.evidence.clone(),
+            reference: monitor.reference.clone(),
+            evidence: monitor.evidence.clone(),
             reading,
             weighing: Weighing { recorded_ln, ..weighing(turn) },
             family: Some(family(rollout, policy))
@@ -337,7 +338,7 @@ impl Tracer {
         })
     }
 
-    pub fn finish(self) -> Retrace {
+    pub fn finish(self) -> EvidenceTrace {
         self.trace
     }
 }
@@ -364,11 +365,11 @@ fn weighing(turn: Turn) -> Weighing {
 
 /// All slices that the policy judges, as e-BH ranks them.
 fn family(rollout: &Rollout, policy: &Policy) -> Vec<Member> {
-    let judged = rollout.watches.iter().zip(&policy.guardrails).flat_map(|(watch, guardrail)| {
+    let judged = rollout.monitors.iter().zip(&policy.guardrails).flat_map(|(monitor, guardrail)| {
         let tag = guardrail.slices.as_deref().unwrap_or_default();
         let values = guardrail.judged.iter().flat_map(|judged| &judged.values);
         values.map(move |value| {
-            let part = watch.slices.get(value).filter(|p| p.reference.is_some() && p.evidence.blocks > 0);
+            let part = monitor.slices.get(value).filter(|p| p.reference.is_some() && p.evidence.blocks > 0);
             (format!("{}[{tag}={value}]", guardrail.name), part.map_or(0.0, |part| part.evidence.harm.ln()))
         })
     });
@@ -392,20 +393,20 @@ fn work_out(
     seq: EventSeq,
     policy: &Policy,
     i: usize,
-    watch: &Watch,
+    monitor: &GuardrailMonitor,
     cohort: Timestamp,
     step: u16,
 ) -> (Factor, Vec<Factor>) {
     let guardrail = &policy.guardrails[i];
-    let scored = watch.score(guardrail, policy, cohort, step);
-    let mut before = watch.evidence.clone();
+    let scored = monitor.score(guardrail, policy, cohort, step);
+    let mut before = monitor.evidence.clone();
     let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
-    let anew = watch.reference.is_some() && segment(step) != segment(before.step);
+    let anew = monitor.reference.is_some() && segment(step) != segment(before.step);
     let factor = |served, before: &Evidence, after: &Evidence, anew| {
         let change = |of: fn(&Evidence) -> f64| [of(before), of(after)];
-        let other = |e: &Evidence| e.other.as_ref().map_or(0.0, |other| other.ln());
+        let other = |e: &Evidence| e.secondary.as_ref().map_or(0.0, |other| other.ln());
         let other_ln = [other(before), other(after)];
-        let two_sided = guardrail.profile().beside == Some(Beside::Below);
+        let two_sided = guardrail.profile().secondary == Some(Secondary::Below);
         Factor {
             seq,
             served,
@@ -420,7 +421,7 @@ fn work_out(
             anew,
         }
     };
-    let mut evidence = watch.entering(guardrail, policy, cohort, step);
+    let mut evidence = monitor.entering(guardrail, policy, cohort, step);
     if anew {
         (before.baseline, before.canary) = Default::default();
     }
@@ -429,7 +430,7 @@ fn work_out(
         canary: scored.canary,
         ..factor(cohort, &before, &scored.evidence, anew)
     };
-    let Some(reference) = &watch.reference else { return (whole, Vec::new()) };
+    let Some(reference) = &monitor.reference else { return (whole, Vec::new()) };
     let mut blocks = Vec::new();
     let mut note = |served, evidence: &Evidence| {
         if evidence.blocks > before.blocks {
@@ -437,7 +438,7 @@ fn work_out(
             before = evidence.clone();
         }
     };
-    for (at, portion) in watch.portions(guardrail, policy, cohort, step) {
+    for (at, portion) in monitor.portions(guardrail, policy, cohort, step) {
         evidence.add(guardrail, reference, at, &portion);
         note(at, &evidence);
     }

@@ -2,17 +2,18 @@
 
 mod decided;
 mod judged;
+pub mod rare;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use judged::Judged;
 
-use super::rare::Rare;
+use self::rare::Rare;
 use crate::core::event::Event;
 use crate::core::event::alert::AlertKind;
 use crate::core::event::code::Code;
 use crate::core::event::fact::{Ack, AckStatus};
-use crate::core::event::opening::{Opening, Outcome};
+use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::smoke::{SmokeOutcome, SmokeResult};
 use crate::core::event::verb::Verb;
 use crate::core::event::windows::Bounds;
@@ -27,7 +28,7 @@ use crate::wire::envelope::Envelope;
 
 #[derive(Clone, Debug)]
 struct Seen {
-    opening: Opening,
+    spec: RolloutSpec,
     baseline: Version,
     /// Its first step was promoted to.
     begun: bool,
@@ -51,7 +52,7 @@ struct Seen {
     step: Option<u16>,
     reached: usize,
     /// A segment was taken back, and nobody has said how to go on.
-    parked: bool,
+    segment_taken_back: bool,
     /// The last command, what it asks for, and how far who reported was.
     command: Option<CommandId>,
     task: Option<Task>,
@@ -59,10 +60,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(opening: &Opening) -> Seen {
+    fn new(spec: &RolloutSpec) -> Seen {
         Seen {
-            baseline: opening.from.clone(),
-            opening: opening.clone(),
+            baseline: spec.from.clone(),
+            spec: spec.clone(),
             begun: false,
             paused: false,
             weight: Weight::ZERO,
@@ -77,7 +78,7 @@ impl Seen {
             tests: BTreeMap::new(),
             step: None,
             reached: 0,
-            parked: false,
+            segment_taken_back: false,
             command: None,
             task: None,
             progress: BTreeMap::new(),
@@ -140,7 +141,7 @@ impl Seen {
 
 /// What has been noticed so far.
 #[derive(Clone, Debug, Default)]
-pub struct Notice {
+pub struct Coverage {
     pub rare: BTreeSet<Rare>,
     pub head: Digest,
     /// Found outside the checker's sight.
@@ -163,7 +164,7 @@ pub struct Notice {
     policies: BTreeMap<Digest, Policy>,
 }
 
-impl Notice {
+impl Coverage {
     /// Rollouts that have ended.
     pub fn over(&self) -> usize {
         self.over.len()
@@ -192,7 +193,7 @@ impl Notice {
             }
             Event::AckReceived { ack, .. } => {
                 self.reported(ack);
-                let open = self.open.values_mut().find(|seen| seen.opening.service == ack.service);
+                let open = self.open.values_mut().find(|seen| seen.spec.service == ack.service);
                 if let Some(seen) = open.filter(|seen| !seen.confirmed) {
                     seen.acked += 1;
                 }
@@ -218,7 +219,7 @@ impl Notice {
                     _ => false,
                 };
             }
-            Event::RolloutCreated { rollout, opening } => self.created(rollout, opening),
+            Event::RolloutCreated { rollout, spec } => self.created(rollout, spec),
             Event::ActRefused { refusal, .. } => {
                 match refusal.code() {
                     Code::Moved => rare.insert(Rare::StaleOrder),
@@ -243,8 +244,8 @@ impl Notice {
 
     /// What comes of versions that nobody waits for.
     fn batch(&mut self, service: &Service, columns: &Columns) {
-        let seen = self.open.values().find(|seen| seen.opening.service == *service);
-        let known = |v: &Version| seen.is_none_or(|seen| *v == seen.baseline || *v == seen.opening.to);
+        let seen = self.open.values().find(|seen| seen.spec.service == *service);
+        let known = |v: &Version| seen.is_none_or(|seen| *v == seen.baseline || *v == seen.spec.to);
         if columns.series.iter().any(|series| !known(&series.version)) {
             self.rare.insert(Rare::StrangeVersion);
         }
@@ -253,9 +254,10 @@ impl Notice {
     /// What was under way when the daemon went down.
     fn restarted(&mut self, at: Timestamp) {
         self.rare.extend(self.open.values().any(Seen::at_work).then_some(Rare::TaskKilled));
-        self.rare.extend(self.open.values().any(|seen| seen.parked).then_some(Rare::SegmentKilled));
+        self.rare
+            .extend(self.open.values().any(|seen| seen.segment_taken_back).then_some(Rare::SegmentKilled));
         self.rare.extend((!self.frozen.is_empty()).then_some(Rare::FreezeRestart));
-        let used = self.open.values().filter_map(|seen| self.windows.get(&seen.opening.policy));
+        let used = self.open.values().filter_map(|seen| self.windows.get(&seen.spec.policy));
         let stale = used.clone().any(|(_, until)| *until <= at);
         self.rare.extend(stale.then_some(Rare::WindowStale));
     }
@@ -263,7 +265,7 @@ impl Notice {
     /// What the windows of a policy say from now on.
     fn computed(&mut self, policy: Digest, bounds: &Bounds) {
         let before = self.windows.insert(policy, (bounds.open, bounds.until));
-        let waiting = self.open.values().find(|seen| seen.opening.policy == policy);
+        let waiting = self.open.values().find(|seen| seen.spec.policy == policy);
         if let (Some(seen), false) = (waiting, bounds.open) {
             self.rare.insert(Rare::WindowShut);
             self.rare.extend((!seen.begun).then_some(Rare::Scheduled));
@@ -273,19 +275,19 @@ impl Notice {
     }
 
     /// A rollout that begins, or waits.
-    fn created(&mut self, rollout: &RolloutId, opening: &Opening) {
-        if opening.behind.is_some() {
+    fn created(&mut self, rollout: &RolloutId, spec: &RolloutSpec) {
+        if spec.behind.is_some() {
             self.rare.insert(Rare::Queued);
         }
-        let service = |id: &RolloutId| self.open.get(id).map(|seen| &seen.opening.service);
-        if opening.blocked.as_ref().is_some_and(|b| service(&b.by) != Some(&opening.service)) {
+        let service = |id: &RolloutId| self.open.get(id).map(|seen| &seen.spec.service);
+        if spec.blocked.as_ref().is_some_and(|b| service(&b.by) != Some(&spec.service)) {
             self.rare.insert(Rare::ScopeWaited);
         }
-        if opening.attempt > 1 {
+        if spec.attempt > 1 {
             self.rare.insert(Rare::SecondAttempt);
-            self.rare.extend(opening.finding.is_some().then_some(Rare::Investigated));
+            self.rare.extend(spec.finding.is_some().then_some(Rare::Investigated));
         }
-        self.open.insert(rollout.clone(), Seen::new(opening));
+        self.open.insert(rollout.clone(), Seen::new(spec));
     }
 
     /// How a smoke test ended.
@@ -335,7 +337,7 @@ impl Notice {
             self.open.extend([self.over.remove(i)]);
         }
         let Some(seen) = self.open.get_mut(&id) else { return };
-        let policy = self.policies.get(&seen.opening.policy);
+        let policy = self.policies.get(&seen.spec.policy);
         let rare = &mut self.rare;
         match event {
             Event::ActAccepted { verb, .. } => rare.extend(seen.acted(*verb)),

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bundle::Makeup;
+use super::bundle::Composition;
 use crate::core::ids::{Digest, IntentId, RolloutId, Scope, Service, Version};
 use crate::core::policy::ChangeKind;
 
 /// What a rollout starts with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Opening {
+pub struct RolloutSpec {
     pub intent: IntentId,
     pub service: Service,
     pub kind: ChangeKind,
@@ -23,9 +23,9 @@ pub struct Opening {
     /// As the intent gave it.
     pub finding: Option<String>,
     /// What `to` is made of.
-    pub makeup: Makeup,
+    pub composition: Composition,
     /// What `from` is made of, as far as it is known.
-    pub from_makeup: Makeup,
+    pub from_composition: Composition,
     /// The rollout it waits for.
     pub behind: Option<RolloutId>,
     /// Rollouts whose place it takes: they end first.

@@ -18,7 +18,7 @@ use crate::invariants::kinds::kind;
 pub struct Silence {
     pub heard: BTreeMap<Actuator, Timestamp>,
     /// Named as silent, and of a rollback how often and when last.
-    pub named: BTreeSet<Actuator>,
+    pub announced: BTreeSet<Actuator>,
     pub told: BTreeMap<Actuator, (u32, Timestamp)>,
     /// Since the command: the last restart, and what a clock set forward skipped.
     pub restarted: Timestamp,
@@ -35,7 +35,7 @@ impl Silence {
     }
 
     /// At the end of a fact at `at`: whoever had used up their time by then has been named.
-    pub fn all_named<'a>(
+    pub fn all_announced<'a>(
         &self,
         policy: &Policy,
         waiting: impl Iterator<Item = &'a Actuator>,
@@ -48,7 +48,7 @@ impl Silence {
                 continue;
             };
             let named = match (takes_back, self.told.get(who)) {
-                (false, _) => self.named.contains(who),
+                (false, _) => self.announced.contains(who),
                 // A sign of life, or a restart, gives it its time again.
                 (true, Some((_, last))) => at < last.plus(Span::mins(5)).max(over) || *last == at,
                 (true, None) => false,
@@ -69,7 +69,7 @@ impl Silence {
     ) -> Checked {
         let over = self.over(policy, who, issued);
         ensure(over.is_none_or(|over| over <= at), "I44", || format!("{who} is called silent too early"))?;
-        self.named.insert(who.clone());
+        self.announced.insert(who.clone());
         Ok(())
     }
 
@@ -84,7 +84,7 @@ impl Silence {
     pub fn rolls_back(&self, policy: &Policy) -> bool {
         let rolls =
             |who: &Actuator| policy.declared.get(who).is_some_and(|d| d.on_silent == OnDeadline::Rollback);
-        self.named.iter().any(rolls)
+        self.announced.iter().any(rolls)
     }
 }
 
@@ -98,7 +98,7 @@ pub struct Effect {
     to: Weight,
     since: Timestamp,
     counts: BTreeMap<Metric, [u64; 2]>,
-    pub named: bool,
+    pub announced: bool,
     /// Told of a rollback, and to be sent again.
     pub again: bool,
     pub shown: bool,
@@ -128,7 +128,7 @@ impl Effect {
             to,
             since: at,
             counts: BTreeMap::new(),
-            named: false,
+            announced: false,
             again: false,
             shown: false,
             unopposed: false,
@@ -222,11 +222,11 @@ impl Effect {
         back: bool,
     ) -> Checked {
         let over = policy.effective.is_some_and(|rules| at >= self.since.plus(rules.within));
-        ensure(command == self.command && over && !self.shown && (back || !self.named), "I45", || {
+        ensure(command == self.command && over && !self.shown && (back || !self.announced), "I45", || {
             format!("{command} is called not effective too early, twice, or late")
         })?;
         let canary = self.counts.values().map(|counts| counts[0]).max().unwrap_or(0);
-        (self.named, self.again, self.unopposed) = (true, back && canary > 0, back && canary == 0);
+        (self.announced, self.again, self.unopposed) = (true, back && canary > 0, back && canary == 0);
         self.anew(at);
         Ok(())
     }
@@ -243,8 +243,8 @@ pub struct Smokes {
 
 impl Smokes {
     /// A step was applied.
-    pub fn begin(policy: &Policy, step: u16, parked: bool) -> Smokes {
-        let now = policy.smoke.iter().filter(|test| !(parked || test.first && step > 0));
+    pub fn begin(policy: &Policy, step: u16, segment_taken_back: bool) -> Smokes {
+        let now = policy.smoke.iter().filter(|test| !(segment_taken_back || test.first && step > 0));
         Smokes { tests: BTreeMap::new(), owed: now.map(|test| test.name.clone()).collect() }
     }
 

@@ -154,7 +154,7 @@ pub fn narrate(writer: Writer, shutdown: impl Future<Output = ()> + Send) -> imp
 }
 
 async fn tell(writer: &Writer, news: &News) {
-    let text = line::text(&news.event);
+    let text = line::describe(&news.event);
     match &news.event {
         Event::DecisionMade { rollout, decision } => {
             let choice = decision.choice.as_str();
@@ -178,12 +178,12 @@ async fn tell(writer: &Writer, news: &News) {
 /// The trace that the rollout's intent came with.
 async fn trace_of(writer: &Writer, rollout: &RolloutId) -> Option<String> {
     let id = rollout.clone();
-    let opening = writer.read(move |state, _| {
-        let open = state.rollouts.get(&id).map(|rollout| &rollout.opening);
-        let ended = || state.ended.iter().rev().find(|ended| ended.id == id).map(|ended| &ended.opening);
-        open.or_else(ended).and_then(|opening| opening.traceparent.clone())
+    let spec = writer.read(move |state, _| {
+        let open = state.rollouts.get(&id).map(|rollout| &rollout.spec);
+        let ended = || state.ended.iter().rev().find(|ended| ended.id == id).map(|ended| &ended.spec);
+        open.or_else(ended).and_then(|spec| spec.traceparent.clone())
     });
-    opening.await.ok().flatten()
+    spec.await.ok().flatten()
 }
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Checked, ensure};
 use crate::core::event::bundle::{Part, Parts};
 use crate::core::event::fact::Intent;
-use crate::core::event::opening::Opening;
+use crate::core::event::rollout_spec::RolloutSpec;
 use crate::core::ids::{RolloutId, Version};
 use crate::core::policy::Policy;
 
@@ -17,8 +17,8 @@ pub struct Made {
 
 impl Made {
     pub fn intent(&mut self, intent: &Intent) -> Checked {
-        let from = intent.from.as_ref().zip(Some(&intent.from_makeup.parts));
-        for (version, parts) in from.into_iter().chain([(&intent.to, &intent.makeup.parts)]) {
+        let from = intent.from.as_ref().zip(Some(&intent.from_composition.parts));
+        for (version, parts) in from.into_iter().chain([(&intent.to, &intent.composition.parts)]) {
             if !parts.is_empty() {
                 let known = self.parts.entry(version.clone()).or_insert_with(|| parts.clone());
                 ensure(known == parts, "I42", || format!("{version} is {known:?} and {parts:?}"))?;
@@ -28,12 +28,12 @@ impl Made {
     }
 
     /// Whether there is something to roll out where `serving` serves, and no more of it at once than the policy allows.
-    pub fn leaves_something(&self, opening: &Opening, policy: &Policy, serving: Option<&Version>) -> bool {
-        if serving == Some(&opening.to) {
+    pub fn leaves_something(&self, spec: &RolloutSpec, policy: &Policy, serving: Option<&Version>) -> bool {
+        if serving == Some(&spec.to) {
             return false;
         }
         let limit = usize::from(policy.parts_at_once);
-        let Some(to) = self.parts.get(&opening.to).filter(|_| limit < Part::ALL.len()) else { return true };
+        let Some(to) = self.parts.get(&spec.to).filter(|_| limit < Part::ALL.len()) else { return true };
         let Some(from) = serving.and_then(|version| self.parts.get(version)) else { return false };
         let same = to.iter().filter(|(part, version)| from.get(part) == Some(version)).count();
         let named = to.len() + from.keys().filter(|part| !to.contains_key(part)).count();
@@ -43,12 +43,12 @@ impl Made {
     pub fn begins(
         &self,
         id: &RolloutId,
-        opening: &Opening,
+        spec: &RolloutSpec,
         policy: &Policy,
         serving: Option<&Version>,
     ) -> Checked {
-        ensure(self.leaves_something(opening, policy, serving), "I42", || {
-            format!("{id} begins to bring {} where {serving:?} serves, against its policy", opening.to)
+        ensure(self.leaves_something(spec, policy, serving), "I42", || {
+            format!("{id} begins to bring {} where {serving:?} serves, against its policy", spec.to)
         })
     }
 }
