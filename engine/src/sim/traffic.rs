@@ -103,7 +103,7 @@ pub fn measured(
     let from = Timestamp(now.0 - TICK);
     let (mut further, mut slow) = (Builder::new(from), Builder::new(from));
     for arm in &arms {
-        measure_further(&mut further, service, arm, level, now, as_planned, r);
+        Further { builder: &mut further, service, arm, level, now, as_planned, r }.measure();
     }
     let body = match form {
         Form::Json => json(service, &arms, level, now, &mut slow, r),
@@ -168,150 +168,185 @@ fn packed(builder: Builder) -> Vec<u8> {
 }
 
 /// What one arm measures for the further guardrails.
-fn measure_further(
-    builder: &mut Builder,
-    service: &ServicePlan,
-    arm: &Arm,
+struct Further<'a> {
+    builder: &'a mut Builder,
+    service: &'a ServicePlan,
+    arm: &'a Arm,
     level: f64,
     now: Timestamp,
     as_planned: bool,
-    r: &mut Random,
-) {
-    let (version, shift, from) = (arm.version.as_str(), arm.effect.shift, Timestamp(now.0 - TICK));
-    let n = arm.n.min(VALUES);
-    let served = |i: u64| from.plus(Span(i * TICK / VALUES));
-    let (tags, divided) = (arm.tags.as_deref(), arm.segment.is_some());
-    let at = Timestamp(now.0 - 1);
-    let value_at = |metric, served_at, value| Row { version, metric, served_at, unit: None, tags, value };
-    for kind in &service.kinds.some {
-        match kind {
-            // Who answers copies is asked nothing else.
-            kind if arm.n == 0 && *kind != GuardrailKind::Paired => {}
-            GuardrailKind::Score => {
-                for i in 0..n {
-                    let suite = if r.chance(0.5) { r.below(5) } else { r.below(20) };
-                    // The mean is 0.15 + 0.8 p.
-                    let forgot = if suite == 0 { arm.effect.forgets } else { 0.0 };
-                    let good = r.chance(0.75 + level - shift * POINTS / 0.8 - forgot);
-                    let value = if good { 0.9 + 0.1 * r.unit() } else { 0.3 * r.unit() };
-                    let suite = format!("suite=s{suite}");
-                    let tags = tags.map_or(suite.clone(), |tags| format!("{tags},{suite}"));
-                    // A new judge grades what is served from some moment on, and the old one finishes what it has.
-                    let (hour, into) = (now.0 / JUDGED, now.0 % JUDGED);
-                    let hour = if into < MINUTE && r.chance(0.3) { hour - 1 } else { hour };
-                    let tags = if service.kinds.judges { format!("judge=j{hour},{tags}") } else { tags };
-                    let row = Row {
-                        version,
-                        metric: "grade",
-                        served_at: served(i),
-                        unit: None,
-                        tags: Some(&tags),
-                        value,
-                    };
-                    builder.push(row);
+    r: &'a mut Random,
+}
+
+impl Further<'_> {
+    fn measure(mut self) {
+        for kind in &self.service.kinds.some {
+            match kind {
+                // Who answers copies is asked nothing else.
+                kind if self.arm.n == 0 && *kind != GuardrailKind::Paired => {}
+                GuardrailKind::Score => self.score(),
+                GuardrailKind::Quantile => self.quantile(),
+                GuardrailKind::Paired => self.paired(),
+                // Counted on traffic that is split as the step says, or is on its way there.
+                GuardrailKind::Count if self.as_planned => self.count(),
+                GuardrailKind::Split if self.as_planned => self.split(),
+                GuardrailKind::Missing => self.missing(),
+                GuardrailKind::Stop => self.stop(),
+                // Counts and splits are of traffic as the step has it; the others are measured of every request.
+                GuardrailKind::Count
+                | GuardrailKind::Split
+                | GuardrailKind::Proportion
+                | GuardrailKind::Mean
+                | GuardrailKind::Absolute => {}
+            }
+        }
+    }
+
+    fn from(&self) -> Timestamp {
+        Timestamp(self.now.0 - TICK)
+    }
+
+    fn at(&self) -> Timestamp {
+        Timestamp(self.now.0 - 1)
+    }
+
+    /// Of how many requests there are values.
+    fn n(&self) -> u64 {
+        self.arm.n.min(VALUES)
+    }
+
+    fn served(&self, i: u64) -> Timestamp {
+        self.from().plus(Span(i * TICK / VALUES))
+    }
+
+    /// Whether the traffic comes in segments: then nothing is summed.
+    fn divided(&self) -> bool {
+        self.arm.segment.is_some()
+    }
+
+    fn push(&mut self, metric: &str, served_at: Timestamp, unit: Option<&str>, value: f64) {
+        let tags = self.arm.tags.as_deref();
+        self.builder.push(Row { version: &self.arm.version, metric, served_at, unit, tags, value });
+    }
+
+    fn sum(&mut self, metric: &str, from: Timestamp, n: u64, sums: Sums) {
+        self.builder.aggregate(&self.arm.version, metric, from, self.at(), n, sums);
+    }
+
+    fn score(&mut self) {
+        for i in 0..self.n() {
+            let suite = if self.r.chance(0.5) { self.r.below(5) } else { self.r.below(20) };
+            // The mean is 0.15 + 0.8 p.
+            let forgot = if suite == 0 { self.arm.effect.forgets } else { 0.0 };
+            let good = self.r.chance(0.75 + self.level - self.arm.effect.shift * POINTS / 0.8 - forgot);
+            let value = if good { 0.9 + 0.1 * self.r.unit() } else { 0.3 * self.r.unit() };
+            let suite = format!("suite=s{suite}");
+            let tags = self.arm.tags.as_deref().map_or(suite.clone(), |tags| format!("{tags},{suite}"));
+            // A new judge grades what is served from some moment on, and the old one finishes what it has.
+            let (hour, into) = (self.now.0 / JUDGED, self.now.0 % JUDGED);
+            let hour = if into < MINUTE && self.r.chance(0.3) { hour - 1 } else { hour };
+            let tags = if self.service.kinds.judges { format!("judge=j{hour},{tags}") } else { tags };
+            self.builder.push(Row {
+                version: &self.arm.version,
+                metric: "grade",
+                served_at: self.served(i),
+                unit: None,
+                tags: Some(&tags),
+                value,
+            });
+        }
+    }
+
+    fn quantile(&mut self) {
+        let n = self.n();
+        let scale = libm::exp(self.level) * (1.0 + SLOWER * self.arm.effect.shift);
+        let values: Vec<f64> = (0..n).map(|_| self.r.log_normal(900.0 * scale, 0.6)).collect();
+        if self.service.kinds.histograms {
+            let mut bounds: Vec<f64> = (0..40).map(|i| 200.0 * libm::pow(1.1, f64::from(i))).collect();
+            bounds.push(f64::INFINITY);
+            let below = |bound: &f64| values.iter().filter(|x| *x <= bound).count() as u64;
+            let counts = bounds.iter().map(below).collect();
+            self.sum("latency_ms", self.from(), n, Sums::Histogram { bounds, counts });
+        } else {
+            for (i, value) in (0..).zip(values) {
+                self.push("latency_ms", self.served(i), None, value);
+            }
+        }
+    }
+
+    fn paired(&mut self) {
+        for i in 0..VALUES {
+            // Both versions are asked the same, and now and then one of them does not answer, or twice.
+            let unit = match self.arm.segment {
+                Some(segment) => format!("q{}-{i}-{segment}", self.now.0),
+                None => format!("q{}-{i}", self.now.0),
+            };
+            let hard = (self.now.0 / TICK * 7 + i * 13).is_multiple_of(4);
+            let usual = if hard { 0.3 } else { 0.85 };
+            let chance = usual + self.level / 2.0 - self.arm.effect.shift * POINTS;
+            for _ in 0..[0, 1, 1, 1, 1, 1, 1, 1, 1, 2][self.r.below(10) as usize] {
+                let value = f64::from(u8::from(self.r.chance(chance)));
+                self.push("shadow", self.served(i), Some(&unit), value);
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        let at = self.at();
+        let chance = 0.01 * libm::exp(5.0 * self.level) * (1.0 + OFTENER * self.arm.effect.shift);
+        let events = (0..self.arm.n).filter(|_| self.r.chance(chance)).count() as u64;
+        match self.divided() {
+            // Who names the user says of each whether there was one.
+            true if self.r.chance(0.5) => {
+                for i in 0..self.n() {
+                    let unit = format!("c{}-{i}", self.now.0);
+                    let value = f64::from(u8::from(self.r.chance(chance)));
+                    self.push("complaint", self.served(i), Some(&unit), value);
                 }
             }
-            GuardrailKind::Quantile => {
-                let scale = libm::exp(level) * (1.0 + SLOWER * shift);
-                let values: Vec<f64> = (0..n).map(|_| r.log_normal(900.0 * scale, 0.6)).collect();
-                if service.kinds.histograms {
-                    let mut bounds: Vec<f64> =
-                        (0..40).map(|i| 200.0 * libm::pow(1.1, f64::from(i))).collect();
-                    bounds.push(f64::INFINITY);
-                    let below = |bound: &f64| values.iter().filter(|x| *x <= bound).count() as u64;
-                    let counts = bounds.iter().map(below).collect();
-                    let sums = Sums::Histogram { bounds, counts };
-                    builder.aggregate(version, "latency_ms", from, Timestamp(now.0 - 1), n, sums);
-                } else {
-                    for (i, value) in (0..).zip(values) {
-                        builder.push(value_at("latency_ms", served(i), value));
-                    }
-                }
-            }
-            GuardrailKind::Paired => {
-                for i in 0..VALUES {
-                    // Both versions are asked the same, and now and then one of them does not answer, or twice.
-                    let unit = match arm.segment {
-                        Some(segment) => format!("q{}-{i}-{segment}", now.0),
-                        None => format!("q{}-{i}", now.0),
-                    };
-                    let hard = (now.0 / TICK * 7 + i * 13).is_multiple_of(4);
-                    let chance = if hard { 0.3 } else { 0.85 } + level / 2.0 - shift * POINTS;
-                    for _ in 0..[0, 1, 1, 1, 1, 1, 1, 1, 1, 2][r.below(10) as usize] {
-                        let value = f64::from(u8::from(r.chance(chance)));
-                        let row = Row {
-                            version,
-                            metric: "shadow",
-                            served_at: served(i),
-                            unit: Some(&unit),
-                            tags,
-                            value,
-                        };
-                        builder.push(row);
-                    }
-                }
-            }
-            // Counted on traffic that is split as the step says, or is on its way there.
-            GuardrailKind::Count if as_planned => {
-                let chance = 0.01 * libm::exp(5.0 * level) * (1.0 + OFTENER * shift);
-                let events = (0..arm.n).filter(|_| r.chance(chance)).count() as u64;
-                match divided {
-                    // Who names the user says of each whether there was one.
-                    true if r.chance(0.5) => {
-                        for i in 0..n {
-                            let unit = format!("c{}-{i}", now.0);
-                            let value = f64::from(u8::from(r.chance(chance)));
-                            let row = value_at("complaint", served(i), value);
-                            builder.push(Row { unit: Some(&unit), ..row });
-                        }
-                    }
-                    true => builder.push(value_at("complaint", at, events as f64)),
-                    false => builder.aggregate(version, "complaint", at, at, arm.n, Sums::Ones(events)),
-                }
-            }
-            GuardrailKind::Split if as_planned => {
-                // A version that loses units makes the split a broken one.
-                let lost = if shift > 1.0 { 0.3 } else { 0.0 };
-                let units = (0..arm.n).filter(|_| !r.chance(lost)).count() as u64;
-                if divided {
-                    (0..units).for_each(|_| builder.push(value_at("assigned", at, 1.0)));
-                } else if units > 0 {
-                    builder.aggregate(version, "assigned", at, at, units, Sums::Ones(units));
-                }
-            }
-            GuardrailKind::Missing => {
-                let came = (0..arm.n).filter(|_| r.chance(0.75 + level - shift * POINTS)).count() as u64;
-                if divided {
-                    (0..arm.n).for_each(|_| builder.push(value_at("request", at, 1.0)));
-                    (0..came).for_each(|_| builder.push(value_at("reply", at, 1.0)));
-                } else {
-                    builder.aggregate(version, "request", from, at, arm.n, Sums::Ones(arm.n));
-                    builder.aggregate(version, "reply", from, at, came, Sums::Ones(came));
-                }
-            }
-            GuardrailKind::Stop => {
-                let happened = u64::from(arm.effect.leaks && r.chance(0.03));
-                let spoken = match service.kinds.stop.map(|(_, detector)| detector) {
-                    Some(Detector::Mute) => happened,
-                    Some(Detector::Dies(at)) if START.plus(Span(at)) <= now => 0,
-                    _ => arm.n,
-                };
-                match happened.min(spoken) {
-                    _ if spoken == 0 => {}
-                    happened if divided => {
-                        (0..spoken).for_each(|i| {
-                            builder.push(value_at("leak", at, f64::from(u8::from(i < happened))));
-                        });
-                    }
-                    happened => builder.aggregate(version, "leak", from, at, spoken, Sums::Ones(happened)),
-                }
-            }
-            // Counts and splits are of traffic as the step has it; the others are measured of every request.
-            GuardrailKind::Count
-            | GuardrailKind::Split
-            | GuardrailKind::Proportion
-            | GuardrailKind::Mean
-            | GuardrailKind::Absolute => {}
+            true => self.push("complaint", at, None, events as f64),
+            false => self.sum("complaint", at, self.arm.n, Sums::Ones(events)),
+        }
+    }
+
+    fn split(&mut self) {
+        let at = self.at();
+        // A version that loses units makes the split a broken one.
+        let lost = if self.arm.effect.shift > 1.0 { 0.3 } else { 0.0 };
+        let units = (0..self.arm.n).filter(|_| !self.r.chance(lost)).count() as u64;
+        if self.divided() {
+            (0..units).for_each(|_| self.push("assigned", at, None, 1.0));
+        } else if units > 0 {
+            self.sum("assigned", at, units, Sums::Ones(units));
+        }
+    }
+
+    fn missing(&mut self) {
+        let (at, n) = (self.at(), self.arm.n);
+        let chance = 0.75 + self.level - self.arm.effect.shift * POINTS;
+        let came = (0..n).filter(|_| self.r.chance(chance)).count() as u64;
+        if self.divided() {
+            (0..n).for_each(|_| self.push("request", at, None, 1.0));
+            (0..came).for_each(|_| self.push("reply", at, None, 1.0));
+        } else {
+            self.sum("request", self.from(), n, Sums::Ones(n));
+            self.sum("reply", self.from(), came, Sums::Ones(came));
+        }
+    }
+
+    fn stop(&mut self) {
+        let at = self.at();
+        let happened = u64::from(self.arm.effect.leaks && self.r.chance(0.03));
+        let spoken = match self.service.kinds.stop.map(|(_, detector)| detector) {
+            Some(Detector::Mute) => happened,
+            Some(Detector::Dies(at)) if START.plus(Span(at)) <= self.now => 0,
+            _ => self.arm.n,
+        };
+        let happened = happened.min(spoken);
+        if spoken > 0 && self.divided() {
+            (0..spoken).for_each(|i| self.push("leak", at, None, f64::from(u8::from(i < happened))));
+        } else if spoken > 0 {
+            self.sum("leak", self.from(), spoken, Sums::Ones(happened));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::core::event::bundle::{self, Composition, Part};
 use crate::core::event::fact::Intent;
 use crate::core::event::refusal::Refusal;
 use crate::core::event::rollout_spec::RolloutSpec;
-use crate::core::ids::{RolloutId, Scope, Service, Version};
+use crate::core::ids::{Digest, RolloutId, Scope, Service, Version};
 use crate::core::planted::{Bug, planted};
 use crate::core::policy::Concurrency;
 use crate::core::state::rollout::Stage;
@@ -43,17 +43,7 @@ pub fn open(
             false => Refusal::IntentIdReused { intent, seq, before, now },
         });
     }
-    let (policy_name, policy) = match &intent.policy {
-        Some(name) => state.policy_names.get_key_value(name).map(|(name, digest)| (name.as_str(), *digest)),
-        None => state.default_policy(intent.kind, intent.significant),
-    }
-    .ok_or_else(|| {
-        let known = state.policy_names.keys().cloned().collect();
-        match intent.policy.clone() {
-            Some(policy) => Refusal::NoSuchPolicy { policy, known },
-            None => Refusal::NoPolicyFor { kind: intent.kind, known },
-        }
-    })?;
+    let (policy_name, policy) = policy_for(state, intent)?;
     let known = state.services.get(service);
     let from = intent.from.clone().or_else(|| known.and_then(|s| s.serving.clone()));
     let from = from.ok_or_else(|| Refusal::FromUnknown { service: service.clone() })?;
@@ -84,38 +74,7 @@ pub fn open(
         let (service, to, why) = (service.clone(), intent.to.clone(), Box::new(why));
         return Err(Refusal::Quarantined { service, to, rollout, decision, why });
     }
-    let active = known.and_then(|s| s.active.as_ref()).and_then(|id| state.rollouts.get(id));
-    let active = active.filter(|_| !planted(Bug::TwoActive));
-    let waiting = known.map_or(0, |s| s.queue.len());
-    let (mut behind, mut supersedes) = (None, Vec::new());
-    if let (Some(active), Some(known)) = (active, known) {
-        let ahead = known.queue.back().unwrap_or(&active.id);
-        let same = std::iter::once(&active.id).chain(&known.queue);
-        let same = same.filter_map(|id| state.rollouts.get(id)).find(|r| r.spec.to == intent.to);
-        if let Some(same) = same {
-            return Err(Refusal::RollingOutAlready { to: intent.to.clone(), by: same.id.clone() });
-        }
-        match state.policies[&policy].concurrency {
-            Concurrency::Refuse => {
-                return Err(Refusal::OneAtATime { service: service.clone(), active: active.id.clone() });
-            }
-            Concurrency::Supersede if known.serving.as_ref() == Some(&intent.to) => {
-                return Err(Refusal::GoesBackTo { to: intent.to.clone(), active: active.id.clone() });
-            }
-            // What is being taken back already is waited for, not superseded.
-            Concurrency::Supersede => {
-                let open = std::iter::once(&active.id).chain(&known.queue);
-                let open = open.filter_map(|id| state.rollouts.get(id));
-                let open = open.filter(|r| r.stage != Stage::RollingBack && r.superseded.is_none());
-                supersedes.extend(open.map(|r| r.id.clone()));
-            }
-            Concurrency::Queue if waiting >= QUEUE_MAX => {
-                return Err(Refusal::QueueFull { service: service.clone(), waiting, limit: QUEUE_MAX });
-            }
-            Concurrency::Queue => {}
-        }
-        behind = Some(ahead.clone());
-    }
+    let (behind, supersedes) = place_in_line(state, intent, policy)?;
     let number = known.map_or(0, |s| s.number) + 1;
     let attempt = known.and_then(|s| s.attempts.get(&intent.to)).copied().unwrap_or(0) + 1;
     let rollout = RolloutId(format!("{service}-{number}"));
@@ -143,6 +102,53 @@ pub fn open(
         traceparent: trace.clone(),
     };
     Ok((rollout, spec))
+}
+
+fn policy_for<'a>(state: &'a State, intent: &Intent) -> Result<(&'a str, Digest), Refusal> {
+    let found = match &intent.policy {
+        Some(name) => state.policy_names.get_key_value(name).map(|(name, digest)| (name.as_str(), *digest)),
+        None => state.default_policy(intent.kind, intent.significant),
+    };
+    found.ok_or_else(|| {
+        let known = state.policy_names.keys().cloned().collect();
+        match intent.policy.clone() {
+            Some(policy) => Refusal::NoSuchPolicy { policy, known },
+            None => Refusal::NoPolicyFor { kind: intent.kind, known },
+        }
+    })
+}
+
+/// What a rollout waits behind where another of its service is under way, and which it takes back.
+fn place_in_line(
+    state: &State,
+    intent: &Intent,
+    policy: Digest,
+) -> Result<(Option<RolloutId>, Vec<RolloutId>), Refusal> {
+    let Some(known) = state.services.get(&intent.service) else { return Ok((None, Vec::new())) };
+    let active = known.active.as_ref().and_then(|id| state.rollouts.get(id));
+    let Some(active) = active.filter(|_| !planted(Bug::TwoActive)) else { return Ok((None, Vec::new())) };
+    let service = intent.service.clone();
+    let open = || std::iter::once(&active.id).chain(&known.queue).filter_map(|id| state.rollouts.get(id));
+    if let Some(same) = open().find(|r| r.spec.to == intent.to) {
+        return Err(Refusal::RollingOutAlready { to: intent.to.clone(), by: same.id.clone() });
+    }
+    let waiting = known.queue.len();
+    let supersedes = match state.policies[&policy].concurrency {
+        Concurrency::Refuse => return Err(Refusal::OneAtATime { service, active: active.id.clone() }),
+        Concurrency::Supersede if known.serving.as_ref() == Some(&intent.to) => {
+            return Err(Refusal::GoesBackTo { to: intent.to.clone(), active: active.id.clone() });
+        }
+        // What is being taken back already is waited for, not superseded.
+        Concurrency::Supersede => open()
+            .filter(|r| r.stage != Stage::RollingBack && r.superseded.is_none())
+            .map(|r| r.id.clone())
+            .collect(),
+        Concurrency::Queue if waiting >= QUEUE_MAX => {
+            return Err(Refusal::QueueFull { service, waiting, limit: QUEUE_MAX });
+        }
+        Concurrency::Queue => Vec::new(),
+    };
+    Ok((Some(known.queue.back().unwrap_or(&active.id).clone()), supersedes))
 }
 
 /// A difference between bundles that differ in several parts cannot be laid to one of them.

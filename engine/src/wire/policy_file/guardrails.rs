@@ -4,7 +4,7 @@ use super::conditions::excuses;
 use super::grammar::{GuardrailBody, Limit, Short, SlicesBody, Spec};
 use super::scalars::{MetricName, TagValue};
 use crate::core::event::code::Code;
-use crate::core::evidence::kind::Scope;
+use crate::core::evidence::kind::{Profile, Scope};
 use crate::core::ids::Metric;
 use crate::core::policy::guardrail::{
     Absolute, Better, Count, Guardrail, GuardrailKind, Judged, Margin, Mean, Missing, OnFail, Paired,
@@ -194,8 +194,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
     };
     let (kind, better, on_fail) = (kind?, better?, on_fail?);
     let profile = kind.profile();
-    let shows_safety = profile.shows_safety;
-    let gates_default = on_fail == OnFail::Rollback && shows_safety;
+    let gates_default = on_fail == OnFail::Rollback && profile.shows_safety;
     let gates = c.get_or(&field("gates"), &body.gates, gates_default);
     let rule = rule(c, path, body, kind, better);
 
@@ -211,25 +210,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         let message = format!("must be at most {MATURITY_MAX}, got {maturity}");
         c.refuse(Code::FileValue, node.place, &field("maturity"), &message);
     }
-    if let Some(node) = body.maturity.as_ref().filter(|_| profile.healthy.is_none()) {
-        let message = format!("kind {} looks at values as they come", body.kind.text);
-        c.refuse(Code::FileValue, node.place, &field("maturity"), &message);
-    }
-    if let Some(node) = body.gates.as_ref().filter(|_| gates == Some(true) && !shows_safety) {
-        let message = format!("kind {} shows no safety, so it cannot gate", body.kind.text);
-        c.refuse(Code::FileValue, node.place, &field("gates"), &message);
-    }
-    if on_fail == OnFail::Rollback && profile.of_comparison {
-        let message = format!(
-            "kind {} says that the comparison is not sound, not that the canary is worse: hold or alert",
-            body.kind.text
-        );
-        c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
-    }
-    if on_fail != OnFail::Rollback && profile.scope == Scope::Rollout {
-        let message = format!("kind {} takes the canary back: on_fail is rollback", body.kind.text);
-        c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
-    }
+    fits_kind(c, path, body, profile, (on_fail, gates == Some(true)));
     let slices = body.slices.as_ref().map(|At { value, place }| {
         if !profile.has_slices {
             let message = format!("kind {} is not told apart in slices", body.kind.text);
@@ -242,21 +223,7 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         None => (None, None),
     };
     let metric = Metric(metric?.0);
-    let default_name = match kind {
-        GuardrailKind::Absolute => format!("{metric}.absolute"),
-        GuardrailKind::Stop => format!("{metric}.stop"),
-        GuardrailKind::Missing => format!("{metric}.missing"),
-        GuardrailKind::Split => format!("{metric}.split"),
-        GuardrailKind::Quantile => {
-            let digits = rule.as_ref().map_or(String::new(), quantile_digits);
-            format!("{metric}.p{digits}")
-        }
-        GuardrailKind::Proportion
-        | GuardrailKind::Score
-        | GuardrailKind::Mean
-        | GuardrailKind::Paired
-        | GuardrailKind::Count => metric.0.clone(),
-    };
+    let default_name = default_name(&metric, kind, rule.as_ref());
     let name = match name {
         Some(name) => name?.0,
         None if is_metric(&default_name) => default_name,
@@ -280,6 +247,55 @@ fn guardrail(c: &mut Checker, path: &str, body: &GuardrailBody) -> Option<Guardr
         unless: None,
         benefit: None,
     })
+}
+
+/// What some kinds cannot do.
+fn fits_kind(
+    c: &mut Checker,
+    path: &str,
+    body: &GuardrailBody,
+    profile: &Profile,
+    (on_fail, gates): (OnFail, bool),
+) {
+    let field = |name: &str| format!("{path}.{name}");
+    let kind = &body.kind.text;
+    if let Some(node) = body.maturity.as_ref().filter(|_| profile.healthy.is_none()) {
+        let message = format!("kind {kind} looks at values as they come");
+        c.refuse(Code::FileValue, node.place, &field("maturity"), &message);
+    }
+    if let Some(node) = body.gates.as_ref().filter(|_| gates && !profile.shows_safety) {
+        let message = format!("kind {kind} shows no safety, so it cannot gate");
+        c.refuse(Code::FileValue, node.place, &field("gates"), &message);
+    }
+    if on_fail == OnFail::Rollback && profile.of_comparison {
+        let message = format!(
+            "kind {kind} says that the comparison is not sound, not that the canary is worse: hold or alert"
+        );
+        c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
+    }
+    if on_fail != OnFail::Rollback && profile.scope == Scope::Rollout {
+        let message = format!("kind {kind} takes the canary back: on_fail is rollback");
+        c.refuse(Code::FileValue, body.on_fail.place, &field("on_fail"), &message);
+    }
+}
+
+/// What a guardrail is called that was given no name.
+fn default_name(metric: &Metric, kind: GuardrailKind, rule: Option<&Rule>) -> String {
+    match kind {
+        GuardrailKind::Absolute => format!("{metric}.absolute"),
+        GuardrailKind::Stop => format!("{metric}.stop"),
+        GuardrailKind::Missing => format!("{metric}.missing"),
+        GuardrailKind::Split => format!("{metric}.split"),
+        GuardrailKind::Quantile => {
+            let digits = rule.map_or(String::new(), quantile_digits);
+            format!("{metric}.p{digits}")
+        }
+        GuardrailKind::Proportion
+        | GuardrailKind::Score
+        | GuardrailKind::Mean
+        | GuardrailKind::Paired
+        | GuardrailKind::Count => metric.0.clone(),
+    }
 }
 
 fn slices(
