@@ -219,7 +219,6 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
             commands(state, seq, rollout, *command, actuators.iter().map(|a| a.as_str()).collect())
         }
         Event::AlertRaised { rollout, alert } => {
-            use crate::core::event::alert::AlertKind;
             let service = service_of(rollout);
             let body = AlertMessage {
                 v: 1,
@@ -227,22 +226,7 @@ pub fn messages(state: &State, seq: EventSeq, at: Timestamp, event: &Event) -> V
                 at: rfc3339(at),
                 rollout: rollout.0.clone(),
                 service: service.to_owned(),
-                alert: match alert.kind() {
-                    AlertKind::Guardrail(_) => "guardrail",
-                    AlertKind::Unjudgeable(_) => "unjudgeable",
-                    AlertKind::ActuatorSilent(_) => "actuator_silent",
-                    AlertKind::ActuatorRejected(_) => "actuator_rejected",
-                    AlertKind::Deadline(_) => "deadline",
-                    AlertKind::NotApplied(_) => "not_applied",
-                    AlertKind::Segment(_) => "segment",
-                    AlertKind::Overtaken => "overtaken",
-                    AlertKind::Condition(_) => "condition",
-                    AlertKind::Slice(..) => "slice",
-                    AlertKind::AboveCap(_) => "above_cap",
-                    AlertKind::RollbackUnconfirmed(..) => "rollback_unconfirmed",
-                    AlertKind::NotEffective(..) => "not_effective",
-                    AlertKind::Smoke(_) => "smoke",
-                },
+                alert: alert.kind().name(),
                 summary: words::alert::text(alert),
                 guardrail: alert.reading().map(guardrail_view),
             };

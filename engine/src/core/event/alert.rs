@@ -105,6 +105,28 @@ pub enum AlertKind {
     Smoke(SmokeId),
 }
 
+impl AlertKind {
+    /// As messages name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            AlertKind::Guardrail(_) => "guardrail",
+            AlertKind::Unjudgeable(_) => "unjudgeable",
+            AlertKind::ActuatorSilent(_) => "actuator_silent",
+            AlertKind::ActuatorRejected(_) => "actuator_rejected",
+            AlertKind::Deadline(_) => "deadline",
+            AlertKind::NotApplied(_) => "not_applied",
+            AlertKind::Segment(_) => "segment",
+            AlertKind::Overtaken => "overtaken",
+            AlertKind::Condition(_) => "condition",
+            AlertKind::Slice(..) => "slice",
+            AlertKind::AboveCap(_) => "above_cap",
+            AlertKind::RollbackUnconfirmed(..) => "rollback_unconfirmed",
+            AlertKind::NotEffective(..) => "not_effective",
+            AlertKind::Smoke(_) => "smoke",
+        }
+    }
+}
+
 /// How many values of each arm are above its cap, and the evidence (nats) that those of the canary are too many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AboveCap {
