@@ -162,9 +162,7 @@ impl<J: Journal, T> Ledger<J, T> {
             self.drive(|runner, record| runner.finish(record))?;
         }
         let mut released = self.commit()?;
-        if !planted(Bug::ForgetsOutbox) {
-            released.messages = self.catch_up()?;
-        }
+        released.messages = self.catch_up()?;
         Ok(released)
     }
 
@@ -203,8 +201,7 @@ impl<J: Journal, T> Ledger<J, T> {
     pub fn commit(&mut self) -> Result<Released<T>, J::Error> {
         self.urgent = false;
         let (events, bytes) = (self.group.len(), self.group.bytes().len());
-        let hasty = planted(Bug::AckBeforeDurable) || planted(Bug::PublishBeforeDurable);
-        if events > 0 && !(hasty && events < 8) {
+        if events > 0 && !(planted(Bug::PublishBeforeDurable) && events < 8) {
             self.journal.append(&self.group)?;
             self.since_snapshot += bytes as u64;
             self.group.appended();
@@ -222,7 +219,6 @@ impl<J: Journal, T> Ledger<J, T> {
     /// The next `n` messages have reached the broker, and with them every message that announces an event up to
     /// `seq`. Returns what is to follow them.
     pub fn published(&mut self, seq: EventSeq, n: usize) -> Result<Vec<Outgoing>, J::Error> {
-        let seq = if planted(Bug::CursorAhead) { self.journal.head().seq } else { seq };
         self.journal.set_outbox_cursor(seq);
         self.outstanding -= n;
         if self.behind && self.outstanding == 0 { self.catch_up() } else { Ok(Vec::new()) }
@@ -251,14 +247,7 @@ impl<J: Journal, T> Ledger<J, T> {
         if self.since_snapshot == 0 {
             return Ok(());
         }
-        let mut state = std::borrow::Cow::Borrowed(&self.runner.state);
-        if planted(Bug::SnapshotLosesWord) {
-            let monitors = state.to_mut().rollouts.values_mut().flat_map(|rollout| &mut rollout.monitors);
-            monitors.for_each(|monitor| {
-                monitor.evidence.harm.log_wealth.iter_mut().take(1).for_each(|word| *word = 0)
-            });
-        }
-        let bytes = rmp_serde::to_vec_named(&*state).expect("the state is made of storable types");
+        let bytes = rmp_serde::to_vec_named(&self.runner.state).expect("the state is made of storable types");
         self.journal.put_snapshot(&bytes)?;
         self.since_snapshot = 0;
         self.snapshot_after = SNAPSHOT_BYTES.max(bytes.len() as u64 * SNAPSHOT_SHARE);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::random::Random;
 use crate::core::ids::EventSeq;
-use crate::core::planted::{Bug, planted};
+
 use crate::core::time::Span;
 use crate::runner::ledger::Journal;
 use crate::wire::anchor::{self, AnchorMismatch, Anchored, STRIDE};
@@ -257,7 +257,7 @@ impl SimLog {
     }
 
     /// Says where the log ends; the slot is synced when this returns.
-    fn anchor(&mut self, head: Head) {
+    pub(super) fn anchor(&mut self, head: Head) {
         let mut disk = self.disk.borrow_mut();
         let at = disk.slot * STRIDE as usize;
         disk.anchor.resize(2 * STRIDE as usize, 0);
@@ -348,9 +348,6 @@ impl Journal for SimLog {
             Some(Mishap::KilledBefore | Mishap::KilledBetween) => return Err(DiskError::Killed),
             Some(Mishap::Full) => return Err(DiskError::Full),
             _ => {}
-        }
-        if planted(Bug::AnchorBeforePage) {
-            self.anchor(group.head());
         }
         let mut disk = self.disk.borrow_mut();
         let synced = !matches!(mishap, Some(Mishap::KilledUnsynced | Mishap::Sync | Mishap::Lost));

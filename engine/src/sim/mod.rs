@@ -9,5 +9,6 @@ pub mod minimize;
 pub mod plan;
 pub mod random;
 pub mod script;
+pub mod tampered;
 pub mod traffic;
 pub mod world;

@@ -19,6 +19,7 @@ use super::disk::{Disk, DiskError, SimLog};
 use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, Work, random};
 use super::random::Random;
 use super::script::START;
+use super::tampered::Tampered;
 use super::traffic::Serving;
 use crate::core::event::Event;
 use crate::core::event::fact::Inbound;
@@ -102,7 +103,7 @@ struct Sending {
 
 /// One life of the daemon.
 struct Node {
-    ledger: Ledger<SimLog, Ticket>,
+    ledger: Ledger<Tampered, Ticket>,
     inbox: VecDeque<(Ticket, Event)>,
     outbox: VecDeque<Sending>,
     place: u64,
