@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash policies simulate planted aarch64 fuzz clean
+.PHONY: help demo lint test test-data outcomes bench decision-quality decision-quality-peers pictures kill-test crash policies simulate planted mutants aarch64 fuzz clean
 
 DATA ?= ../shared/data
 N ?= 200
@@ -21,9 +21,12 @@ help: ## this list
 demo: ## three rollouts in virtual time: promoted, rolled back, promoted with an alert
 	@cargo run --profile demo --locked -p sluice-demo
 
-lint: ## formatting and clippy
+lint: ## formatting, clippy, and whether the planted faults fit the sources
 	@echo "== formatting"
 	@cargo fmt --check
+	@echo "== planted faults"
+	@git apply --check tests/planted/faults.patch || \
+	  { echo "tests/planted/faults.patch does not fit the sources any more; see tests/planted/source.sh" >&2; exit 1; }
 	@echo "== clippy"
 	@cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 # What is no part of cargo bench is not among all targets.
@@ -106,14 +109,22 @@ simulate: ## made-up trouble over many histories, every promise checked: SEEDS=0
 	@echo "== simulating seeds $(SEEDS)"
 	@$(SLUICE) simulate --seeds $(SEEDS) --minimize
 
-# A binary of its own: nothing else may meet the faults.
+# Built from a copy of the sources: these know no faults. RECORD=1 writes down where each is found.
 planted: ## every fault that can be planted in the rules must be found by the simulator; RECORD=1 records where
+	@tests/planted/source.sh
 	@echo "== build with faults"
-	@cargo test --quiet --locked --no-run --test log --features planted
+	@cd target/planted && CARGO_TARGET_DIR=$(CURDIR)/target cargo test --quiet --locked --no-run --test log
 	@mv $(SLUICE) target/planted-sluice
 	@$(BUILD)
-	@tests/support/planted.sh target/planted-sluice $(if $(RECORD),target/planted.seeds)
-	@$(if $(RECORD),cp target/planted.seeds tests/support/planted.seeds)
+	@tests/planted/find.sh target/planted-sluice $(if $(RECORD),target/planted.seeds)
+	@$(if $(RECORD),cp target/planted.seeds tests/planted/seeds)
+
+# Takes hours: each mutant is a build of the engine. What survives is a rule that no unit test and no scenario pins down.
+MUTATE := bets label_bets reference refresh score
+mutants: ## small mechanical faults in the arithmetic of the evidence, by cargo-mutants: MUTATE="bets label_bets"
+	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing; install it: cargo install --locked cargo-mutants" >&2; exit 1; }
+	@cargo mutants --package sluice-engine --output target $(foreach room,$(MUTATE),--file 'engine/src/core/**/$(room).rs') \
+	  --test-package sluice-engine --test-package sluice -- --lib --test pure
 
 # Not in the usual check: it builds everything for another machine. Debian's packages suffice.
 HISTORIES ?= 100

@@ -47,10 +47,6 @@ pub struct Args {
     /// Histories at a time [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Put a fault into the rules, by name
-    #[cfg(feature = "planted")]
-    #[arg(long, value_name = "NAME", value_parser = bug)]
-    plant: Option<crate::core::planted::Bug>,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -62,34 +58,7 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     }
 }
 
-#[cfg(feature = "planted")]
-fn bug(name: &str) -> Result<crate::core::planted::Bug, String> {
-    use crate::core::planted::Bug;
-    let known =
-        || Bug::ALL.iter().map(|bug| format!("\n  {:28} {}", bug.name(), bug.what())).collect::<String>();
-    let found = Bug::ALL.iter().copied().find(|bug| bug.name() == name);
-    found.ok_or_else(|| format!("no fault {name}; known:{}", known()))
-}
-
 impl Args {
-    #[cfg(feature = "planted")]
-    fn plant(&self) {
-        crate::core::planted::plant(self.plant);
-    }
-
-    #[cfg(feature = "planted")]
-    fn planted(&self) -> String {
-        self.plant.map_or(String::new(), |bug| format!(" --plant {}", bug.name()))
-    }
-
-    #[cfg(not(feature = "planted"))]
-    fn plant(&self) {}
-
-    #[cfg(not(feature = "planted"))]
-    fn planted(&self) -> &'static str {
-        ""
-    }
-
     fn plan(&self, seed: u64) -> Plan {
         Plan::draw(seed, self.events, self.faults.as_deref().unwrap_or(Fault::ALL))
     }
@@ -102,7 +71,7 @@ impl Args {
         });
         let size =
             if self.events == EVENTS_MIN { String::new() } else { format!(" --events {}", self.events) };
-        format!("sluice simulate --seed {seed}{size}{}{}", faults.unwrap_or_default(), self.planted())
+        format!("sluice simulate --seed {seed}{size}{}", faults.unwrap_or_default())
     }
 }
 
@@ -140,12 +109,6 @@ impl Sum {
             self.failed.sort_by_key(|history| history.seed);
             self.failed.truncate(5);
         }
-    }
-
-    /// Whether a planted fault has been found: by a broken promise, or by many decisions that are wrong.
-    fn caught(&self) -> bool {
-        let wrong = || self.wrong().iter().any(|(.., n, within)| !within && *n >= 50);
-        self.failures > 0 || self.histories.is_multiple_of(50) && wrong()
     }
 
     fn missing(&self) -> Vec<Rare> {
@@ -194,7 +157,6 @@ pub fn main(common: &Common, args: &Args) -> Result<u8, CliError> {
 }
 
 fn one(common: &Common, args: &Args, seed: u64) -> Result<u8, CliError> {
-    args.plant();
     let plan = args.plan(seed);
     let skip = match &args.only {
         None => BTreeSet::new(),
@@ -259,11 +221,9 @@ fn many(common: &Common, args: &Args) -> Result<u8, CliError> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                args.plant();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let caught = cfg!(feature = "planted") && sum.lock().expect("no thread panics").caught();
-                    if seed >= args.seeds.end || caught {
+                    if seed >= args.seeds.end {
                         return;
                     }
                     let history = run(&args.plan(seed), &BTreeSet::new(), false);
@@ -317,7 +277,6 @@ fn report(
         output::lines(&format!("{:>9}  of {} {what}: {word}", count(*k), count(*n)))?;
     }
     for history in &sum.failed {
-        args.plant();
         explain(args, &args.plan(history.seed), history)?;
     }
     for state in missing {

@@ -19,7 +19,7 @@ use super::recover::recover;
 use super::writer::{self, OUTBOX_MAX, Writer};
 use super::{clock, http, smoke};
 use crate::core::event::Event;
-use crate::core::rules::ENGINE;
+use crate::core::rules::{ENGINE, Rules};
 use crate::core::state::State;
 
 /// How long the broker may take to accept what is on its way when the daemon stops.
@@ -180,7 +180,7 @@ fn first_facts(log: &Log, state: &State, policies: Vec<policies::Loaded>) -> Vec
     let mut facts = Vec::new();
     if state.last == 0 {
         facts.extend(Event::begin(log.id(), &build()));
-    } else if state.engine != ENGINE {
+    } else if !Rules::are_current(state.engine) {
         facts.push(Event::EngineAdopted { engine: ENGINE });
     }
     facts.push(Event::DaemonStarted { build: build() });

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 13] = [
     &["evidence_trace"],
     &["view"],
     &["invariants"],
-    &["clock", "durable"],
+    &["clock", "os_sync"],
     &["log"],
     &["sim", "shell"],
     &["cli"],
@@ -27,9 +27,8 @@ const LAYERS: [&[&str]; 13] = [
 ];
 
 /// The rooms of the core, each above those before it; what stands in one line does not know each other.
-const ROOMS: [&[&str]; 9] = [
+const ROOMS: [&[&str]; 8] = [
     &["ids", "time", "text", "rules"],
-    &["planted"],
     &["policy", "telemetry"],
     &["evidence"],
     &["event"],
@@ -203,6 +202,46 @@ fn the_rooms_of_the_core_know_what_is_below_them() {
         }
     }
     assert!(wrong.is_empty(), "out of place:\n{}", wrong.join("\n"));
+}
+
+/// What could make two builds, or two runs of one, decide differently: a feature, the environment, a value that changes.
+const SWITCHES: [&str; 12] = [
+    "cfg(feature",
+    "cfg(not(feature",
+    "cfg!(",
+    "env!(",
+    "thread_local!",
+    "static mut",
+    "Atomic",
+    "Mutex",
+    "RwLock",
+    "unsafe",
+    "std::env",
+    "debug_assertions",
+];
+
+/// Rules differ by nothing but the engine that a log names, and that is compared in `core/rules.rs` alone.
+#[test]
+fn nothing_alters_a_rule() {
+    let mut wrong = Vec::new();
+    for Source { file, module, code } in sources(PURE) {
+        let rules = ["core", "rules"] == module[..];
+        let compares = |line: &str| {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let asks =
+                [" == ", " != ", " < ", " > ", " <= ", " >= ", "match "].iter().any(|w| line.contains(w));
+            asks && words.any(|word| word.eq_ignore_ascii_case("engine"))
+        };
+        for (number, line) in (1..).zip(code.lines()) {
+            // The world in memory is one thread's, and has no rules.
+            let switch = SWITCHES.iter().find(|switch| line.contains(**switch) && module[0] != "sim");
+            wrong.extend(switch.map(|switch| format!("{file}:{number}: `{switch}` could alter a rule")));
+            if compares(line) && !rules {
+                wrong.push(format!("{file}:{number}: engines are compared in core/rules.rs"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The complaints about one file; `file` is its path.

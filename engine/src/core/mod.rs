@@ -7,7 +7,6 @@ pub mod decide;
 pub mod event;
 pub mod evidence;
 pub mod ids;
-pub mod planted;
 pub mod policy;
 pub mod rules;
 pub mod state;

@@ -16,4 +16,9 @@ impl Rules {
     pub fn of(engine: u32) -> Option<Rules> {
         (engine == ENGINE).then_some(Rules {})
     }
+
+    /// Whether `engine` is what new rollouts are decided by.
+    pub fn are_current(engine: u32) -> bool {
+        engine == ENGINE
+    }
 }

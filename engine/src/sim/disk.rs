@@ -257,7 +257,7 @@ impl SimLog {
     }
 
     /// Says where the log ends; the slot is synced when this returns.
-    pub(super) fn anchor(&mut self, head: Head) {
+    fn anchor(&mut self, head: Head) {
         let mut disk = self.disk.borrow_mut();
         let at = disk.slot * STRIDE as usize;
         disk.anchor.resize(2 * STRIDE as usize, 0);

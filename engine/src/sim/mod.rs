@@ -9,6 +9,5 @@ pub mod minimize;
 pub mod plan;
 pub mod random;
 pub mod script;
-pub mod tampered;
 pub mod traffic;
 pub mod world;

@@ -13,7 +13,6 @@ use crate::core::event::rollout_spec::Outcome;
 use crate::core::event::verb::Verb;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
-use crate::core::planted::{Bug, planted};
 use crate::core::state::rollout::{Bake, Claim, Stage};
 use crate::core::state::{Ended, State};
 use crate::core::time::Span;
@@ -42,7 +41,7 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         };
     };
     let moved = rollout.moved;
-    if let Some(seen) = act.if_seq.filter(|seen| *seen < moved && !planted(Bug::StaleView)) {
+    if let Some(seen) = act.if_seq.filter(|seen| *seen < moved) {
         return Err(Refusal::Moved { rollout: id(), seen, moved });
     }
     let turn = Turn::of(state, rollout);
@@ -58,7 +57,6 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
             }
             _ => Ok(()),
         },
-        (Verb::Promote, Stage::RollingBack) if planted(Bug::PromotesAfterRollback) => Ok(()),
         (_, Stage::Releasing) => Err(Refusal::Releasing { rollout: id() }),
         // Confirmed by all, and telemetry does not show it: somebody who knows better takes it as done.
         (Verb::Rollback, Stage::RollingBack) if act.force && rollout.sent.is_none() => Ok(()),
@@ -78,10 +76,7 @@ fn check_act(state: &State, act: &Act) -> Result<(), Refusal> {
         (Verb::Pause | Verb::Resume, _) => Ok(()),
         (Verb::Approve, Stage::Baking(_)) => match gates::approvals(turn) {
             (_, 0) => Err(Refusal::NoApprovalNeeded { rollout: id() }),
-            _ if act.actor == rollout.spec.by
-                && gates::not_submitter(turn)
-                && !planted(Bug::SubmitterCounts) =>
-            {
+            _ if act.actor == rollout.spec.by && gates::not_submitter(turn) => {
                 Err(Refusal::OwnChange { rollout: id(), by: act.actor.clone() })
             }
             _ if rollout.approvals.contains(&act.actor) => {
@@ -123,7 +118,7 @@ fn check_undo(state: &State, ended: &Ended, act: &Act) -> Result<(), Refusal> {
         return Err(Refusal::OtherServes { rollout, service, serves: known.serving.clone(), baseline });
     }
     let since = state.now.since(ended.ended_at);
-    if since >= keep && !planted(Bug::KeepsForEver) {
+    if since >= keep {
         return Err(Refusal::NotKept { rollout, service, baseline, since, keep });
     }
     Ok(())
@@ -179,7 +174,6 @@ fn check_skip(turn: Turn, bake: &Bake) -> Result<(), Refusal> {
     let Assessment { judgement, gates, .. } = Assessment::of(turn);
     let passable = |reason: &Reason| matches!(reason, Reason::Samples { .. } | Reason::Bake { .. });
     match gates.iter().find(|gate| !gate.met && !passable(&gate.reason)) {
-        Some(_) if planted(Bug::SkipsGuardrail) => Ok(()),
         Some(gate) => {
             let grounds = Grounds::of(vec![gate.reason.clone()], &judgement.readings);
             let (rollout, at) = (turn.rollout.id.clone(), turn.policy.step_name(bake.step));

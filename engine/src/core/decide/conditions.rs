@@ -6,7 +6,6 @@ use super::turn::Turn;
 use crate::core::evidence::figures::{Limit, Measure};
 use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::ids::Weight;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::condition::Figures;
 use crate::core::policy::guardrail::{Condition, Guardrail, Unless};
@@ -68,7 +67,7 @@ pub fn conditions<'a>(
         Stage::Baking(bake) => policy.step(bake.step).to > Weight::ZERO,
         _ => false,
     };
-    if policy.conditions.is_empty() || !baking || planted(Bug::ConditionIgnored) {
+    if policy.conditions.is_empty() || !baking {
         return Vec::new();
     }
     policy.conditions.iter().map(|condition| (condition, condition.when.holds(observed).ok())).collect()

@@ -10,7 +10,6 @@ use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::kind::Scope;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::OnFail;
 use crate::core::policy::segment::Task;
 use crate::core::state::rollout::Stage;
@@ -37,13 +36,7 @@ pub fn decision_event(turn: Turn, choice: Choice, because: Vec<Reason>, judgemen
         _ => rollout.step(),
     };
     let weight_to = match choice {
-        Choice::Promote
-            if planted(Bug::SkipsStep) && step.is_some_and(|s| usize::from(s) + 2 < policy.steps.len()) =>
-        {
-            policy.steps[step.map_or(0, |step| usize::from(step) + 2)].to
-        }
         Choice::Promote => policy.steps[step.map_or(0, |step| usize::from(step) + 1)].to,
-        Choice::Rollback if planted(Bug::RollsBackInSteps) => rollout.weight.min(policy.steps[0].to),
         Choice::Rollback => Weight::ZERO,
         Choice::Hold | Choice::Complete => rollout.weight,
     };

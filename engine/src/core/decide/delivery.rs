@@ -13,8 +13,7 @@ use crate::core::event::alert::Alert;
 use crate::core::event::decision::{Choice, Reason};
 use crate::core::event::fact::Ack;
 use crate::core::event::refusal::Refusal;
-use crate::core::ids::{Actuator, CommandId};
-use crate::core::planted::{Bug, planted};
+use crate::core::ids::Actuator;
 use crate::core::policy::actuator::{Declared, OnDeadline};
 use crate::core::state::State;
 use crate::core::state::in_flight::InFlightCommand;
@@ -22,7 +21,7 @@ use crate::core::state::rollout::Stage;
 
 /// What follows for the command on its way.
 pub fn follow_up(turn: Turn) -> Option<Event> {
-    let Turn { state, rollout, policy, now } = turn;
+    let Turn { rollout, policy, now, .. } = turn;
     let sent = rollout.sent.as_ref()?;
     let id = rollout.id.clone();
     if sent.waiting.is_empty() {
@@ -60,11 +59,7 @@ pub fn follow_up(turn: Turn) -> Option<Event> {
     }
     (!again.is_empty() || rollout.resend).then(|| Event::CommandResent {
         rollout: id,
-        command: if planted(Bug::DoubleCommandId) {
-            CommandId::of(state.log, state.last)
-        } else {
-            sent.command.id
-        },
+        command: sent.command.id,
         attempt: sent.attempt + 1,
         actuators: if rollout.resend { sent.waiting.clone() } else { again },
     })
@@ -78,11 +73,11 @@ fn silence(
 ) -> Option<Event> {
     let Turn { rollout, policy, now, .. } = turn;
     let silent_at = sent.silent_at(actuator, policy);
-    if silent_at > now || planted(Bug::SilentUnnamed) {
+    if silent_at > now {
         return None;
     }
     let (asked, within) = (sent.command.asked(), policy.ack_within(actuator));
-    if rollout.takes_back() && !planted(Bug::BackTwice) {
+    if rollout.takes_back() {
         let (before, due) = sent.announcement(actuator, silent_at);
         let (since, canary) = (now.since(sent.issued_at), sent.command.canary.clone());
         let actuator = actuator.clone();
@@ -94,7 +89,7 @@ fn silence(
     let silent = Alert::ActuatorSilent { actuator: actuator.clone(), asked, within, on_silent };
     alert(rollout, silent).or_else(|| {
         let because = Reason::NotApplied { waiting: vec![actuator.clone()], within_ms: within.0 };
-        (acts && !planted(Bug::SilenceHolds)).then(|| back(turn, because))
+        acts.then(|| back(turn, because))
     })
 }
 

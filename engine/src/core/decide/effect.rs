@@ -6,13 +6,12 @@ use crate::core::event::Event;
 use crate::core::event::alert::{Alert, NotEffective};
 use crate::core::event::command::Shown;
 use crate::core::event::decision::Gate;
-use crate::core::planted::{Bug, planted};
 use crate::core::state::rollout::Stage;
 
 /// The gate of the command that was confirmed last.
 pub fn gate(turn: Turn) -> Option<Gate> {
     let effect = turn.rollout.effect.as_ref()?;
-    let met = effect.is_shown() || planted(Bug::LiarPromoted);
+    let met = effect.is_shown();
     Some(Gate { met, time: false, reason: effect.reason(turn.policy) })
 }
 

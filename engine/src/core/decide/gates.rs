@@ -7,7 +7,6 @@ use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Approval;
 use crate::core::policy::guardrail::{Condition, OnFail};
 use crate::core::policy::segment::Task;
@@ -52,7 +51,6 @@ pub fn gates(
         let met = match reading.verdict {
             Verdict::Fail => reading.on_fail_effective() == OnFail::Alert && !asked,
             Verdict::Pass => true,
-            Verdict::Insufficient | Verdict::NoData if planted(Bug::PromotesOnNoData) => true,
             _ => !monitors && (soaking || !needed),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
@@ -70,8 +68,6 @@ pub fn gates(
         gates.push(Gate { met: have >= *need, time: true, reason });
     }
     let need = if soaking { step.bake.plus(policy.soak) } else { step.bake };
-    let won = planted(Bug::EarlyHorizon) && policy.ab && readings.iter().all(|r| r.verdict != Verdict::Fail);
-    let need = if won { Span::ZERO } else { need };
     let left = need.minus(rollout.watched(now));
     gates.push(Gate { met: left == Span::ZERO, time: true, reason: Reason::Bake { left_ms: left.0 } });
     // Completing moves no traffic.

@@ -10,7 +10,6 @@ use crate::core::event::fact::Intent;
 use crate::core::event::refusal::Refusal;
 use crate::core::event::rollout_spec::RolloutSpec;
 use crate::core::ids::{Digest, RolloutId, Scope, Service, Version};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Concurrency;
 use crate::core::state::rollout::Stage;
 use crate::core::state::{Quarantine, State};
@@ -34,7 +33,7 @@ pub fn open(
     trace: &Option<String>,
 ) -> Result<(RolloutId, RolloutSpec), Refusal> {
     let Intent { id, service, .. } = intent;
-    if let Some((content, answer)) = state.intents.get(id).filter(|_| !planted(Bug::IntentTwice)) {
+    if let Some((content, answer)) = state.intents.get(id) {
         // An answer is the first that follows from its intent.
         let seq = answer - 1;
         let (intent, before, now) = (id.clone(), *content, intent.content);
@@ -126,7 +125,7 @@ fn place_in_line(
 ) -> Result<(Option<RolloutId>, Vec<RolloutId>), Refusal> {
     let Some(known) = state.services.get(&intent.service) else { return Ok((None, Vec::new())) };
     let active = known.active.as_ref().and_then(|id| state.rollouts.get(id));
-    let Some(active) = active.filter(|_| !planted(Bug::TwoActive)) else { return Ok((None, Vec::new())) };
+    let Some(active) = active else { return Ok((None, Vec::new())) };
     let service = intent.service.clone();
     let open = || std::iter::once(&active.id).chain(&known.queue).filter_map(|id| state.rollouts.get(id));
     if let Some(same) = open().find(|r| r.spec.to == intent.to) {
@@ -158,7 +157,7 @@ pub fn several_parts(
     to: &Composition,
     at_once: u8,
 ) -> Option<Refusal> {
-    if to.parts.is_empty() || planted(Bug::SeveralParts) || usize::from(at_once) >= Part::ALL.len() {
+    if to.parts.is_empty() || usize::from(at_once) >= Part::ALL.len() {
         return None;
     }
     if serves.parts.is_empty() {
@@ -173,9 +172,6 @@ pub fn overtaken(turn: Turn) -> Option<Overtaken> {
     let Turn { state, rollout, policy, .. } = turn;
     let RolloutSpec { service, to, composition, .. } = &rollout.spec;
     let known = state.services.get(service).filter(|_| state.turn_of(rollout))?;
-    if planted(Bug::OvertakenBegins) {
-        return None;
-    }
     let serves = known.serving.as_ref()?;
     if serves == to {
         return Some(Overtaken::Serves { service: service.clone(), to: to.clone() });

@@ -27,7 +27,6 @@ use self::decision::{decision_event, ordered};
 use self::readings::judge;
 use self::turn::Turn;
 use super::event::Event;
-use super::planted::{Bug, planted};
 use super::policy::Policy;
 use super::state::{PendingInput, State};
 use crate::core::event::alert::{Above, AboveCap, Alert, AlertKind};
@@ -178,12 +177,7 @@ fn choose_action(turn: Turn, assessment: &Assessment) -> Option<Event> {
             .filter(move |r| r.verdict == Verdict::Fail && r.on_fail_effective() == on_fail)
     };
     let named = |r: &GuardrailReading| Reason::Guardrail { name: r.name.clone() };
-    let (have, need) = gates::approvals(turn);
-    let shut = || windows::gates(turn).iter().any(|gate| !gate.met);
-    let waits = planted(Bug::PausedHarm) && rollout.paused.is_some()
-        || planted(Bug::GateBeforeHarm) && have < need
-        || planted(Bug::WindowBeforeHarm) && shut();
-    if judgement.harm && !waits {
+    if judgement.harm {
         let because = failing(OnFail::Rollback).map(named).collect();
         return Some(decision_event(turn, Choice::Rollback, because, judgement));
     }

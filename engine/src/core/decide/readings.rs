@@ -14,7 +14,6 @@ use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::score::harm_ln;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::Weight;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::condition::Figures;
 use crate::core::policy::guardrail::{Guardrail, OnFail, Unless};
@@ -61,7 +60,7 @@ pub fn excuses(turn: Turn, observed: &BTreeMap<&str, Figures>) -> Vec<Excuse> {
     let Turn { rollout, policy, .. } = turn;
     let shown = |name: &str| {
         let of = policy.guardrails.iter().position(|g| g.name == name).and_then(|i| rollout.monitors.get(i));
-        of.is_some_and(|monitor| monitor.evidence.benefit_shown || planted(Bug::ExcuseUnshown))
+        of.is_some_and(|monitor| monitor.evidence.benefit_shown)
     };
     let excuse = |guardrail: &Guardrail| match &guardrail.unless {
         Some(Unless::Benefit { guardrail }) => {
@@ -170,7 +169,7 @@ pub fn read(
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
     // What was shown of the segment before says nothing about the one that is exposed now.
     let before = of_part_before(rollout, policy, monitor);
-    let before = before && !failed && !planted(Bug::SafetyCarries);
+    let before = before && !failed;
     if before {
         (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
     }

@@ -16,7 +16,6 @@ use crate::core::event::reading::GuardrailReading;
 use crate::core::evidence::bets::{discoveries, enough};
 use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::verdict::Verdict;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Guardrail, OnFail};
 
 /// One value that a policy names, and how it stands.
@@ -109,7 +108,7 @@ pub fn alert(turn: Turn, slices: &[Slice]) -> Option<Event> {
 pub fn gates(slices: &[Slice]) -> impl Iterator<Item = Gate> {
     let holds = |slice: &&Slice| {
         let accepted = slice.monitor.is_some_and(|part| part.accepted.is_some());
-        slice.told && slice.on_fail == OnFail::Hold && !accepted && !planted(Bug::SliceIgnored)
+        slice.told && slice.on_fail == OnFail::Hold && !accepted
     };
     let gate = |slice: &Slice| Gate { met: false, time: false, reason: Reason::Slice { name: slice.name() } };
     slices.iter().filter(holds).map(gate)

@@ -7,7 +7,6 @@ use super::turn::Turn;
 use crate::core::event::decision::{Gate, Reason};
 use crate::core::event::windows::{Bounds, Freeze};
 use crate::core::ids::Service;
-use crate::core::planted::{Bug, planted};
 use crate::core::state::State;
 use crate::core::time::Timestamp;
 
@@ -32,10 +31,7 @@ pub fn gates(turn: Turn) -> Vec<Gate> {
             Some(Bounds { open, why, turns, .. }) => {
                 gate(*open, Reason::Window { why: Some(why.clone()), turns: *turns })
             }
-            None => {
-                let met = planted(Bug::StaleWindowOpens) && known.is_some();
-                gate(met, Reason::Window { why: None, turns: None })
-            }
+            None => gate(false, Reason::Window { why: None, turns: None }),
         });
     }
     gates

@@ -8,7 +8,6 @@ use super::reading::GuardrailReading;
 use super::rollout_spec::RolloutSpec;
 use super::smoke::SmokeOutcome;
 use crate::core::ids::{Actuator, CommandId, Digest, EventSeq, Metric, RolloutId, Service, Version, Weight};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::exposure::Exposure;
 use crate::core::policy::segment::Task;
@@ -94,7 +93,6 @@ impl Decision {
             Some(step) => (policy.exposure_at(step), policy.step(step).task),
             None => (Exposure { rest: self.weight_to, segments: Vec::new() }, self.task),
         };
-        let early = planted(Bug::ReleaseEarly) && policy.release && rest == Weight::FULL;
         self.moves().then(|| Command {
             id: CommandId::of(log, seq),
             service: of.service.clone(),
@@ -102,12 +100,9 @@ impl Decision {
             baseline: self.baseline.clone(),
             canary: self.canary.clone(),
             bundle: of.composition.parts.clone(),
-            weight: match task {
-                Some(Task::Shadow) if planted(Bug::ServesShadow) => Weight(1_000),
-                _ => rest,
-            },
+            weight: rest,
             segments,
-            task: if early { Some(Task::Release) } else { task },
+            task,
             actuators: policy.actuators.clone(),
         })
     }

@@ -11,7 +11,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::Better;
 
 /// Largest share of its capital that one bet risks on one observation.
@@ -110,7 +109,7 @@ impl Setting {
         let excess = eps - rho * x;
         let wish = if binary { excess / (b * (1.0 - b)) } else { excess / (var_b + excess * excess) };
         // The balance uses the counts that came, not the planned split: validity rests on it.
-        let r = if planted(Bug::EqualArms) { rho } else { rho * n_b / n_a };
+        let r = rho * n_b / n_a;
         let cap = match lean {
             Lean::Below => (KAPPA / (1.0 - b)).min(KAPPA / (r * a)),
             Lean::Above => (KAPPA / b).min(KAPPA / (r * (1.0 - a))),
@@ -247,7 +246,7 @@ impl Wealth {
             let held = *units as f64 / UNITS_PER_NAT;
             let (max, min) = if held > injected { (held, injected) } else { (injected, held) };
             let sum = max + libm::log1p(libm::exp(min - max));
-            *units = floor_units(if planted(Bug::ForgetsCapital) { injected } else { sum });
+            *units = floor_units(sum);
         }
     }
 
@@ -296,7 +295,7 @@ pub fn enough(m: usize, k: usize, level: f64) -> f64 {
 
 fn floor_units(nats: f64) -> i64 {
     let units = nats * UNITS_PER_NAT;
-    (if planted(Bug::RoundsUp) { libm::ceil(units) } else { libm::floor(units) }) as i64
+    libm::floor(units) as i64
 }
 
 /// What a kind bets on under a reference.

@@ -3,7 +3,6 @@
 use super::kind::{Counts, Summed, Way};
 use super::monitor::GuardrailMonitor;
 use super::verdict::Verdict;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Guardrail, SLICES_MAX};
 use crate::core::telemetry::arm::Arm;
 use crate::core::telemetry::columns::Sums;
@@ -43,7 +42,7 @@ impl GuardrailMonitor {
             return false;
         }
         let cohort = self.cohorts.entry(o.cohort).or_default();
-        if profile.judged && !planted(Bug::MixesJudges) {
+        if profile.judged {
             let Some(dropped) = cohort.admit(o.judge) else {
                 self.left_out += 1;
                 return false;
@@ -134,7 +133,6 @@ impl GuardrailMonitor {
     #[inline]
     fn late(&mut self, start: Timestamp, settled: bool, n: u64) -> bool {
         let late = settled || self.scored_to.is_some_and(|scored| start <= scored);
-        let late = late && !planted(Bug::BetsLate);
         self.late += if late { n } else { 0 };
         late
     }

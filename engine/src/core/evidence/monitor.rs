@@ -8,7 +8,6 @@ use super::kind::{Bucket, Way};
 use super::reference::{BaselineSample, Reference};
 use super::score::{Evidence, Scored};
 use super::verdict::Verdict;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::arm::{ArmCount, Portion};
@@ -91,14 +90,12 @@ impl GuardrailMonitor {
     /// The evidence as the cohort that starts at `start` begins to be scored: served at `step`, and graded by whom it says.
     pub fn entering(&self, guardrail: &Guardrail, policy: &Policy, start: Timestamp, step: u16) -> Evidence {
         let mut evidence = self.evidence.clone();
-        if let Some(judge) = self.cohorts[&start].judge
-            && !planted(Bug::JudgeUnseen)
-        {
+        if let Some(judge) = self.cohorts[&start].judge {
             evidence.enter_judge(judge);
         }
         if self.reference.is_some() {
             let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
-            if segment(step) != segment(evidence.step) && !planted(Bug::SafetyCarries) {
+            if segment(step) != segment(evidence.step) {
                 evidence.enter_segment(guardrail.benefit.is_some());
             }
             evidence.enter_step(step);
@@ -136,8 +133,7 @@ impl GuardrailMonitor {
             evidence.end_cohort(guardrail, reference, end);
         }
         if evidence.step != step {
-            let kept = if planted(Bug::ForgetsStepCount) { evidence.step_canary } else { 0 };
-            (evidence.step, evidence.step_canary) = (step, kept);
+            (evidence.step, evidence.step_canary) = (step, 0);
         }
         evidence.step_canary += canary.n;
         Scored { step, baseline, canary, reference_only: self.reference.is_none(), evidence }

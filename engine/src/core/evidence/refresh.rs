@@ -8,7 +8,6 @@ use super::block::{EPOCH_CANARY, OpenBlock, pair_y};
 use super::monitor::GuardrailMonitor;
 use super::reference::{BaselineSample, GATHERED_MAX, Reference, Unusable, exceeds};
 use super::score::Scored;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{EvidenceRules, Guardrail};
 use crate::core::telemetry::arm::Portion;
 use crate::core::telemetry::cohort::Cohort;
@@ -119,10 +118,7 @@ impl GuardrailMonitor {
             self.gathered = BaselineSample::default();
             self.evidence.open = OpenBlock::default();
         }
-        let (held, holds) = match planted(Bug::OpenBlockKept) {
-            true => (&OpenBlock::default(), &OpenBlock::default()),
-            false => (&self.evidence.open, &scored.evidence.open),
-        };
+        let (held, holds) = (&self.evidence.open, &scored.evidence.open);
         if !guardrail.profile().of_values {
             self.gathered.n += scored.baseline.n + held.n_a - holds.n_a;
             self.gathered.sum += scored.baseline.sum + held.sum_a - holds.sum_a;
@@ -170,7 +166,7 @@ impl GuardrailMonitor {
     /// the other arm. `None`: that cannot be told.
     fn settled(&self, reference: &Reference) -> Option<Cow<'_, BaselineSample>> {
         let open = self.evidence.open.n_a;
-        if reference.threshold.is_none() || open == 0 || planted(Bug::OpenBlockKept) {
+        if reference.threshold.is_none() || open == 0 {
             return Some(Cow::Borrowed(&self.gathered));
         }
         if self.gathered.histogram.is_some() {
@@ -202,18 +198,6 @@ impl GuardrailMonitor {
     ) -> Option<Result<Reference, Unusable>> {
         guardrail.compares()?;
         let needs = guardrail.needs(rules);
-        if planted(Bug::ReferenceAhead) && !guardrail.profile().of_values && needs > 0 {
-            let mut ahead = self.clone();
-            let next = ahead.cohorts.pop_first().map_or([0; 4], |(_, cohort)| cohort.totals());
-            ahead.cohorts.clear();
-            ahead.gathered.n += next[0];
-            ahead.gathered.sum += next[1] as f64;
-            return ahead.freezes(guardrail, needs);
-        }
-        self.freezes(guardrail, needs)
-    }
-
-    fn freezes(&self, guardrail: &Guardrail, needs: u64) -> Option<Result<Reference, Unusable>> {
         match &self.reference {
             None if self.gathered.n >= needs && !self.unusable => {
                 Some(Reference::first(guardrail, &self.gathered))

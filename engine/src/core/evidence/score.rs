@@ -11,7 +11,6 @@ use super::interval::IntervalEstimate;
 use super::kind::Secondary;
 use super::label_bets;
 use super::reference::{Reference, exceeds};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::arm::{ArmCount, Portion};
 use crate::core::time::{Span, Timestamp};
@@ -114,15 +113,13 @@ impl Evidence {
             self.open = OpenBlock::default();
             (self.interval.step, self.interval.squares) = Default::default();
             self.step = step;
-            if !planted(Bug::ForgetsStepCount) {
-                self.step_canary = 0;
-            }
+            self.step_canary = 0;
         }
     }
 
     /// Canary observations settled at `step`.
     pub fn step_canary_at(&self, step: u16) -> u64 {
-        if self.step == step || planted(Bug::ForgetsStepCount) { self.step_canary } else { 0 }
+        if self.step == step { self.step_canary } else { 0 }
     }
 
     /// Stakes capital afresh on both sides.

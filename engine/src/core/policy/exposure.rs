@@ -4,7 +4,6 @@
 use super::Policy;
 use super::segment::{OnSegmentFailure, SegmentShare, Segments};
 use crate::core::ids::Weight;
-use crate::core::planted::{Bug, planted};
 
 /// The canary's share of whoever is in no named segment, and of each segment that has one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,11 +21,7 @@ impl Policy {
             return Exposure { rest: self.step(step).to, segments: Vec::new() };
         }
         let named = self.segments.as_ref().map_or(&[][..], |segments| &segments.named);
-        let own = self.step(step).segment;
         for step in self.steps.iter().take(usize::from(step) + 1) {
-            if planted(Bug::ForgetsSegment) && step.segment != own {
-                continue;
-            }
             let Some(i) = step.segment else {
                 exposure.rest = step.to;
                 continue;
@@ -68,7 +63,7 @@ impl Policy {
     /// The last step of the part before that of `step`, where a part that fails goes back alone and there is one.
     pub fn step_before_segment(&self, step: u16) -> Option<u16> {
         let alone = |segments: &&Segments| segments.on_failure == OnSegmentFailure::Alone;
-        self.segments.as_ref().filter(alone).filter(|_| !planted(Bug::AloneTakesAll))?;
+        self.segments.as_ref().filter(alone)?;
         let own = self.steps.get(usize::from(step))?.segment;
         let before = self.steps[..usize::from(step)].iter().rposition(|step| step.segment != own)?;
         Some(before as u16)

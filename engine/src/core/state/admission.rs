@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::{SERIES_MAX, State};
 use crate::core::event::Event;
 use crate::core::event::refusal::Refusal;
-use crate::core::planted::{Bug, planted};
 
 /// Whether a fact may enter the log as it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,9 +20,6 @@ impl State {
     /// Decides whether `fact` may be recorded.
     pub fn admit(&self, fact: &Event) -> Admission {
         let Some(origin) = fact.origin() else { return Admission::Accept };
-        if planted(Bug::CountsTwice) {
-            return Admission::Accept;
-        }
         if self.intake.has(origin) {
             return Admission::Duplicate;
         }

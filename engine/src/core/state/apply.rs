@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::rollout::{Bake, Rollout, Stage};
 use super::{ENDED_MAX, Ended, PendingInput, Quarantine, ServiceState, State, smoke};
 use crate::core::event::Event;
-use crate::core::event::alert::{Alert, AlertKind, Objection};
+use crate::core::event::alert::{Alert, Objection};
 use crate::core::event::bundle::Composition;
 use crate::core::event::decision::{Choice, Decision, Grounds};
 use crate::core::event::fact::{Ack, AckStatus};
@@ -15,7 +15,6 @@ use crate::core::event::verb::Verb;
 use crate::core::evidence::kind::Scope;
 use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::ids::{Digest, EventSeq, RolloutId, Service, Version};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::{Policy, Retry};
 use crate::core::telemetry::columns::{Columns, Sums};
 use crate::core::time::{Span, Timestamp};
@@ -40,17 +39,8 @@ impl State {
             Event::LogCreated { log, .. } => self.log = *log,
             Event::EngineAdopted { engine } => self.engine = *engine,
             Event::DaemonStarted { .. } => {
-                if planted(Bug::ForgetsFreeze) {
-                    self.freezes.clear();
-                }
-                if planted(Bug::ForgetsQuarantine) {
-                    self.services.values_mut().for_each(|service| service.quarantined.clear());
-                }
-                let watched = planted(Bug::DowntimeCountsAsWatched);
-                let down = if watched { Span::ZERO } else { at.since(before) };
+                let down = at.since(before);
                 for rollout in self.rollouts.values_mut() {
-                    rollout.segment_taken_back.take_if(|_| planted(Bug::UnparksItself));
-                    rollout.sent.take_if(|_| planted(Bug::ForgetsCommand));
                     let policy = &self.policies[&rollout.spec.policy];
                     rollout.apply_gap(policy, down, at);
                     rollout.apply_restart(policy, at);
@@ -197,11 +187,8 @@ impl State {
             // From somebody it was not sent to: that is worth a refusal.
             Some(sent) if !sent.command.actuators.contains(&ack.actuator) => {}
             Some(_) => {
-                let unfinished = ack.done.filter(|(done, of)| done < of && !planted(Bug::HalfDone));
+                let unfinished = ack.done.filter(|(done, of)| done < of);
                 match (&ack.status, unfinished) {
-                    (AckStatus::Progress, _) if planted(Bug::ProgressConfirms) => {
-                        rollout.apply_ack(ack.command, &ack.actuator, None);
-                    }
                     (AckStatus::Progress, _) => rollout.apply_progress(&ack.actuator, ack.done, at),
                     (AckStatus::Applied, None) => rollout.apply_ack(ack.command, &ack.actuator, None),
                     (AckStatus::Applied, Some((done, of))) => {
@@ -314,11 +301,6 @@ impl State {
         if service.active.as_ref() == Some(id) {
             service.active = service.queue.pop_front();
             self.agenda.extend(service.active.clone());
-            if planted(Bug::InheritsEvidence)
-                && let Some(next) = service.active.as_ref().and_then(|id| self.rollouts.get_mut(id))
-            {
-                next.monitors = rollout.monitors.clone();
-            }
         }
         for scope in &rollout.spec.scopes {
             let Some(line) = self.scopes.get_mut(scope) else { continue };
@@ -329,9 +311,6 @@ impl State {
             }
         }
         match (outcome, &rollout.last_choice) {
-            (Outcome::Superseded, _) if planted(Bug::SupersededServes) => {
-                service.serving = Some(rollout.spec.to.clone());
-            }
             (Outcome::Completed, _) => {
                 service.serving = Some(rollout.spec.to.clone());
                 service.composition = rollout.spec.composition.clone();
@@ -433,9 +412,6 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             if let Some(bake) = rollout.bake_mut() {
                 bake.held = Some(decision.because.clone());
             }
-            rollout
-                .alerts
-                .retain(|kind, _| !(planted(Bug::AlertsTwice) && matches!(kind, AlertKind::Deadline(_))));
         }
         Choice::Rollback if decision.back_to.is_some() => {
             let step = decision.back_to.unwrap_or(0);
@@ -443,9 +419,7 @@ fn apply_decision(rollout: &mut Rollout, policy: &Policy, decision: &Decision, s
             rollout.sent = None;
             rollout.segment_taken_back = decision.segment.clone();
             // What was found is about the part that is taken back, and so is what it has served and what is on its way.
-            if !planted(Bug::StragglersCount) {
-                rollout.steps = vec![(at, step)];
-            }
+            rollout.steps = vec![(at, step)];
             for (monitor, guardrail) in rollout.monitors.iter_mut().zip(&policy.guardrails) {
                 if guardrail.profile().scope != Scope::Rollout {
                     *monitor = GuardrailMonitor::new(guardrail);

@@ -18,7 +18,6 @@ use super::batch::{Batch, Routes};
 use crate::core::event::command::Command;
 use crate::core::event::decision::Reason;
 use crate::core::ids::{Metric, Weight};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
 use crate::core::telemetry::arm::Arm;
@@ -127,8 +126,7 @@ impl Effect {
         if self.over(policy) <= batch.at {
             self.end_look(policy, batch.at);
         }
-        let since =
-            if planted(Bug::EffectiveUnseen) { Timestamp::default() } else { self.since.plus(rules.after) };
+        let since = self.since.plus(rules.after);
         let divided = policy.segments.is_some();
         let mut found = vec![0_u64; batch.columns.series.len()];
         for sample in batch.samples.iter().filter(|sample| sample.served_at >= since) {

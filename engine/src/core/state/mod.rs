@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ids::{CommandId, Digest, EventSeq, IntentId, RolloutId, Scope, Service, Version};
-use super::planted::{Bug, planted};
 use super::policy::{ChangeKind, Policy};
 use super::time::Timestamp;
 use crate::core::event::alert::Overtaken;
@@ -139,9 +138,6 @@ pub struct Ended {
 impl State {
     /// The policy that a rollout was created under.
     pub fn policy_of(&self, rollout: &Rollout) -> &Policy {
-        if planted(Bug::NewestPolicy) {
-            return &self.policies[&self.policy_names[&rollout.spec.policy_name]];
-        }
         &self.policies[&rollout.spec.policy]
     }
 
@@ -206,7 +202,7 @@ impl State {
     /// Whether a rollout is the one that moves, of its service and of each of its scopes.
     pub fn turn_of(&self, rollout: &Rollout) -> bool {
         let service = self.services.get(&rollout.spec.service);
-        let free = planted(Bug::ScopeTwice) || self.blocked(&rollout.id, &rollout.spec.scopes).is_none();
+        let free = self.blocked(&rollout.id, &rollout.spec.scopes).is_none();
         free && service.is_some_and(|service| service.active.as_ref() == Some(&rollout.id))
     }
 

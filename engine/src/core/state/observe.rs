@@ -4,10 +4,8 @@ use super::batch::{Batch, Part, Routes, part_named, value_of};
 use super::rollout::{Rollout, Stage};
 use crate::core::evidence::ingest::Receipt;
 use crate::core::evidence::kind::{Profile, Scope};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::guardrail::Guardrail;
-use crate::core::telemetry::arm::Arm;
 use crate::core::telemetry::cohort::{position_key, unit_key};
 use crate::core::telemetry::columns::Columns;
 use crate::core::telemetry::observation::{Observation, Role};
@@ -90,7 +88,7 @@ impl<'a> Lookup<'a> {
         let gone = |part| {
             self.segment_taken_back.is_some_and(|segment_taken_back| place(part) >= place(segment_taken_back))
         };
-        part.map_or(self.goes_back, gone) && !planted(Bug::StragglersCount)
+        part.map_or(self.goes_back, gone)
     }
 
     /// Whether what was served in `part` until `served_to` is something to a guardrail. Before the first step it is of no moment.
@@ -102,7 +100,7 @@ impl<'a> Lookup<'a> {
         part: Part,
     ) -> bool {
         let of_step = |moment: Moment| {
-            let divided = self.policy.segments.is_some() && !planted(Bug::MixesSegments);
+            let divided = self.policy.segments.is_some();
             let elsewhere = divided && part.flatten() != moment.segment;
             !(moment.cold || elsewhere || moment.in_flux && fed.needs_share)
         };
@@ -127,9 +125,8 @@ impl Rollout {
         let (offset, length) = (served_at.since(since), policy.evidence.cohort);
         let cohort = since.plus(Span(offset.0 - offset.0 % length.0.max(1)));
         let segment = policy.segment_index(step);
-        let in_flux = policy.guardrails.iter().any(|g| g.profile().needs_share)
-            && self.share_in_flux(served_at, to)
-            && !planted(Bug::MovingCounts);
+        let in_flux =
+            policy.guardrails.iter().any(|g| g.profile().needs_share) && self.share_in_flux(served_at, to);
         Some(Moment { cohort, cold: offset < policy.evidence.warm_up, segment, in_flux })
     }
 
@@ -160,14 +157,13 @@ impl Rollout {
         for (index, sample) in batch.samples.iter().enumerate() {
             let Some(arm) = routes.arm(sample.series) else { continue };
             if known_for != Some(sample.served_at) {
-                let at = if planted(Bug::ArrivalOrder) { batch.at } else { sample.served_at };
-                (known_for, known) = (Some(sample.served_at), self.moment(at, at, policy));
+                let at = sample.served_at;
+                (known_for, known) = (Some(at), self.moment(at, at, policy));
             }
             let cohort = known.map_or(sample.served_at, |moment| moment.cohort);
             let part = routes.part(sample.tag);
-            let wrong = planted(Bug::WrongArm) && arm == Arm::Baseline && index % 8 == 7;
             let mut observation = Observation {
-                arm: if wrong { Arm::Canary } else { arm },
+                arm,
                 served_at: sample.served_at,
                 cohort,
                 unit: sample.unit.and_then(|unit| lookup.units[unit as usize]),
@@ -202,10 +198,9 @@ impl Rollout {
             let moment = self.moment(aggregate.from, aggregate.to, policy);
             let cohort = moment.map_or(aggregate.from, |moment| moment.cohort);
             // Sums have no tags: they are of all segments together, of which some have more of the canary than others.
-            let mixed = policy.segments.is_some() && !planted(Bug::MixesSegments);
-            let wrong = planted(Bug::WrongArm) && arm == Arm::Baseline && aggregate.n % 8 == 7;
+            let mixed = policy.segments.is_some();
             let mut observation = Observation {
-                arm: if wrong { Arm::Canary } else { arm },
+                arm,
                 served_at: aggregate.from,
                 cohort,
                 unit: None,

@@ -13,11 +13,9 @@ use crate::core::event::decision::{Choice, Decision, Reason};
 use crate::core::event::fact::Act;
 use crate::core::event::rollout_spec::{Outcome, RolloutSpec};
 use crate::core::event::verb::Verb;
-use crate::core::evidence::kind::Secondary;
 use crate::core::evidence::monitor::GuardrailMonitor;
 use crate::core::evidence::verdict::Verdict;
 use crate::core::ids::{Actuator, CommandId, EventSeq, RolloutId, SmokeId, Version, Weight, derived_id};
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::Policy;
 use crate::core::policy::actuator::Smoke;
 use crate::core::policy::guardrail::Guardrail;
@@ -190,9 +188,7 @@ impl Rollout {
     /// When a cohort settles, at the earliest when what was sent while nobody watched has had one cohort's time to arrive.
     pub(super) fn settles(&self, policy: &Policy, guardrail: &Guardrail, start: Timestamp) -> Timestamp {
         let length = policy.evidence.cohort;
-        let early = planted(Bug::MissingEarly) && guardrail.profile().secondary == Some(Secondary::Below);
-        let maturity = if early || planted(Bug::BetsEarly) { Span::ZERO } else { guardrail.maturity };
-        start.plus(length).plus(maturity).max(self.caught_up)
+        start.plus(length).plus(guardrail.maturity).max(self.caught_up)
     }
 
     /// Index of the step whose traffic is, or is about to be, served.
@@ -222,8 +218,7 @@ impl Rollout {
     /// How long the current step has been watched at `now`.
     pub fn watched(&self, now: Timestamp) -> Span {
         let Some(bake) = self.bake() else { return Span::ZERO };
-        let paused = self.paused.as_ref().filter(|_| !planted(Bug::PauseCountsAsWatched));
-        let until = paused.map_or(now, |(_, since)| (*since).max(bake.since));
+        let until = self.paused.as_ref().map_or(now, |(_, since)| (*since).max(bake.since));
         until.since(bake.since).minus(bake.unwatched)
     }
 
@@ -354,14 +349,13 @@ impl Rollout {
     pub fn apply_ack(&mut self, command: CommandId, actuator: &Actuator, refused: Option<Objection>) {
         let Some(sent) = self.sent.as_mut().filter(|sent| sent.command.id == command) else { return };
         match refused {
-            Some(_) if planted(Bug::RefusalConfirms) => sent.waiting.retain(|name| name != actuator),
             Some(why) => {
                 if !sent.rejected.iter().any(|(name, _)| name == actuator) {
                     sent.rejected.push((actuator.clone(), why));
                 }
             }
             None => {
-                sent.waiting.retain(|name| name != actuator && !planted(Bug::AnyAckConfirms));
+                sent.waiting.retain(|name| name != actuator);
                 sent.rejected.retain(|(name, _)| name != actuator);
             }
         }
@@ -436,14 +430,12 @@ impl Rollout {
         if let Stage::Applying { step } = self.stage {
             let segment = |step: u16| policy.segment_index(step);
             let begins = self.serving_step().is_some_and(|before| segment(before) != segment(step));
-            if begins && !planted(Bug::AheadCounts) {
+            if begins {
                 // Requests that a clock ahead of the log's puts into the time from now on are of the part before.
                 self.monitors.iter_mut().for_each(|monitor| monitor.drop_from(at));
             }
             self.steps.push((at, step));
-            if !planted(Bug::ApprovalsStay) {
-                self.approvals.clear();
-            }
+            self.approvals.clear();
             let bake = Bake { step, since: at, unwatched: Span::ZERO, held: None };
             let last = usize::from(step) + 1 == policy.steps.len();
             self.stage = if last { Stage::Soaking(bake) } else { Stage::Baking(bake) };

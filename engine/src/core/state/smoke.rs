@@ -6,9 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::event::smoke::{SmokeAsk, SmokeOutcome, SmokeResult};
-use crate::core::ids::{SmokeId, derived_id};
-use crate::core::planted::{Bug, planted};
+use crate::core::event::smoke::{SmokeAsk, SmokeResult};
+use crate::core::ids::SmokeId;
 
 /// A test of the current step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +23,8 @@ pub struct SmokeTest {
 
 /// Folds a restart: whoever ran tests is gone.
 pub fn apply_restart(tests: &mut [SmokeTest]) {
-    for test in tests.iter_mut().filter(|test| test.result.is_none() && !planted(Bug::SmokeForgotten)) {
+    for test in tests.iter_mut().filter(|test| test.result.is_none()) {
         test.to_ask = true;
-        if planted(Bug::SmokeRenamed) {
-            test.id = SmokeId(derived_id(test.id.0, "again", u64::from(test.attempt)));
-        }
     }
 }
 
@@ -44,10 +40,6 @@ pub fn apply_finished(tests: &mut [SmokeTest], result: &SmokeResult) -> bool {
     let Some(test) = tests.iter_mut().find(|test| test.id == result.id && test.result.is_none()) else {
         return false;
     };
-    let mut result = result.clone();
-    if planted(Bug::SmokeTimeout) && result.outcome == SmokeOutcome::TimedOut {
-        result.outcome = SmokeOutcome::Passed;
-    }
-    (test.result, test.to_ask) = (Some(result), false);
+    (test.result, test.to_ask) = (Some(result.clone()), false);
     true
 }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::arm::{Arm, Histogram, Portion};
 use super::observation::Observation;
-use crate::core::planted::{Bug, planted};
 use crate::core::time::{Span, Timestamp};
 
 /// Values kept of one arm in one cohort.
@@ -170,9 +169,7 @@ impl Cohort {
             .kept
             .iter()
             .filter_map(|(key, Kept { at, x: a, .. })| {
-                let mixed = planted(Bug::PairsMixed).then(|| self.canary.kept.range(key..).next());
-                let mixed = mixed.flatten().map(|(_, kept)| kept);
-                let Kept { at: other, x: b, .. } = self.canary.kept.get(key).or(mixed)?;
+                let Kept { at: other, x: b, .. } = self.canary.kept.get(key)?;
                 Some((*at.max(other), *key, *a, *b))
             })
             .collect();

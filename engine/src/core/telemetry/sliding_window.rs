@@ -32,11 +32,6 @@ impl Recent {
         (0..n.min(most)).for_each(|i| self.push(before_the(i + 1) > before_the(i)));
     }
 
-    /// Takes in `times` observations in a row, all bad or none.
-    pub fn run(&mut self, bad: bool, times: u64) {
-        (0..times.min(u64::from(self.size))).for_each(|_| self.push(bad));
-    }
-
     fn push(&mut self, bad: bool) {
         let (word, bit) = ((self.next / 64) as usize, 1u64 << (self.next % 64));
         if self.n == self.size {

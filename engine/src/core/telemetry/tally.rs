@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::arm::ArmCount;
 use super::sliding_window::Recent;
-use crate::core::planted::{Bug, planted};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,7 +25,6 @@ pub struct Total {
 
 impl Total {
     pub fn new(allowed: u64) -> Total {
-        let allowed = allowed + u64::from(planted(Bug::OneMoreMayHappen));
         Total { allowed, n: 0, bad: 0 }
     }
 }
@@ -35,10 +33,6 @@ impl Tally {
     /// Takes in `n` observations with so many bad ones.
     pub fn take(&mut self, n: u64, bad: u64) {
         match self {
-            Tally::Last(recent) if planted(Bug::SumsAtOnce) => {
-                recent.run(true, bad);
-                recent.run(false, n - bad);
-            }
             Tally::Last(recent) => recent.spread(n, bad),
             Tally::All(total) => {
                 total.n = total.n.saturating_add(n);

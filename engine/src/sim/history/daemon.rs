@@ -18,7 +18,6 @@ use crate::sim::disk::{DiskError, SimLog};
 use crate::sim::plan::actuation::{self, Ending};
 use crate::sim::plan::{Draw, Fault, MINUTE};
 use crate::sim::script::START;
-use crate::sim::tampered::Tampered;
 use crate::wire::anchor::AnchorMismatch;
 use crate::wire::envelope::Envelope;
 
@@ -79,7 +78,7 @@ impl Run<'_> {
 
     pub(super) fn open(&mut self) -> Result<Node, DiskError> {
         self.disk.borrow_mut().mishap = None;
-        let journal = Tampered::new(SimLog::open(&self.disk, self.log)?);
+        let journal = SimLog::open(&self.disk, self.log)?;
         if let Some((head, _)) = journal.snapshot()? {
             self.reach(Rare::SnapshotUsed);
             // I12: a snapshot and what follows it say what the whole log says.

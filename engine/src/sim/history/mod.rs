@@ -19,7 +19,6 @@ use super::disk::{Disk, DiskError, SimLog};
 use super::plan::{Draw, Fault, MINUTE, Obedience, Plan, Stimulus, TICK, Work, random};
 use super::random::Random;
 use super::script::START;
-use super::tampered::Tampered;
 use super::traffic::Serving;
 use crate::core::event::Event;
 use crate::core::event::fact::Inbound;
@@ -103,7 +102,7 @@ struct Sending {
 
 /// One life of the daemon.
 struct Node {
-    ledger: Ledger<Tampered, Ticket>,
+    ledger: Ledger<SimLog, Ticket>,
     inbox: VecDeque<(Ticket, Event)>,
     outbox: VecDeque<Sending>,
     place: u64,

@@ -7,7 +7,6 @@ use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed
 use crate::core::evidence::label_bets::{RATIOS_ABOVE, RATIOS_BELOW, chance};
 use crate::core::evidence::reference::{BaselineSample, Reference, Unusable};
 use crate::core::ids::Metric;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Better, Count, Guardrail, GuardrailKind};
 use crate::core::telemetry::arm::{ArmCount, Portion};
 use crate::core::telemetry::cohort::Cohort;
@@ -84,7 +83,7 @@ impl Compares for Count {
     fn take(&self, cohort: &mut Cohort, o: &Observation, length: Span) -> bool {
         match (o.unit, events(o.value)) {
             (None, n) => cohort.count(o, length, n, 0),
-            (Some(_), 0) if !planted(Bug::NoneCounts) => {}
+            (Some(_), 0) => {}
             (Some(_), _) => cohort.keep(o, o.value),
         }
         true

@@ -7,7 +7,6 @@ use crate::core::evidence::figures::{Limit, Measure, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Secondary, Summed, Way};
 use crate::core::evidence::reference::{ABOVE_CAP, BaselineSample, CAPPED, Reference, Unusable};
 use crate::core::ids::Metric;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Mean};
 use crate::core::telemetry::arm::{ArmCount, Portion};
 use crate::core::telemetry::cohort::Cohort;
@@ -76,9 +75,8 @@ impl Compares for Mean {
 
     /// The means of few values scatter more than those of many, and the cap cuts what scatters: where the arms sum different
     /// numbers of requests, it would cut more of one.
-    fn sums<'a>(&self, n: u64, sums: &'a Sums, _: Role) -> Summed<'a> {
-        let mean = sums.mean(n).filter(|_| planted(Bug::SumsOfMeans));
-        mean.map_or(Summed::Nothing, Summed::Mean)
+    fn sums<'a>(&self, _: u64, _: &'a Sums, _: Role) -> Summed<'a> {
+        Summed::Nothing
     }
 
     fn portions(&self, _: Better, cohort: &Cohort, of: Bucket) -> Vec<(Timestamp, Portion)> {

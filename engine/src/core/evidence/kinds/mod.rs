@@ -20,7 +20,6 @@ pub use paired::DISCORDANT;
 use super::bets::Bets;
 use super::kind::{Compares, Kind, Profile, Way};
 use super::reference::Reference;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{EvidenceRules, Guardrail, GuardrailKind, Rule};
 
 impl Rule {
@@ -92,8 +91,7 @@ impl Guardrail {
 
     /// What the canary's values are divided by before they are compared.
     pub fn canary_factor(&self) -> f64 {
-        let compares = self.compares().filter(|_| !planted(Bug::NoHandicap));
-        compares.map_or(1.0, |kind| kind.factor(self.better))
+        self.compares().map_or(1.0, |kind| kind.factor(self.better))
     }
 }
 

@@ -7,7 +7,6 @@ use crate::core::evidence::figures::{Limit, Measure, Shown, Unit};
 use crate::core::evidence::kind::{Bucket, Compares, Kind, Profile, Scope, Summed, Way};
 use crate::core::evidence::reference::{BaselineSample, GATHERED_MAX, Reference, Unusable};
 use crate::core::ids::Metric;
-use crate::core::planted::{Bug, planted};
 use crate::core::policy::guardrail::{Better, Guardrail, GuardrailKind, Quantile};
 use crate::core::telemetry::arm::{ArmCount, Histogram, Portion};
 use crate::core::telemetry::cohort::Cohort;
@@ -155,8 +154,7 @@ impl Quantile {
     /// two bounds cannot be told.
     fn beyond(&self, better: Better, held: &Histogram, threshold: f64) -> Option<Portion> {
         let at = held.bounds.iter().position(|bound| *bound == threshold)?;
-        let factor = if planted(Bug::NoHandicap) { 1.0 } else { self.factor(better) };
-        let limit = threshold * factor;
+        let limit = threshold * self.factor(better);
         let (n_a, n_b) = (*held.baseline.last()?, *held.canary.last()?);
         // Counts up to the last bound below the limit, and up to the first at or above it.
         let next = held.bounds.iter().position(|bound| *bound >= limit)?;
