@@ -7,6 +7,7 @@
 use std::io::Write;
 
 use sluice::core::event::Event;
+use sluice::core::event::bundle::Composition;
 use sluice::core::event::fact::{Delivery, Inbound, Origin};
 use sluice::core::ids::{Digest, Service};
 use sluice::core::policy::Step;
@@ -115,10 +116,15 @@ pub fn intent(data: &[u8]) {
             names::intent_id("id", intent.id.as_str()).expect("an id");
             assert_ne!(intent.from.as_ref(), Some(&intent.to));
             // Written out again it is the same intent; only what was submitted differs.
+            let parts = |of: &Composition| (!of.parts.is_empty()).then(|| of.parts.clone());
             let written = serde_json::json!({
                 "id": intent.id, "service": intent.service, "policy": intent.policy, "by": intent.by,
-                "reason": intent.reason,
-                "change": {"kind": intent.kind, "from": intent.from, "to": intent.to},
+                "reason": intent.reason, "finding": intent.finding, "scopes": intent.scopes,
+                "change": {
+                    "kind": intent.kind, "from": intent.from, "to": intent.to,
+                    "bundle": parts(&intent.composition), "from_bundle": parts(&intent.from_composition),
+                    "git": intent.composition.git, "significant": intent.significant,
+                },
             });
             let mut again = intent::parse_intent(written.to_string().as_bytes(), None, None, None, NOW)
                 .expect("a written intent is read");
