@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
 use sluice_engine::core::event::Event;
 use sluice_engine::core::event::decision::Choice;
@@ -20,7 +22,7 @@ use sluice_engine::sim::world::{Behaviour, Draw, Traffic, World};
 use sluice_engine::wire::envelope::Group;
 use sluice_engine::wire::policy_file;
 use sluice_store::clock;
-use sluice_store::log::{Log, LogError, OpenOptions};
+use sluice_store::log::{Log, LogError, OpenOptions, Reader};
 
 const POLICY: &str = include_str!("policy.yaml");
 const SERVICE: &str = "assistant";
@@ -122,6 +124,23 @@ struct Stage {
     runner: Runner,
     log: Log,
     group: Group,
+    /// Up to where the log may be read.
+    heads: Sender<EventSeq>,
+    replayed: JoinHandle<Result<Verifier, DemoError>>,
+}
+
+/// Reads the log, decides everything again and compares byte for byte, beside the story: from the log alone.
+fn replay(log: &Reader, heads: Receiver<EventSeq>) -> Result<Verifier, DemoError> {
+    let (mut verifier, mut next) = (Verifier::from(State::default()), 1);
+    for head in heads {
+        for envelope in log.scan(next)?.take((head + 1 - next) as usize) {
+            let e = envelope?;
+            verifier.next(e.seq, e.at, &e.event).map_err(DemoError::Replay)?;
+            next = e.seq + 1;
+        }
+    }
+    verifier.settled().map_err(DemoError::Replay)?;
+    Ok(verifier)
 }
 
 impl Stage {
@@ -147,7 +166,9 @@ impl Stage {
             ..Traffic::default()
         });
         let group = Group::after(log.head());
-        Stage { world, runner: Runner::default(), log, group }
+        let ((heads, known), reader) = (channel(), log.reader());
+        let replayed = std::thread::spawn(move || replay(&reader, known));
+        Stage { world, runner: Runner::default(), log, group, heads, replayed }
     }
 
     /// Records a fact with what follows from it, tells the story of it, and shows it to the world.
@@ -161,8 +182,7 @@ impl Stage {
             }
         });
         if !news.is_empty() || self.group.bytes().len() >= GROUP {
-            self.log.append(&self.group)?;
-            self.group.appended();
+            self.append()?;
         }
         for (_, at, event) in news {
             self.world.see(&event);
@@ -206,16 +226,19 @@ impl Stage {
         Ok(())
     }
 
-    /// Reads the log back, decides everything again, and compares byte for byte.
-    fn verify(mut self) -> Result<(), DemoError> {
+    fn append(&mut self) -> Result<(), DemoError> {
         self.log.append(&self.group)?;
         self.group.appended();
-        let mut verifier = Verifier::from(State::default());
-        for envelope in self.log.reader().scan(1)? {
-            let e = envelope?;
-            verifier.next(e.seq, e.at, &e.event).map_err(DemoError::Replay)?;
-        }
-        verifier.settled().map_err(DemoError::Replay)?;
+        // Where the replay has failed it listens no more, and says why at the end.
+        let _ = self.heads.send(self.log.head().seq);
+        Ok(())
+    }
+
+    /// What deciding everything again came to.
+    fn verify(mut self) -> Result<(), DemoError> {
+        self.append()?;
+        drop(self.heads);
+        let verifier = self.replayed.join().expect("a replay does not panic")?;
         let same = verifier.state.digest() == self.runner.state.digest();
         let counts = verifier.counts;
         println!(
