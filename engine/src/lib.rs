@@ -11,6 +11,7 @@
 pub mod core;
 pub mod evidence_trace;
 pub mod invariants;
+pub mod msgpack;
 pub mod replay;
 pub mod runner;
 pub mod sim;

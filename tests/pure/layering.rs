@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// A module may name itself and whatever stands before it in this list. `sim` and `shell` perform the
 /// same effects in two ways and must not know each other, so neither order between them would do. That the engine knows
 /// neither `clock` nor `log` is Cargo's business.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
+    &["msgpack"],
     &["core"],
     &["windows"],
     &["wire"],

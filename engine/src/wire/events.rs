@@ -6,7 +6,6 @@
 //! rises, and [`decode`] gets one arm that lifts the old form into the new.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde::ser::{SerializeMap, Serializer as _};
 use uuid::Uuid;
 
@@ -28,6 +27,7 @@ use crate::core::policy::Policy;
 use crate::core::rules::{ENGINE, Rules};
 use crate::core::telemetry::columns::Columns;
 use crate::core::time::{Span, Timestamp};
+use crate::msgpack;
 use crate::wire::error::inert;
 
 /// Why a payload cannot be read.
@@ -87,7 +87,7 @@ const NEWEST: u8 = 1;
 
 /// Generates, for version 1 of all kinds: the code's name, the encoder and the decoder.
 macro_rules! stored_v1 {
-    ($($code:literal $name:literal $kind:ident { $($field:ident: $type:ty),* } $(by $decode:ident)?)*) => {
+    ($($code:literal $name:literal $kind:ident { $($field:ident: $type:ty),* })*) => {
         /// The name of a kind by its code, as in [`Event::kind`].
         pub fn name(kind: u8) -> Option<&'static str> {
             match kind {
@@ -120,8 +120,7 @@ macro_rules! stored_v1 {
                     #[derive(Deserialize)]
                     #[serde(deny_unknown_fields)]
                     struct Stored { $($field: $type),* }
-                    let stored = stored_v1!(@decode payload $($decode)?);
-                    stored.map(|Stored { $($field),* }| Event::$kind { $($field),* })
+                    whole(payload).map(|Stored { $($field),* }| Event::$kind { $($field),* })
                 })*
                 unknown => Err(PayloadError::Kind(unknown)),
             }
@@ -130,8 +129,6 @@ macro_rules! stored_v1 {
         #[cfg(test)]
         const CODES: &[u8] = &[$($code),*];
     };
-    (@decode $payload:ident) => { whole($payload, erased) };
-    (@decode $payload:ident $decode:ident) => { whole($payload, $decode) };
 }
 
 stored_v1! {
@@ -139,7 +136,7 @@ stored_v1! {
     2 "daemon.started" DaemonStarted { build: String }
     3 "policy.stored" PolicyStored { digest: Digest, policy: Policy, source: String }
     4 "intent.received" IntentReceived { intent: Intent, origin: Origin }
-    5 "batch.received" BatchReceived { service: Service, columns: Columns, origin: Origin } by direct
+    5 "batch.received" BatchReceived { service: Service, columns: Columns, origin: Origin }
     6 "ack.received" AckReceived { ack: Ack, origin: Origin }
     7 "operator.acted" OperatorActed { act: Act, origin: Origin }
     8 "input.rejected" InputRejected { rejection: Rejection, origin: Origin }
@@ -174,32 +171,10 @@ stored_v1! {
     48 "smoke.asked" SmokeAsked { rollout: RolloutId, ask: SmokeAsk }
 }
 
-type Decoder<'de> = rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>>;
-
-/// Through an erased deserializer: the decoder's own code is there once, not once for each type that an event holds, which was
-/// half of what this crate had to compile.
-fn erased<'de, T: Deserialize<'de>>(decoder: &mut Decoder<'de>) -> Result<T, String> {
-    let read = erased_serde::deserialize(&mut <dyn erased_serde::Deserializer>::erase(decoder));
-    read.map_err(|error| error.to_string())
-}
-
-/// Without that: for what is most of a log.
-fn direct<'de, T: Deserialize<'de>>(decoder: &mut Decoder<'de>) -> Result<T, String> {
-    T::deserialize(decoder).map_err(|error| error.to_string())
-}
-
 /// Decodes `payload` and insists that nothing follows.
-fn whole<'de, T>(
-    payload: &'de [u8],
-    decode: impl FnOnce(&mut Decoder<'de>) -> Result<T, String>,
-) -> Result<T, PayloadError> {
-    let mut decoder = rmp_serde::Deserializer::from_read_ref(payload);
-    // The decoder quotes what it found, whatever and however long that is.
-    let value = decode(&mut decoder).map_err(|error| PayloadError::Damaged(inert(&error, WHY_MAX)))?;
-    match IgnoredAny::deserialize(&mut decoder) {
-        Err(_) => Ok(value),
-        Ok(_) => Err(PayloadError::Damaged("bytes follow its last field".into())),
-    }
+fn whole<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, PayloadError> {
+    // An error quotes what was found, whatever and however long that is.
+    msgpack::from_slice(payload).map_err(|error| PayloadError::Damaged(inert(&error.to_string(), WHY_MAX)))
 }
 
 #[cfg(test)]

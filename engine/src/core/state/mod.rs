@@ -32,6 +32,7 @@ use crate::core::state::dedup::DeliveryLog;
 use crate::core::state::rollout::{Claim, Rollout, Stage};
 use crate::core::telemetry::columns::Series;
 use crate::core::telemetry::rates::Seen;
+use crate::msgpack;
 
 /// Ended rollouts that are still listed; older ones are found in the log.
 pub const ENDED_MAX: usize = 1_000;
@@ -248,8 +249,7 @@ impl State {
 
     /// The state whose stored form is `bytes`; `None` where this build cannot read it.
     pub fn stored(bytes: &[u8]) -> Option<State> {
-        let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
-        erased_serde::deserialize(&mut <dyn erased_serde::Deserializer>::erase(&mut decoder)).ok()
+        msgpack::from_slice(bytes).ok()
     }
 
     /// BLAKE3 of the state in its stored form.
