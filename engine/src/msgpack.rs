@@ -109,23 +109,13 @@ impl<'de> Reader<'de> {
         })
     }
 
-    /// Reads the parts of a value, all of them.
-    fn inside<T>(
-        &mut self,
-        n: u32,
-        read: impl FnOnce(&mut Parts<'_, 'de>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    /// The parts of a value; [`Parts::leave`] when they have been read.
+    fn enter(&mut self, n: u32) -> Result<Parts<'_, 'de>, Error> {
         if self.depth == DEPTH_MAX {
             return Err(Error(format!("it is more than {DEPTH_MAX} values deep")));
         }
         self.depth += 1;
-        let mut parts = Parts { reader: self, left: n };
-        let value = read(&mut parts)?;
-        if parts.left > 0 {
-            return Err(Error(format!("{} of its {n} parts belong to nothing", parts.left)));
-        }
-        self.depth -= 1;
-        Ok(value)
+        Ok(Parts { reader: self, left: n })
     }
 }
 
@@ -175,11 +165,16 @@ macro_rules! takes {
     (@visit Text $reader:ident $visitor:ident $value:ident) => { $visitor.visit_borrowed_str($value) };
     (@visit Bytes $reader:ident $visitor:ident $value:ident) => { $visitor.visit_borrowed_bytes($value) };
     (@visit Array $reader:ident $visitor:ident $value:ident) => {
-        $reader.inside($value, |parts| $visitor.visit_seq(parts))
+        takes!(@parts $reader $visitor $value visit_seq)
     };
     (@visit Map $reader:ident $visitor:ident $value:ident) => {
-        $reader.inside($value, |parts| $visitor.visit_map(parts))
+        takes!(@parts $reader $visitor $value visit_map)
     };
+    (@parts $reader:ident $visitor:ident $value:ident $visit:ident) => {{
+        let mut parts = $reader.enter($value)?;
+        let value = $visitor.$visit(&mut parts)?;
+        parts.leave().map(|()| value)
+    }};
 }
 
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
@@ -271,6 +266,15 @@ struct Parts<'a, 'de> {
 }
 
 impl Parts<'_, '_> {
+    /// All of them have been read, or it is another value than was asked for.
+    fn leave(self) -> Result<(), Error> {
+        self.reader.depth -= 1;
+        match self.left {
+            0 => Ok(()),
+            left => Err(Error(format!("{left} of its parts belong to nothing"))),
+        }
+    }
+
     /// More than there are bytes are never made room for.
     fn hint(&self) -> Option<usize> {
         Some((self.left as usize).min(self.reader.rest.len()))
