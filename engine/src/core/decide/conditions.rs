@@ -50,7 +50,7 @@ pub fn observed<'a>(turn: Turn<'a>) -> BTreeMap<&'a str, Figures> {
     rollout.monitors.iter().zip(&policy.guardrails).map(figures).collect()
 }
 
-/// Whether what a watch has found is of the segment before the one that is exposed now.
+/// Whether what a monitor has found is of the segment before the one that is exposed now.
 pub fn of_part_before(rollout: &Rollout, policy: &Policy, monitor: &GuardrailMonitor) -> bool {
     let segment = |step: u16| policy.steps.get(usize::from(step)).and_then(|step| step.segment);
     rollout.serving_step().is_some_and(|step| segment(step) != segment(monitor.evidence.step))

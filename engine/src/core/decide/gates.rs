@@ -43,7 +43,7 @@ pub fn gates(
         // Once everything is exposed there is no baseline left to show safety against: only failing counts. An
         // absolute guard needs none, and what it has not seen it has not found in order.
         let absolute = guardrail.compares().is_none();
-        let monitors = absolute && guardrail.on_fail != OnFail::Alert && !idle;
+        let watches = absolute && guardrail.on_fail != OnFail::Alert && !idle;
         let paired = guardrail.profile().of_pairs;
         let needed = guardrail.gates && if idle { shadowed && paired } else { !(paired && in_shadow) };
         // What a promotion needs shown within its limit does not let it pass by failing, even where that only alerts.
@@ -51,7 +51,7 @@ pub fn gates(
         let met = match reading.verdict {
             Verdict::Fail => reading.on_fail_effective() == OnFail::Alert && !asked,
             Verdict::Pass => true,
-            _ => !monitors && (soaking || !needed),
+            _ => !watches && (soaking || !needed),
         };
         gates.push(Gate { met, time: false, reason: Reason::Guardrail { name: reading.name.clone() } });
     }

@@ -124,8 +124,9 @@ fn place_in_line(
     policy: Digest,
 ) -> Result<(Option<RolloutId>, Vec<RolloutId>), Refusal> {
     let Some(known) = state.services.get(&intent.service) else { return Ok((None, Vec::new())) };
-    let active = known.active.as_ref().and_then(|id| state.rollouts.get(id));
-    let Some(active) = active else { return Ok((None, Vec::new())) };
+    let Some(active) = known.active.as_ref().and_then(|id| state.rollouts.get(id)) else {
+        return Ok((None, Vec::new()));
+    };
     let service = intent.service.clone();
     let open = || std::iter::once(&active.id).chain(&known.queue).filter_map(|id| state.rollouts.get(id));
     if let Some(same) = open().find(|r| r.spec.to == intent.to) {

@@ -168,8 +168,7 @@ pub fn read(
             && guardrail.weight > 0.0
             && largest.iter().flatten().any(|largest| libm::log(guardrail.weight) + harm_ln >= *largest);
     // What was shown of the segment before says nothing about the one that is exposed now.
-    let before = of_part_before(rollout, policy, monitor);
-    let before = before && !failed;
+    let before = !failed && of_part_before(rollout, policy, monitor);
     if before {
         (safe_ln, baseline, canary) = (0.0, ArmCount::default(), ArmCount::default());
     }

@@ -1,4 +1,4 @@
-//! How a watch takes in what is observed: into the cohort that it was served in, or the window of an absolute guard.
+//! How a monitor takes in what is observed: into the cohort that it was served in, or the window of an absolute guard.
 
 use super::kind::{Counts, Summed, Way};
 use super::monitor::GuardrailMonitor;

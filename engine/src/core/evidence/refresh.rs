@@ -1,4 +1,4 @@
-//! From what a watch computes its reference, and when. A block is never scored with a reference that was computed from it,
+//! From what a monitor computes its reference, and when. A block is never scored with a reference that was computed from it,
 //! nor is the choice of a reference: what is still to be bet on is not looked at.
 
 use std::borrow::Cow;

@@ -174,7 +174,7 @@ impl Rollout {
         self.steps.last().map(|(_, step)| *step)
     }
 
-    /// Since when a watch has heard nothing of an arm; `None` before the first step.
+    /// Since when a monitor has heard nothing of an arm; `None` before the first step.
     pub fn quiet_since(&self, policy: &Policy, monitor: &GuardrailMonitor, arm: Arm) -> Option<Timestamp> {
         let answers = |step: u16| {
             let step = policy.step(step);
