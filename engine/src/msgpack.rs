@@ -489,6 +489,8 @@ mod tests {
         assert!(from_slice::<de::IgnoredAny>(&nested(128)).is_ok());
         let error = from_slice::<de::IgnoredAny>(&nested(129)).unwrap_err().to_string();
         assert_eq!(error, "it is more than 128 values deep");
+        let beside = [&[0xdc, 1, 0][..], &[0x90; 256]].concat();
+        assert!(from_slice::<de::IgnoredAny>(&beside).is_ok());
     }
 
     #[test]
@@ -496,6 +498,8 @@ mod tests {
         let said = |bytes: &[u8]| from_slice::<BTreeMap<String, u8>>(bytes).unwrap_err().to_string();
         assert_eq!(said(&[0x91, 0x01]), "invalid type: sequence, expected a map");
         assert_eq!(said(&[0x81, 0xa1, b'a', 0xcd, 1, 0]), "invalid value: integer `256`, expected u8");
+        let pair = from_slice::<(u8, u8)>(&[0x93, 1, 2, 3]).unwrap_err().to_string();
+        assert_eq!(pair, "1 of its parts belong to nothing");
         assert_eq!(said(&[0xc1]), "a value has the marker Reserved, which is never stored");
     }
 }
