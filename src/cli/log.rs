@@ -79,7 +79,7 @@ impl HistoryArgs {
     /// Opens the folder or the file.
     pub fn open(&self) -> Result<History, CliError> {
         let path = self.file.as_deref().unwrap_or(&self.data);
-        // RolloutSpec makes sure that writes reach the disk; a file does not need that, an empty one least of all.
+        // Opening makes sure that writes reach the disk; a file does not need that, an empty one least of all.
         if self.file.is_none() && !path.is_dir() {
             return Err(crate::shell::log::LogError::NoLog(path.to_owned()).into());
         }

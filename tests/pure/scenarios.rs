@@ -3,7 +3,7 @@
 //!
 //! The digests stand apart, in `tests/scenarios/digests`: a stored field more changes them all, and none of the traces.
 //!
-//! Secondary the trace, every scenario is replayed from its stored bytes, folded again from a snapshot in its middle, and
+//! Beside the trace, every scenario is replayed from its stored bytes, folded again from a snapshot in its middle, and
 //! checked against the invariants.
 
 use std::collections::BTreeMap;

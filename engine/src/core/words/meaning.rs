@@ -88,7 +88,7 @@ pub fn rolled_back(d: &Decision, policy: &Policy) -> Option<String> {
     } else {
         // No single one is shown to be beyond its limit: that some are, is.
         let found =
-            format!("PooledEvidence they are worse than their limits allow, and {} has most of it.", g.name);
+            format!("Together they are worse than their limits allow, and {} has most of it.", g.name);
         (found, "the canary")
     };
     Some(format!("{found} Had {who} been {within}, this would happen in at most {at_most} of rollouts."))
