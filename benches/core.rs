@@ -165,7 +165,7 @@ fn betting() -> bool {
         beside("the reference", held, "");
     }
     println!(
-        "  Secondary these, and bounded by themselves: what waits for its cohort to settle, and the baseline that is gathered\n  \
+        "  Beside these, and bounded by themselves: what waits for its cohort to settle, and the baseline that is gathered\n  \
          for the next reference ({} bytes; with values, which quantiles always keep and means and scores until their\n  \
          first reference, {GATHERED_MAX} of them, {} bytes).",
         size_of::<BaselineSample>(),

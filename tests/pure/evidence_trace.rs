@@ -164,7 +164,7 @@ fn a_rollback_by_the_average_is_shown_as_what_it_is() {
         let answer = EvidenceAnswer::new(traced);
         let means = |text: &str| answer.meaning.iter().any(|sentence| sentence == text);
         let back = format!(
-            "PooledEvidence they are worse than their limits allow, and {} has most of it. Had the canary been within the limits \
+            "Together they are worse than their limits allow, and {} has most of it. Had the canary been within the limits \
              of both guardrails that may roll back on evidence, this would happen in at most 6.3% of rollouts.",
             reading.name
         );
