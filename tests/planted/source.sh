@@ -17,6 +17,9 @@ copy() {
     rm -rf "$1"
     mkdir -p "$1"/tests/log "$1"/benches/{limits,quality}
     cp -a Cargo.toml Cargo.lock engine store demo src policies "$1"
+    # Of another version: cargo tells packages of one target folder apart by that, and not by where they are.
+    sed -i '0,/^version = "\(.*\)"$/s//version = "\1-planted"/' "$1/Cargo.toml"
+    sed -i '/^name = "sluice/{n;s/"$/-planted"/}' "$1/Cargo.lock"
     # What Cargo.toml names is there. A test of nothing: with it the dependencies are built as for the other tests.
     tee "$1"/benches/{core,limits/main,quality/main}.rs >"$1/tests/log/main.rs" <<<'fn main() {}'
 }
