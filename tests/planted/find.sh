@@ -32,7 +32,7 @@ planted() {
             printf '%s was not found:\n%s\n' "$fault" "$(tail -n 3 <<<"$said")" >&2
             return 1
         fi
-        moved=" (not where it is on record)"
+        moved=" (elsewhere than on record: make planted RECORD=1)"
         known=$(sed -n 's/^seed \([0-9]*\):.*/\1/p' <<<"$said" | head -n 1)
         # Wrong decisions are counted over all histories so far.
         known=${known:+$known..$((known + 1))}

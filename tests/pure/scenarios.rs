@@ -212,7 +212,7 @@ fn check_replay(events: &[Entry], state: &State) {
             State::apply(state, e.seq, e.at, &e.event);
         } else if e.seq == events.len() as u64 / 2 {
             let bytes = rmp_serde::to_vec_named(&verifier.state).expect("storable");
-            snapshot = Some(rmp_serde::from_slice::<State>(&bytes).expect("readable"));
+            snapshot = Some(State::stored(&bytes).expect("readable"));
         }
     }
     verifier.settled().unwrap_or_else(|d| panic!("{d}"));
